@@ -1,0 +1,151 @@
+"""`lganet-fast apply`: move an image, a label map or points through a saved transform."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import check_extension
+from ..grid import Grid
+from ..io import IMAGE_EXTENSIONS, load_grid, load_image, load_labels, save_volume
+from ..points import UNITS, from_world, read_table, to_world, write_table
+from ..sampling import inside
+from ..transform import DisplacementField
+
+INTERPOLATIONS = {"image": ("linear", "nearest"), "labels": ("nearest", "label")}
+MISSED_MM = 0.01  # a point whose solution misses by more has no inverse
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "apply",
+        help="move an image, labels or points through a saved transform",
+        description="Move an image, a label map or points from the moving side to the fixed side "
+        "of a transform, or back with --inverse.",
+    )
+    parser.add_argument(
+        "--transform",
+        required=True,
+        metavar="T",
+        help="field from fixed to moving points, in a format that carries its grid (see convert)",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--image", metavar="I", help="image to resample")
+    what.add_argument("--labels", metavar="L", help="label map to resample")
+    what.add_argument(
+        "--points",
+        metavar="P.csv",
+        help="points to move: CSV with a header that names x, y and z, or three bare columns",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="O", help="file to write: .nii or .nii.gz, .csv for points"
+    )
+    parser.add_argument(
+        "--inverse", action="store_true", help="from the fixed side to the moving side"
+    )
+    volumes = parser.add_argument_group("images and labels")
+    volumes.add_argument(
+        "--reference",
+        metavar="R",
+        help="image whose grid the result gets (default: the transform's own, the fixed grid; "
+        "required with --inverse: the moving image)",
+    )
+    volumes.add_argument(
+        "--interpolation",
+        choices=("linear", "nearest", "label"),
+        help="linear or nearest for images (default: linear); nearest, or label (linear per "
+        "label, the largest wins), for labels (default: nearest)",
+    )
+    points = parser.add_argument_group("points")
+    points.add_argument(
+        "--units",
+        choices=UNITS,
+        help="of the coordinates, read and written: lps mm as ANTs and ITK, ras mm, or voxel "
+        "numbers of the image each point is in, from 0 (default: lps where there is a header)",
+    )
+    points.add_argument(
+        "--moving-grid", metavar="M", help="moving image, whose voxels --units voxel counts"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Move what was given. Raises InputError for files and options that do not fit."""
+    if args.points is None:
+        _refuse(args, "units", "moving_grid", why="is for --points")
+        _move_volume(args)
+    else:
+        _refuse(args, "reference", "interpolation", why="is not for --points")
+        _move_points(args)
+
+
+def _refuse(args: argparse.Namespace, *names: str, why: str) -> None:
+    for name in names:
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} {why}")
+
+
+def _move_volume(args: argparse.Namespace) -> None:
+    kind = "labels" if args.image is None else "image"
+    allowed = INTERPOLATIONS[kind]
+    interpolation = args.interpolation or allowed[0]
+    if interpolation not in allowed:
+        raise InputError(f"--interpolation for --{kind} must be {' or '.join(allowed)}")
+    if args.inverse and args.reference is None:
+        raise InputError("--inverse needs --reference: the moving image")
+    check_extension(args.out, IMAGE_EXTENSIONS)
+    load = load_image if kind == "image" else load_labels
+    volume = load(args.image if kind == "image" else args.labels, kind)
+    reference = None if args.reference is None else load_grid(args.reference, "reference")
+    field = DisplacementField.load(args.transform)
+    if args.inverse:
+        field = field.invert(reference)
+    result = field.apply(volume, reference, interpolation)
+    if volume.data.any() and not result.data.any():
+        side = "fixed" if args.inverse else "moving"
+        warnings.warn(
+            f"the result is 0 everywhere: is {volume.name} on the {side} side of the transform?",
+            stacklevel=2,
+        )
+    save_volume(args.out, result.data, result.grid)
+
+
+def _move_points(args: argparse.Namespace) -> None:
+    check_extension(args.out, (".csv",))
+    table = read_table(args.points)
+    if args.units is None and table.header is None:
+        raise InputError(
+            f"points {args.points} have no header x,y,z: say what they count with --units "
+            f"{' or '.join(UNITS)}"
+        )
+    units = args.units or "lps"
+    if units == "voxel" and args.moving_grid is None:
+        raise InputError("--units voxel needs --moving-grid: the moving image")
+    if units != "voxel":
+        _refuse(args, "moving_grid", why="is for --units voxel")
+    moving = None if args.moving_grid is None else load_grid(args.moving_grid, "moving grid")
+    field = DisplacementField.load(args.transform)
+    sides: list[Grid | None] = [moving, field.grid]
+    if args.inverse:
+        sides.reverse()
+    points = to_world(table.points, units, sides[0])
+    moved = field.map(points) if args.inverse else field.map_inverse(points)
+    fixed, target = (points, moved) if args.inverse else (moved, points)
+    within = inside(field.grid.to_index(fixed), field.grid.shape)
+    if outside := int((~within).sum()):
+        warnings.warn(
+            f"{outside} of {len(points)} points lie outside the transform's grid", stacklevel=2
+        )
+    missed = np.linalg.norm(field.map(fixed) - target, axis=1) > MISSED_MM
+    if count := int((missed & within).sum()):
+        warnings.warn(
+            f"{count} of {len(points)} points have no inverse to within {MISSED_MM} mm; the "
+            "nearest found is given",
+            stacklevel=2,
+        )
+    write_table(args.out, table, from_world(moved, units, sides[1]))

@@ -1,0 +1,119 @@
+"""`lganet-fast register`: a pair of volumes in, a folder of results out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..registration import OUTPUTS, Registration, register
+from ..settings import ITERATIONS, PRECISIONS, SMOOTHNESS
+
+
+def iteration_counts(text: str) -> tuple[int, ...]:
+    """ "60x60x0x25" as whole numbers; argparse reports what is not."""
+    try:
+        return tuple(int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        message = f"must be whole numbers joined by x, such as 60x60x0x25, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from error
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "register",
+        help="register a moving image to a fixed one; no weights needed",
+        description="Find where every voxel of the fixed image lies in the moving image. "
+        f"Writes into the output folder, all or nothing: {', '.join(OUTPUTS)}.",
+    )
+    files = parser.add_argument_group("files (NIfTI, MGZ; any grids and orientations)")
+    files.add_argument("--fixed", required=True, metavar="F", help="image to align to")
+    files.add_argument("--moving", required=True, metavar="M", help="image to align")
+    files.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    files.add_argument("--fixed-labels", metavar="L", help="labels of the fixed image, for scores")
+    files.add_argument(
+        "--moving-labels", metavar="L", help="labels of the moving image, carried along and scored"
+    )
+    files.add_argument(
+        "--fixed-mask", metavar="K", help="where on the fixed image the similarity counts"
+    )
+    method = parser.add_argument_group("method")
+    method.add_argument(
+        "--similarity",
+        default="lncc",
+        choices=sorted(SMOOTHNESS),
+        help="lncc: local cross-correlation; mse: one modality and scale; "
+        "mind: MIND-SSC, across modalities (default: lncc)",
+    )
+    method.add_argument(
+        "--iterations",
+        type=iteration_counts,
+        default=ITERATIONS,
+        metavar="NxNx..",
+        help="most iterations per level, coarse to fine, the last at full resolution; 0 leaves a "
+        f"level out (default: {'x'.join(map(str, ITERATIONS))})",
+    )
+    method.add_argument(
+        "--smoothness",
+        type=float,
+        metavar="W",
+        help="weight of the squared displacement gradient (default: "
+        + ", ".join(f"{value:g} for {name}" for name, value in SMOOTHNESS.items())
+        + ")",
+    )
+    method.add_argument(
+        "--affine",
+        action="store_true",
+        help="align by an affine transform first (needs SimpleITK: lganet_fast[itk])",
+    )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)",
+    )
+    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    machine.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of random samples (default: 0)"
+    )
+    machine.add_argument(
+        "--precision",
+        default="float32",
+        choices=sorted(PRECISIONS),
+        help="type to compute in (default: float32)",
+    )
+    machine.add_argument(
+        "--qc",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write qc.html, a page to judge the result by",
+    )
+    machine.add_argument("--quiet", action="store_true", help="print only errors and warnings")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Register and print a summary."""
+    options = {k: v for k, v in vars(args).items() if k not in ("fixed", "moving", "run")}
+    result = register(args.fixed, args.moving, **options)
+    if not args.quiet:
+        print(summary_text(result, args.out))
+
+
+def summary_text(result: Registration, out: str) -> str:
+    """The result in a few aligned lines."""
+    report = result.report
+    similarity, jacobian = report["similarity"], report["jacobian"]
+    rows = [
+        (similarity["name"], f"{similarity['before']:.4f} -> {similarity['after']:.4f}"),
+        ("folded voxels", f"{jacobian['folded_percent']:.4f} %"),
+        ("inverse error", "{mean:.3f} mm mean".format(**report["inverse_consistency_mm"])),
+        ("time", f"{report['seconds']['total']:.1f} s"),
+        ("results", out),
+    ]
+    labels = report["labels"]
+    if labels:
+        scores = f"{labels['mean_dice_before']:.4f} -> {labels['mean_dice_after']:.4f}"
+        rows.insert(1, ("mean Dice", f"{scores} over {len(labels['per_label'])} labels"))
+    return "\n".join(f"{name:<14} {value}" for name, value in rows)

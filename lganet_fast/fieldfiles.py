@@ -1,0 +1,253 @@
+"""How each format of a displacement field is read and written; `formats` says which one it is.
+
+Readers take (path, fixed, moving), writers (field, path, moving): the images' grids, or None.
+All raise InputError for a file that does not hold what its format says.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import zoom
+
+from .affine import LPS, import_simpleitk
+from .errors import InputError
+from .files import atomic, reason
+from .grid import Grid
+from .io import check_affine, open_image, read_values, save_nifti
+from .transform import DisplacementField
+
+VECTOR, DISPLACEMENT = 1007, 1006  # NIfTI intent codes
+FLIP = np.diag(LPS).astype(np.float32)  # RAS to LPS and back
+NPZ_KEYS = ("flow", "fixed_affine", "moving_affine", "fixed_shape", "moving_shape")
+ABOUT = "flow[p] in voxels: voxel p of the fixed image lies at voxel p + flow[p] of the moving one"
+
+
+def read_itk(path: Path, fixed: Grid | None, moving: Grid | None) -> DisplacementField:
+    """NIfTI with LPS mm, as ITK and ANTs read it."""
+    vectors, grid = _read_vectors(path)
+    return _field(vectors * FLIP, grid, path)
+
+
+def write_itk(field: DisplacementField, path: Path, moving: Grid | None) -> None:
+    """5-D NIfTI (X, Y, Z, 1, 3), float32, intent 1007, LPS mm."""
+    save_nifti(path, (field.displacement * FLIP)[:, :, :, None], field.grid, VECTOR)
+
+
+def read_slicer(path: Path, fixed: Grid | None, moving: Grid | None) -> DisplacementField:
+    """NIfTI with RAS mm."""
+    return _field(*_read_vectors(path), path)
+
+
+def write_slicer(field: DisplacementField, path: Path, moving: Grid | None) -> None:
+    """5-D NIfTI (X, Y, Z, 1, 3), float32, intent 1006, RAS mm."""
+    save_nifti(path, field.displacement[:, :, :, None], field.grid, DISPLACEMENT)
+
+
+def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> DisplacementField:
+    """Any ITK transform, evaluated on the fixed grid, or else on that of the first field in it."""
+    sitk = import_simpleitk(f"reading {path}")
+    try:
+        with _silence():
+            transform = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
+        transform.FlattenTransform()
+        parts = [transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())]
+        fields = [part for part in parts if isinstance(part, sitk.DisplacementFieldTransform)]
+        # The last transform of a composite is the first to be applied.
+        grid = fixed or (_grid_of(fields[-1].GetDisplacementField()) if fields else None)
+        if grid is None:
+            raise InputError(
+                f"transform {path} holds no displacement field: give the fixed image, on whose "
+                "grid to evaluate it"
+            )
+        image = sitk.TransformToDisplacementField(
+            transform,
+            sitk.sitkVectorFloat64,
+            grid.shape,
+            (LPS @ grid.affine[:3, 3]).tolist(),
+            grid.spacing.tolist(),
+            (LPS @ grid.affine[:3, :3] / grid.spacing).ravel().tolist(),
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"transform {path} cannot be read: damaged, or not a 3-D ITK transform"
+        ) from error
+    return _field(sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * FLIP, grid, path)
+
+
+def write_composite(field: DisplacementField, path: Path, moving: Grid | None) -> None:
+    """A CompositeTransform of one displacement field."""
+    sitk = import_simpleitk(f"writing {path}")
+    vectors = (field.displacement * FLIP).astype(np.float64).transpose(2, 1, 0, 3)
+    image = sitk.GetImageFromArray(vectors, isVector=True)
+    affine, spacing = field.grid.affine, field.grid.spacing
+    image.SetOrigin((LPS @ affine[:3, 3]).tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((LPS @ affine[:3, :3] / spacing).ravel().tolist())
+    composite = sitk.CompositeTransform([sitk.DisplacementFieldTransform(image)])
+    with atomic(path) as temporary:
+        temporary.touch()  # where this fails the reason is plain; ITK would not tell it
+        try:
+            with _silence():
+                sitk.WriteTransform(composite, str(temporary))
+        except RuntimeError as error:
+            raise InputError(f"cannot write {path}: ITK failed, is the disk full?") from error
+
+
+def read_learn2reg(path: Path, fixed: Grid | None, moving: Grid | None) -> DisplacementField:
+    """(X, Y, Z, 3) voxels, in a NIfTI file or as the one array of an .npz file."""
+    flow = _only_array(path) if zipfile.is_zipfile(path) else _read_vectors(path)[0]
+    return _from_voxels(flow, path, fixed, moving)
+
+
+def write_learn2reg(field: DisplacementField, path: Path, moving: Grid | None) -> None:
+    """(X, Y, Z, 3) float32 voxels, in a NIfTI file or as the one array of an .npz file."""
+    flow = field.voxels(_needed(moving, path))
+    if path.suffix.lower() == ".npz":
+        _write_arrays(path, arr_0=flow)
+    else:
+        save_nifti(path, flow, field.grid)
+
+
+def read_learn2reg2021(path: Path, fixed: Grid | None, moving: Grid | None) -> DisplacementField:
+    """(3, X/2, Y/2, Z/2) full-resolution voxels, zoomed by 2 with quadratic splines."""
+    halved = _only_array(path).astype(np.float32)
+    if halved.ndim != 4 or halved.shape[0] != 3:
+        raise InputError(f"transform {path} must have shape (3, X/2, Y/2, Z/2), got {halved.shape}")
+    flow = np.stack([zoom(component, 2, order=2) for component in halved], -1)
+    return _from_voxels(flow, path, fixed, moving)
+
+
+def write_learn2reg2021(field: DisplacementField, path: Path, moving: Grid | None) -> None:
+    """(3, X/2, Y/2, Z/2) float16, zoomed by 1/2 with quadratic splines."""
+    flow = field.voxels(_needed(moving, path))
+    if any(n % 2 for n in field.grid.shape):
+        raise InputError(f"{path}: this format needs even sizes, got {field.grid.shape}")
+    halved = [zoom(flow[..., axis], 0.5, order=2) for axis in range(3)]
+    _write_arrays(path, arr_0=np.stack(halved).astype(np.float16))
+
+
+def read_npz(path: Path, fixed: Grid | None, moving: Grid | None) -> DisplacementField:
+    """What `write_npz` writes."""
+    arrays = read_arrays(path)
+    if missing := [key for key in NPZ_KEYS if key not in arrays]:
+        raise InputError(f"transform {path} lacks the arrays {', '.join(missing)}")
+    grids = []
+    for side in ("fixed", "moving"):
+        shape = tuple(int(n) for n in arrays[f"{side}_shape"].ravel())
+        if len(shape) != 3:
+            raise InputError(f"transform {path}: {side}_shape must hold 3 sizes, got {shape}")
+        affine = check_affine(arrays[f"{side}_affine"], f"the {side} side of transform {path}")
+        grids.append(Grid(shape, affine))
+    return _from_voxels(arrays["flow"], path, grids[0], grids[1])
+
+
+def write_npz(field: DisplacementField, path: Path, moving: Grid | None) -> None:
+    """(X, Y, Z, 3) float32 voxels as "flow", with both images' affines and shapes."""
+    target = _needed(moving, path)
+    _write_arrays(
+        path,
+        flow=field.voxels(target),
+        fixed_affine=field.grid.affine,
+        moving_affine=target.affine,
+        fixed_shape=np.array(field.grid.shape),
+        moving_shape=np.array(target.shape),
+        about=np.array(ABOUT),
+    )
+
+
+def read_arrays(path: Path) -> dict[str, NDArray]:
+    """Every array of an .npz file; none that runs code when it is read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise InputError(f"transform {path} cannot be read: {reason(error)}") from error
+
+
+def _write_arrays(path: Path, **arrays: Any) -> None:
+    with atomic(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def _only_array(path: Path) -> NDArray:
+    arrays = list(read_arrays(path).values())
+    if len(arrays) != 1:
+        raise InputError(f"transform {path} must hold one array, got {len(arrays)}")
+    return arrays[0]
+
+
+def _read_vectors(path: Path) -> tuple[NDArray, Grid]:
+    """The vectors of a NIfTI file as stored, (X, Y, Z, 3), and their grid."""
+    image, label = open_image(path, "transform")
+    size = tuple(int(n) for n in image.shape)
+    if size[3:] not in ((3,), (1, 3)):
+        raise InputError(
+            f"{label} must have shape X x Y x Z x 1 x 3, got {' x '.join(map(str, size))}"
+        )
+    grid = Grid((size[0], size[1], size[2]), check_affine(image.affine, label))
+    return read_values(image, label).reshape(*grid.shape, 3), grid
+
+
+def _from_voxels(
+    flow: NDArray, path: Path, fixed: Grid | None, moving: Grid | None
+) -> DisplacementField:
+    if fixed is None or moving is None:
+        raise InputError(
+            f"transform {path} counts in voxels and does not say which: give the fixed and the "
+            "moving image (lganet-fast convert --fixed F --moving M)"
+        )
+    if flow.shape != (*fixed.shape, 3):
+        raise InputError(
+            f"transform {path} holds a flow of shape {flow.shape}, but the fixed image needs "
+            f"{(*fixed.shape, 3)}"
+        )
+    field = DisplacementField.from_voxels(flow, fixed, moving)
+    return _field(field.displacement, fixed, path)
+
+
+def _field(vectors: NDArray, grid: Grid, path: Path) -> DisplacementField:
+    """A field of RAS+ mm, refused where a number is not finite."""
+    if bad := int(vectors.size - np.isfinite(vectors).sum()):
+        raise InputError(f"transform {path} has {bad} numbers that are NaN or infinite")
+    return DisplacementField(np.ascontiguousarray(vectors, np.float32), grid)
+
+
+def _needed(moving: Grid | None, path: Path) -> Grid:
+    if moving is None:
+        raise InputError(
+            f"{path}: this format counts in voxels of both images: give the moving one"
+        )
+    return moving
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the HDF5 library from printing its stack: it writes to file descriptor 2 itself."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _grid_of(image: Any) -> Grid:
+    """The grid of a SimpleITK image."""
+    affine = np.eye(4)
+    affine[:3, :3] = LPS @ np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = LPS @ image.GetOrigin()
+    width, height, depth = image.GetSize()
+    return Grid((width, height, depth), affine)

@@ -1,0 +1,257 @@
+"""Reading and checking volumes, and writing them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InputError
+from .files import atomic, check_extension, reason
+from .grid import Array, Grid, Volume
+
+Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tuple[Any, Any]
+
+IMAGE_EXTENSIONS = (".nii", ".nii.gz")
+LARGEST_LABEL = np.iinfo(np.int32).max
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+)
+
+
+def load_image(source: Source, role: str) -> Volume:
+    """Read an image as float32.
+
+    source: a path (.nii, .nii.gz, .mgz or whatever else nibabel reads), a nibabel image, or a pair
+    (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). A fourth axis of length 1 is
+    dropped. role: what messages call it, such as "fixed".
+    Raises InputError where it is no readable volume of real, finite numbers that vary.
+    """
+    image, label = open_image(source, role)
+    grid = image_grid(image, label)
+    stored = read_values(image, label)
+    _check_finite(stored, label)
+    data = stored.reshape(grid.shape).astype(np.float32)
+    if data.min() == data.max():
+        raise InputError(f"{label} is constant: every voxel is {data.flat[0]:g}")
+    return Volume(data, grid, label)
+
+
+def load_labels(source: Source, role: str, grid: Grid | None = None) -> Volume:
+    """Read a label map as int32: whole numbers from 0 on, stored as integers or as floats.
+
+    source, role: as in `load_image`. grid: where given, the grid it must lie on.
+    Raises InputError for what `load_image` refuses (a constant map is allowed), for a value that is
+    no label, and for another grid.
+    """
+    image, label = open_image(source, role)
+    own = image_grid(image, label)
+    if grid is not None and not own.matches(grid):
+        raise InputError(
+            f"{label} is on {describe_grid(own)}, but must be on its image's grid, "
+            f"{describe_grid(grid)}"
+        )
+    data = read_values(image, label).reshape(own.shape)
+    if data.dtype.kind == "f":
+        _check_finite(data, label)
+        odd = data[data != np.round(data)]
+        if odd.size:
+            raise InputError(f"{label} must hold whole numbers, found {odd[0]:g}")
+    if data.min() < 0:
+        raise InputError(f"{label} must hold labels from 0 on, found {data.min():g}")
+    if data.max() > LARGEST_LABEL:
+        raise InputError(f"{label} holds {data.max():g}; the largest label is {LARGEST_LABEL}")
+    return Volume(data.astype(np.int32), own, label)
+
+
+def load_mask(source: Source, role: str, grid: Grid | None = None) -> Volume:
+    """Read a mask as bool: any value other than 0 is inside. Arguments as in `load_labels`.
+
+    Raises InputError for what `load_labels` refuses, and for an empty mask.
+    """
+    labels = load_labels(source, role, grid)
+    mask = labels.data != 0
+    if not mask.any():
+        raise InputError(f"{labels.name} is empty: no voxel differs from 0")
+    return Volume(mask, labels.grid, labels.name)
+
+
+def load_grid(source: Source, role: str) -> Grid:
+    """The grid of an image, from its header alone. Arguments and errors as in `load_image`."""
+    return image_grid(*open_image(source, role))
+
+
+def describe(source: Source, role: str = "image") -> dict[str, Any]:
+    """What a report says of an input: path, sha256, shape, spacing_mm and orientation.
+
+    path and sha256 (of the file's bytes) are None for what is in memory. orientation: the world
+    direction that each array axis runs to, such as "RAS".
+    Raises InputError where it cannot be read.
+    """
+    grid = load_grid(source, role)
+    path = sha256 = None
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        sha256 = digest.hexdigest()
+    return {
+        "path": path,
+        "sha256": sha256,
+        "shape": list(grid.shape),
+        "spacing_mm": [round(float(s), 6) for s in grid.spacing],
+        "orientation": orientation(grid),
+    }
+
+
+def orientation(grid: Grid) -> str:
+    """The world direction that each array axis runs to, such as "RAS" or "LPI"."""
+    return "".join(nib.aff2axcodes(grid.affine))
+
+
+def describe_grid(grid: Grid) -> str:
+    """One phrase that tells grids apart: size, spacing, orientation and first voxel's place."""
+    spacing = " x ".join(f"{s:.4g}" for s in grid.spacing)
+    origin = ", ".join(f"{x:.5g}" for x in grid.affine[:3, 3])
+    size = " x ".join(map(str, grid.shape))
+    return f"{size} voxels of {spacing} mm ({orientation(grid)}, first voxel at {origin} mm)"
+
+
+def open_image(source: Source, role: str) -> tuple[nib.spatialimages.SpatialImage, str]:
+    """The source as a nibabel image whose data are not read yet, and what messages call it.
+
+    Raises InputError where it is missing, unreadable or of a kind that is no image.
+    """
+    if isinstance(source, nib.spatialimages.SpatialImage):
+        return source, role
+    if isinstance(source, tuple) and len(source) == 2:
+        data, affine = np.asarray(source[0]), check_affine(source[1], role)
+        if data.dtype == bool:
+            data = data.astype(np.uint8)
+        try:  # nibabel asks for a type before it takes 64-bit integers
+            return nib.Nifti1Image(data, affine, dtype=data.dtype), role
+        except UNREADABLE as error:
+            raise InputError(f"{role} holds {data.dtype} values, not real numbers") from error
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"{role} is a {type(source).__name__}: pass a path, a nibabel image or a pair "
+            "(array, affine)"
+        )
+    path = Path(source)
+    label = f"{role} {path}"
+    if not path.exists():
+        raise InputError(f"{label} does not exist")
+    if not path.is_file():
+        raise InputError(f"{label} is not a file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{label} is empty: 0 bytes")
+    try:
+        image = nib.load(path)
+    except UNREADABLE as error:
+        raise InputError(f"{label} cannot be read as an image: {reason(error)}") from error
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise InputError(f"{label} holds a {type(image).__name__}, not a volume")
+    return image, label
+
+
+def image_grid(image: nib.spatialimages.SpatialImage, label: str) -> Grid:
+    """The grid of a nibabel image. Raises InputError where it is not one volume in the world."""
+    size = tuple(int(n) for n in image.shape)
+    shape, rest = size[:3], size[3:]
+    found = f"{label} has shape {' x '.join(map(str, size))}"
+    if 0 in size:
+        raise InputError(f"{found}: it is empty")
+    if len(shape) < 3 or 1 in shape:
+        raise InputError(f"{found}: a volume with at least 2 voxels along 3 axes is needed")
+    if len(rest) > 1 and rest[0] == 1 and max(rest) > 1:
+        raise InputError(f"{found}: {max(rest)} values per voxel, one is needed")
+    if np.prod(rest, dtype=int) != 1:
+        raise InputError(f"{found}: {np.prod(rest, dtype=int)} time points, one is needed")
+    return Grid((shape[0], shape[1], shape[2]), check_affine(image.affine, label))
+
+
+def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid) -> None:
+    """Write a volume as NIfTI: float32 for floats, the smallest integer type that holds integers.
+
+    path: ends in .nii or .nii.gz. data: (X, Y, Z). The same data always give the same bytes.
+    Raises InputError for another extension or where the file cannot be written.
+    """
+    check_extension(path, IMAGE_EXTENSIONS)
+    if data.dtype.kind == "f":
+        data = data.astype(np.float32, copy=False)
+    else:
+        types = (np.uint8, np.int16, np.int32, np.int64)
+        low, high = int(data.min()), int(data.max())
+        fits = (t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+        data = data.astype(next(fits, np.uint64), copy=False)
+    save_nifti(path, data, grid)
+
+
+def save_nifti(
+    path: str | os.PathLike[str], data: NDArray, grid: Grid, intent: int | None = None
+) -> None:
+    """Write an array as it is, the grid's affine in both sform and qform.
+
+    intent: a NIfTI intent code. Raises InputError where the file cannot be written.
+    """
+    image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
+    image.set_sform(grid.affine, 1)
+    image.set_qform(grid.affine, 1)
+    # A qform cannot shear: better none than one that puts the voxels elsewhere.
+    if not grid.matches(Grid(grid.shape, image.get_qform())):
+        image.set_qform(None, 0)
+    if intent is not None:
+        image.header.set_intent(intent)
+    image.header.set_xyzt_units("mm")
+    with atomic(path) as temporary:
+        nib.save(image, temporary)
+
+
+def check_affine(affine: ArrayLike | None, label: str) -> Array:
+    """The affine as a (4, 4) float64 array. Raises InputError where it places no voxels."""
+    try:
+        matrix = np.array(affine, np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.shape != (4, 4):
+        raise InputError(f"{label} needs an affine of shape (4, 4)")
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{label} has an affine with numbers that are not finite")
+    if not np.array_equal(matrix[3], (0, 0, 0, 1)):
+        raise InputError(f"{label} has an affine whose last row is not 0 0 0 1")
+    lengths = np.sqrt((matrix[:3, :3] ** 2).sum(0))
+    if abs(np.linalg.det(matrix[:3, :3])) <= 1e-6 * lengths.prod():
+        raise InputError(f"{label} has a singular affine: its axes do not span space")
+    return matrix
+
+
+def read_values(image: nib.spatialimages.SpatialImage, label: str) -> NDArray:
+    """The voxel values with the file's scaling. Raises InputError where they are not real."""
+    stored = image.get_data_dtype()
+    if stored.fields is not None:
+        raise InputError(f"{label} holds colours ({'/'.join(stored.fields)}), not one value")
+    if stored.kind not in "iuf":
+        kind = "complex" if stored.kind == "c" else str(stored)
+        raise InputError(f"{label} holds {kind} values, not real numbers")
+    try:
+        return np.asanyarray(image.dataobj)
+    except UNREADABLE as error:
+        raise InputError(f"{label} cannot be read: {reason(error)}") from error
+
+
+def _check_finite(data: NDArray, label: str) -> None:
+    if data.dtype.kind == "f" and (bad := int(data.size - np.isfinite(data).sum())):
+        raise InputError(f"{label} has {bad} voxels that are NaN or infinite, of {data.size}")

@@ -1,0 +1,53 @@
+"""Argument checks shared by the operations: an error names what was wrong and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def shape(name: str, x: Tensor, expected: Sequence[int | str]) -> None:
+    """Require x to have `expected` shape; a string there names an axis of any length."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    fits = x.dim() == len(expected) and all(
+        isinstance(e, str) or e == n for e, n in zip(expected, x.shape, strict=True)
+    )
+    if not fits:
+        want = ", ".join(map(str, expected))
+        raise ValueError(f"{name} must have shape ({want}), got {tuple(x.shape)}")
+
+
+def floating(name: str, x: Tensor, allowed: Sequence[torch.dtype] = FLOATS) -> None:
+    """Require one of the `allowed` float types."""
+    if x.dtype not in allowed:
+        names = ", ".join(str(d).removeprefix("torch.") for d in allowed)
+        raise TypeError(f"{name} must be {names}, got {str(x.dtype).removeprefix('torch.')}")
+
+
+def together(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    """Require both tensors on one device."""
+    if x.device != other.device:
+        raise ValueError(f"{name} must be on {other_name}'s device {other.device}, got {x.device}")
+
+
+def choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Require one of the `allowed` names."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Require an integer not below `least`."""
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def flow(name: str, x: Tensor) -> None:
+    """Require a (B, 3, H, W, D) flow in float32 or float64."""
+    shape(name, x, ("B", 3, "H", "W", "D"))
+    floating(name, x, (torch.float32, torch.float64))

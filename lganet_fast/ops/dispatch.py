@@ -1,0 +1,79 @@
+"""Which implementation runs: one pure function decides, and the same function says why.
+
+Order of precedence: the call's `backend=`, the innermost `use_backend(...)`, the environment
+variable LGANET_FAST_BACKEND, then "auto", which never fails: it takes the fastest path that can do
+the job and falls back to the reference.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+BACKENDS = ("auto", "reference", "native", "triton")
+OPERATIONS = ("warp", "compose", "integrate", "correlate", "attention", "local_ncc")
+
+_scope: ContextVar[str | None] = ContextVar("lganet_fast_backend", default=None)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The path that runs, and for each faster path that does not, the reason."""
+
+    backend: str
+    refused: dict[str, str]
+
+
+def requested_backend(backend: str | None = None) -> str:
+    """The backend asked for: by the call, else the scope, else the environment, else "auto"."""
+    name = backend or _scope.get() or os.environ.get("LGANET_FAST_BACKEND") or "auto"
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+@contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Run every operation inside the `with` block on one backend.
+
+    Raises ValueError for a name that is none of "auto", "reference", "native", "triton".
+    """
+    token = _scope.set(requested_backend(backend))
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def refusals(operation: str, device: str) -> dict[str, str]:
+    """Faster backends that cannot run `operation` on `device`, with the reason."""
+    return {
+        "native": "this version has no compiled extension",
+        "triton": "this version has no Triton kernels",
+    }
+
+
+def choose_backend(operation: str, device: str, backend: str | None = None) -> Choice:
+    """Choose the path for one of OPERATIONS on "cpu" or "cuda".
+
+    Raises ValueError for an unknown backend, and RuntimeError where a named one cannot run.
+    """
+    asked = requested_backend(backend)
+    refused = refusals(operation, device)
+    if asked in refused:
+        raise RuntimeError(
+            f"backend {asked!r} cannot run {operation} on {device}: {refused[asked]}"
+        )
+    if asked != "auto":
+        return Choice(asked, refused)
+    return Choice(next((b for b in ("triton", "native") if b not in refused), "reference"), refused)
+
+
+def explain(operation: str, device: str = "cpu", backend: str | None = None) -> str:
+    """One line: which path the operation takes, and why not a faster one."""
+    choice = choose_backend(operation, device, backend)
+    reasons = "; ".join(f"{name}: {why}" for name, why in choice.refused.items())
+    return f"{operation} on {device}: {choice.backend}" + (f" ({reasons})" if reasons else "")

@@ -1,0 +1,164 @@
+"""Every operation in plain PyTorch: the ground truth that each faster path is tested against.
+
+Works in any float dtype on any device, differentiable by autograd. Half-precision features are
+computed in float32 and rounded once at the end. Arguments are checked by the public operations,
+not here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def working(x: Tensor) -> Tensor:
+    """float64 stays; every narrower type is computed in float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def warp(image: Tensor, flow: Tensor, mode: str, padding: str) -> Tensor:
+    """image(p + flow(p)); image (B, C, h, w, d), flow (B, 3, H, W, D) -> (B, C, H, W, D)."""
+    batch, _, *size = flow.shape
+    if 0 in (*image.shape, *flow.shape):
+        return image.new_zeros(batch, image.shape[1], *size) + 0 * (image.sum() + flow.sum())
+    dtype = torch.promote_types(working(image).dtype, working(flow).dtype)
+    source = image.to(dtype)
+    axes = []
+    for axis, (n_in, n_out) in enumerate(zip(image.shape[2:], size, strict=True)):
+        line = torch.arange(n_out, dtype=dtype, device=flow.device)
+        line = line.reshape([-1 if a == axis else 1 for a in range(3)])
+        position = flow[:, axis].to(dtype) + line
+        if n_in == 1:  # a second plane gives a one-voxel axis a width to normalise by
+            fill = "replicate" if padding == "border" else "constant"
+            source = F.pad(source, [0, 0] * (2 - axis) + [0, 1] + [0, 0] * axis, mode=fill)
+        axes.append(position * (2 / max(n_in - 1, 1)) - 1)
+    grid = torch.stack(axes[::-1], -1)
+    names = {"trilinear": "bilinear", "nearest": "nearest"}
+    out = F.grid_sample(source, grid, names[mode], padding, align_corners=True)
+    return out.to(image.dtype)
+
+
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """Return second + warp(first, second): the flow that moves by `second`, then by `first`."""
+    return second + warp(first, second, "trilinear", "zeros")
+
+
+def integrate(velocity: Tensor, steps: int) -> Tensor:
+    """exp(velocity): velocity / 2^steps, composed with itself `steps` times."""
+    flow = velocity / 2**steps
+    for _ in range(steps):
+        flow = compose(flow, flow)
+    return flow
+
+
+def correlate(x: Tensor, y: Tensor, radius: int) -> Tensor:
+    """mean_c x(p) y(p + o) for every offset o in {-radius..radius}^3, first axis slowest."""
+    height, width, depth = x.shape[2:]
+    padded = F.pad(working(y), [radius] * 6)
+    features = working(x)
+    planes = [
+        (features * padded[:, :, i : i + height, j : j + width, k : k + depth]).mean(1)
+        for i, j, k in itertools.product(range(2 * radius + 1), repeat=3)
+    ]
+    return torch.stack(planes, 1).to(x.dtype)
+
+
+def box_lengths(size: int, count: int) -> list[int]:
+    """Lengths of `count` boxes of ceil(size / count) along an axis, the last cut short."""
+    step = math.ceil(size / count)
+    return [min(step, size - start) for start in range(0, size, step)]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout_p: float) -> Tensor:
+    """softmax(q k^T * scale) v over the last two axes, with dropout on the weights."""
+    weights = torch.softmax(working(q) @ working(k).transpose(-1, -2) * scale, -1)
+    return (F.dropout(weights, dropout_p) @ working(v)).to(v.dtype)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    windows: int | tuple[int, int, int],
+    dropout_p: float,
+    volume: tuple[int, int, int] | None,
+) -> Tensor:
+    """Attention inside runs of tokens, or inside boxes of the volume that the tokens fill."""
+    batch, tokens = q.shape[:2]
+    if isinstance(windows, int):
+        q, k, v = (t.reshape(batch, windows, tokens // windows, t.shape[2]) for t in (q, k, v))
+        return attend(q, k, v, scale, dropout_p).flatten(1, 2)
+    assert volume is not None  # as the public operation has checked
+    lengths = [box_lengths(s, n) for s, n in zip(volume, windows, strict=True)]
+    q, k, v = (t.reshape(batch, *volume, t.shape[2]) for t in (q, k, v))
+    out = torch.empty_like(v)
+    ends = [list(itertools.accumulate(line)) for line in lengths]
+    slices = [
+        [slice(e - n, e) for e, n in zip(end, line, strict=True)]
+        for end, line in zip(ends, lengths, strict=True)
+    ]
+    for box in itertools.product([slice(None)], *slices):
+        q_box, k_box, v_box = (t[box].flatten(1, 3) for t in (q, k, v))
+        out[box] = attend(q_box, k_box, v_box, scale, dropout_p).view_as(v[box])
+    return out.flatten(1, 3)
+
+
+def local_ncc(a: Tensor, b: Tensor, window: int, weight: Tensor | None = None) -> Tensor:
+    """Mean of cross^2 / (var_a var_b + 1e-5) over voxels; sums over window^3, zeros outside."""
+    a, b = working(a), working(b)
+    count = window**3
+    sum_a, sum_b, sum_aa, sum_bb, sum_ab = (box_sum(x, window) for x in (a, b, a * a, b * b, a * b))
+    cross = sum_ab - sum_a * sum_b / count
+    var_a = sum_aa - sum_a * sum_a / count
+    var_b = sum_bb - sum_b * sum_b / count
+    product = (var_a * var_b).clamp(min=0)  # below 0 by rounding alone: a pole where it nears -1e-5
+    cc = cross * cross / (product + 1e-5)
+    if weight is None:
+        return cc.mean()
+    weight = weight.to(cc.dtype).expand_as(cc)
+    return (weight * cc).sum() / weight.sum()
+
+
+class BoxSum(torch.autograd.Function):
+    """Sum over a centred cube, zeros outside: symmetric, so it is its own adjoint."""
+
+    @staticmethod
+    def forward(x: Tensor, window: int) -> Tensor:
+        for axis in (-3, -2, -1):
+            x = run_sum(x, window, axis)
+        return x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.window = inputs[1]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+        return box_sum(grad, ctx.window), None
+
+
+def box_sum(x: Tensor, window: int) -> Tensor:
+    """Sum of x over the window^3 cube centred on each voxel, zeros outside the volume."""
+    return BoxSum.apply(x, window)
+
+
+def run_sum(x: Tensor, window: int, axis: int) -> Tensor:
+    """Centred sum of `window` neighbours along an axis, by doubling: log2(window) additions."""
+    size = x.shape[axis]
+    pad = [0, 0] * 3
+    pad[2 * (-1 - axis)] = pad[2 * (-1 - axis) + 1] = window // 2
+    block, length = F.pad(x, pad), 1  # block[i] holds the sum of `length` neighbours from i on
+    total, start = block.narrow(axis, 0, size), 1  # the window is odd: its lowest bit is set
+    while 2 * length <= window:
+        keep = block.shape[axis] - length
+        block = block.narrow(axis, 0, keep) + block.narrow(axis, length, keep)
+        length *= 2
+        if window & length:
+            total = total + block.narrow(axis, start, size)
+            start += length
+    return total

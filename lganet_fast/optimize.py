@@ -1,0 +1,149 @@
+"""Instance optimisation: the best diffeomorphism for one pair, with no weights.
+
+A stationary velocity field v is sought, coarse to fine, by Adam:
+
+    minimise  dissimilarity(fixed, moving o exp(v)) + smoothness * |grad exp(v)|^2
+
+with exp by scaling and squaring (Arsigny et al., 2006). The parameters are smoothed by a Gaussian of
+one voxel before they count as a velocity, which preconditions the descent and keeps v smooth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .losses import SIMILARITIES, gradient_loss
+from .ops import integrate, warp
+from .separable import along_axes, gaussian_map, shrink, stretch_flow
+
+STEPS = 4  # squarings while optimising, and in the result
+LEARNING_RATE = 0.1  # voxels of the velocity's grid
+SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
+FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
+LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
+PATIENCE = 10  # iterations over which progress is judged
+TOLERANCE = 0.01  # a level ends when they bring less than this part of its gain so far
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution: the images' shrink factor, both grids' sizes, the iterations."""
+
+    factor: int
+    images: tuple[int, int, int]
+    velocity: tuple[int, int, int]
+    iterations: int
+
+    @property
+    def cost(self) -> int:
+        """Voxels visited, the unit of progress."""
+        return self.iterations * self.images[0] * self.images[1] * self.images[2]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a progress display is told after each iteration."""
+
+    level: Level
+    iteration: int
+    loss: float
+    done: int
+    total: int
+
+
+def shrunk(size: tuple[int, ...], factor: int) -> tuple[int, int, int]:
+    """Grid size at a shrink factor over the same extent."""
+    first, second, third = (max(1, round((n - 1) / factor) + 1) for n in size)
+    return first, second, third
+
+
+def plan_levels(size: tuple[int, ...], iterations: tuple[int, ...]) -> list[Level]:
+    """Levels for a working grid of `size`, coarse to fine; the last is at full resolution.
+
+    Levels without iterations, and those too coarse to hold anything, are left out; the last one
+    that has iterations never is.
+    """
+    factors = [2 ** (len(iterations) - 1 - k) for k in range(len(iterations))]
+    wanted = [(f, n) for f, n in zip(factors, iterations, strict=True) if n > 0]
+    fine = [(f, n) for f, n in wanted if min(shrunk(size, f)) >= LEAST_SIDE] or wanted[-1:]
+    return [
+        Level(f, shrunk(size, f), shrunk(size, max(f, FINEST_VELOCITY)), n) for f, n in fine
+    ]
+
+
+def taper(size: tuple[int, ...], margin: float) -> Tensor:
+    """(1, 1, H, W, D): 0 at the border of the grid, rising to 1 over `margin` of its voxels."""
+    out = torch.ones(1, 1, 1, 1, 1)
+    for axis, n in enumerate(size):
+        line = torch.arange(n, dtype=torch.float32)
+        edge = (torch.minimum(line, n - 1 - line) / max(margin, 1e-6)).clamp(0, 1)
+        out = out * (edge * edge * (3 - 2 * edge)).reshape([-1 if a == axis else 1 for a in range(-2, 3)])
+    return out
+
+
+def stalled(losses: list[float]) -> bool:
+    """True where the last PATIENCE iterations brought little of the level's whole gain."""
+    if len(losses) < 2 * PATIENCE:
+        return False
+    recent = sum(losses[-PATIENCE:]) / PATIENCE
+    before = sum(losses[-2 * PATIENCE : -PATIENCE]) / PATIENCE
+    return before - recent < TOLERANCE * (max(losses) - recent)
+
+
+def optimise(
+    fixed: Tensor,
+    moving: Tensor,
+    weight: Tensor | None,
+    *,
+    similarity: str,
+    iterations: tuple[int, ...],
+    smoothness: float,
+    margin: float,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Tensor:
+    """Find the velocity field that registers one pair.
+
+    fixed, moving: (1, 1, H, W, D) on one isotropic working grid, foreground of about unit
+    intensity, background 0. weight: (1, 1, H, W, D) in [0, 1], where the similarity counts, or
+    None. margin: working voxels at the border over which the velocity falls to zero.
+    Returns the velocity (1, 3, h, w, d) on its own, coarser grid over the same extent, in voxels
+    of that grid; `flow_of` turns it into a flow.
+    """
+    measure = SIMILARITIES[similarity]
+    size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
+    levels = plan_levels(size, iterations)
+    total, done = sum(level.cost for level in levels), 0
+    velocity = fixed.new_zeros(1, 3, *levels[0].velocity)
+    for level in levels:
+        target, source = (measure.features(shrink(x, level.images)) for x in (fixed, moving))
+        counts = None if weight is None else shrink(weight, level.images)
+        share = 1.0 if counts is None else float(counts.mean())
+        window = taper(level.velocity, margin * (level.velocity[0] - 1) / (size[0] - 1)).to(fixed)
+        blur = [gaussian_map(n, n, SIGMA).to(fixed) for n in level.velocity]
+        raw = stretch_flow(velocity, level.velocity).requires_grad_(True)
+        adam = torch.optim.Adam([raw], lr=LEARNING_RATE)
+        losses: list[float] = []
+        for iteration in range(1, level.iterations + 1):
+            flow = integrate(along_axes(raw, blur) * window, STEPS)
+            warped = warp(source, stretch_flow(flow, level.images))
+            loss = share * measure.loss(target, warped, counts) + smoothness * gradient_loss(flow)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            losses.append(float(loss.detach()))
+            done += level.cost // level.iterations
+            on_step(Step(level, iteration, losses[-1], done, total))
+            if stalled(losses):
+                done += level.cost // level.iterations * (level.iterations - iteration)
+                break
+        velocity = raw.detach()
+    return along_axes(velocity, blur) * window
+
+
+def flow_of(velocity: Tensor, size: tuple[int, ...]) -> Tensor:
+    """exp(velocity) on the working grid: (1, 3, *size) in its voxels."""
+    return stretch_flow(integrate(velocity, STEPS), size)

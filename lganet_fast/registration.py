@@ -1,0 +1,237 @@
+"""Register a pair: two volumes in, a Registration out."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from . import io, summary
+from .affine import align_affine
+from .files import staged_folder
+from .grid import Volume
+from .ops import OPERATIONS, choose_backend
+from .optimize import Step, flow_of, optimise
+from .pair import Pair, pair_warnings, read_pair
+from .qc import qc_page
+from .report import write_report_json
+from .runtime import choose_device, guard_memory, peak_memory_mb, set_threads, versions
+from .settings import Settings, check_settings
+from .transform import DisplacementField
+from .workspace import MARGIN, Workspace, affine_field, prepare, transforms
+
+FOLDED_PERCENT = 1.0  # above this a result is warned about
+OUTPUTS = (
+    "warped.nii.gz",
+    "warp.nii.gz",
+    "inverse_warp.nii.gz",
+    "warped_labels.nii.gz",
+    "report.json",
+    "qc.html",
+)
+
+
+class RegistrationWarning(UserWarning):
+    """Something about the input or the result that its user should look at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """A registered pair.
+
+    warped: the moving image on the fixed grid. transform: fixed points to moving points, a field on
+    the fixed grid. inverse: moving points to fixed points, on the moving grid. warped_labels: the
+    moving labels on the fixed grid (nearest neighbour), or None. report: what report.json holds.
+    """
+
+    warped: Volume
+    transform: DisplacementField
+    inverse: DisplacementField
+    warped_labels: Volume | None
+    report: dict[str, Any]
+
+
+class Clock:
+    """Seconds per stage, in the order in which they ran."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as `name`."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def report(self) -> dict[str, float]:
+        """Every stage and the total, to the millisecond."""
+        total = sum(self.seconds.values())
+        return {name: round(s, 3) for name, s in {**self.seconds, "total": total}.items()}
+
+
+def register(
+    fixed: io.Source,
+    moving: io.Source,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    fixed_labels: io.Source | None = None,
+    moving_labels: io.Source | None = None,
+    fixed_mask: io.Source | None = None,
+    similarity: str = "lncc",
+    iterations: Sequence[int] | None = None,
+    smoothness: float | None = None,
+    affine: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    precision: str = "float32",
+    qc: bool = True,
+    quiet: bool = True,
+) -> Registration:
+    """Find, for every voxel of `fixed`, where it lies in `moving`, by instance optimisation.
+
+    fixed, moving, fixed_labels, moving_labels, fixed_mask: a path, a nibabel image, or a pair
+        (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). Labels lie on their image's
+        grid; they are carried along and scored, and do not steer. fixed_mask: non-zero where the
+        similarity counts.
+    out: a folder to write warped.nii.gz, warp.nii.gz, inverse_warp.nii.gz, warped_labels.nii.gz
+        (with moving_labels), report.json and, with `qc`, qc.html into: all of them or none.
+    similarity: "lncc" (local cross-correlation, 5^3 windows), "mse" (one modality, one scale) or
+        "mind" (MIND-SSC, across modalities).
+    iterations: most iterations per level, coarse to fine, each level twice as fine as the one
+        before, the last at full resolution; 0 leaves a level out. None for (60, 60, 0, 25).
+    smoothness: weight of the squared gradient of the displacement; None for the similarity's own.
+    affine: align by an affine transform first (needs SimpleITK).
+    device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, all where None. seed: of the
+        affine stage's random samples. precision: "float32" or "float64". quiet: no progress bar.
+    Raises InputError with one line on what is wrong. Warns with RegistrationWarning.
+    """
+    settings = check_settings(similarity, iterations, smoothness, affine, seed, precision)
+    place, used_threads = choose_device(device), set_threads(threads)
+    sources = {
+        "fixed": fixed,
+        "moving": moving,
+        "fixed_labels": fixed_labels,
+        "moving_labels": moving_labels,
+        "fixed_mask": fixed_mask,
+    }
+    clock = Clock()
+    with nullcontext() if out is None else staged_folder(out, OUTPUTS) as folder:
+        with clock.stage("read"):
+            pair = read_pair(sources)
+            inputs = {name: io.describe(s, name) for name, s in sources.items() if s is not None}
+        with clock.stage("affine"):
+            matrix = align_affine(pair.fixed, pair.moving, seed) if affine else np.eye(4)
+        notes = pair_warnings(pair, matrix)
+        with clock.stage("optimise"):
+            work = prepare(pair, matrix, place, settings.dtype)
+            velocity = search(work, settings, quiet)
+        with clock.stage("transform"):
+            transform, inverse = transforms(velocity, work, pair)
+            before, after = (carry(pair, t) for t in (affine_field(matrix, pair), transform))
+        with clock.stage("measure"):
+            measures = {
+                "similarity": summary.similarity_change(velocity, work, settings.similarity),
+                "jacobian": summary.jacobian_summary(transform),
+                "inverse_consistency_mm": summary.inverse_residual(pair, transform, inverse),
+                "labels": summary.label_scores(pair.fixed_labels, before[1], after[1]),
+            }
+        folded = measures["jacobian"]["folded_percent"]
+        if folded > FOLDED_PERCENT:
+            notes.append(
+                f"{folded:.2f}% of voxels fold: raise smoothness above {settings.smoothness:g}"
+            )
+        report: dict[str, Any] = {
+            "inputs": inputs,
+            "settings": asdict(settings),
+            "affine_matrix_ras_mm": matrix.tolist(),
+            "versions": versions(),
+            "backend": {
+                "device": str(place),
+                "threads": used_threads,
+                "operations": {op: choose_backend(op, place.type).backend for op in OPERATIONS},
+            },
+            **measures,
+            "warnings": notes,
+        }
+        result = Registration(after[0], transform, inverse, after[1], report)
+        if folder is not None:
+            with clock.stage("write"):
+                write(result, Path(folder))
+                if qc:
+                    page = qc_page(
+                        report,
+                        pair.fixed,
+                        before[0].data,
+                        after[0].data,
+                        transform,
+                        *(v and v.data for v in (pair.fixed_labels, before[1], after[1])),
+                    )
+                    (Path(folder) / "qc.html").write_text(page, encoding="utf-8")
+        report |= {"seconds": clock.report(), "peak_memory_mb": peak_memory_mb(place)}
+        if folder is not None:
+            write_report_json(Path(folder) / "report.json", report)
+    for message in notes:
+        warnings.warn(message, RegistrationWarning, stacklevel=2)
+    return result
+
+
+def search(work: Workspace, settings: Settings, quiet: bool) -> Tensor:
+    """Optimise the velocity field, showing progress unless quiet."""
+    with guard_memory(work.grid.shape, work.fixed), progress_bar(quiet) as on_step:
+        return optimise(
+            work.fixed,
+            work.moving,
+            work.weight,
+            similarity=settings.similarity,
+            iterations=settings.iterations,
+            smoothness=settings.smoothness,
+            margin=MARGIN,
+            on_step=on_step,
+        )
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """A bar with level, loss and remaining time, counted in voxels visited."""
+    layout = "{desc} {percentage:3.0f}%|{bar:30}| {elapsed} < {remaining}{postfix}"
+    with tqdm(total=1, disable=quiet, bar_format=layout, leave=True) as bar:
+
+        def on_step(step: Step) -> None:
+            bar.total = step.total
+            bar.n = step.done
+            bar.set_description_str(f"resolution 1/{step.level.factor}", refresh=False)
+            bar.set_postfix_str(f"loss {step.loss:.4f}", refresh=False)
+            bar.update(0)
+            bar.refresh()
+
+        yield on_step
+
+
+def carry(pair: Pair, transform: DisplacementField) -> tuple[Volume, Volume | None]:
+    """The moving image and labels on the fixed grid."""
+    labels = pair.moving_labels
+    return (
+        transform.apply(pair.moving),
+        labels and transform.apply(labels, interpolation="nearest"),
+    )
+
+
+def write(result: Registration, folder: Path) -> None:
+    """Write the volumes and fields of a registration into a folder."""
+    io.save_volume(folder / "warped.nii.gz", result.warped.data, result.warped.grid)
+    result.transform.save(folder / "warp.nii.gz")
+    result.inverse.save(folder / "inverse_warp.nii.gz")
+    if result.warped_labels is not None:
+        labels = result.warped_labels
+        io.save_volume(folder / "warped_labels.nii.gz", labels.data, labels.grid)

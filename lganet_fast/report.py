@@ -1,0 +1,46 @@
+"""The machine-readable report of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .files import atomic
+
+
+def report_json(report: Mapping[str, Any]) -> str:
+    """Strict JSON, indented by 2, with a final newline. A number that is not finite becomes null.
+
+    report: nested mappings, sequences, numbers (numpy's too), strings, booleans and None; a path
+    becomes a string. Raises TypeError for anything else.
+    """
+    return json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_report_json(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
+    """Write `report_json` to a file, whole or not at all.
+
+    Raises InputError where the file cannot be written.
+    """
+    text = report_json(report)
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,62 @@
+"""Linear maps that act along each axis in turn: smoothing, resizing, both at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def along_axes(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """Apply one matrix along each spatial axis.
+
+    x: (B, C, H, W, D). maps: (H', H), (W', W), (D', D). Returns (B, C, H', W', D').
+    """
+    first, second, third = maps
+    x = second @ (x @ third.mT)
+    return (first @ x.flatten(3)).unflatten(3, x.shape[3:])
+
+
+def positions(size: int, samples: int) -> Tensor:
+    """Where `samples` points spread evenly from end to end of an axis lie, in its voxels."""
+    return torch.linspace(0, size - 1, samples, dtype=torch.float64)
+
+
+def gaussian_map(size: int, samples: int, sigma: float) -> Tensor:
+    """(samples, size) matrix: a Gaussian mean of width `sigma` voxels at evenly spread points."""
+    offset = positions(size, samples)[:, None] - torch.arange(size)
+    weight = torch.exp(-0.5 * (offset / max(sigma, 1e-3)) ** 2) * (offset.abs() <= 4 * sigma + 1)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def linear_map(size: int, samples: int) -> Tensor:
+    """(samples, size) matrix: linear interpolation at evenly spread points, ends aligned."""
+    offset = positions(size, samples)[:, None] - torch.arange(size)
+    return (1 - offset.abs()).clamp_min(0)
+
+
+def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
+    """The image on a coarser grid over the same extent, smoothed against aliasing.
+
+    image: (B, C, H, W, D). size: three lengths, none above the image's.
+    """
+    maps = []
+    for old, new in zip(image.shape[2:], size, strict=True):
+        factor = (old - 1) / max(new - 1, 1)
+        same = torch.eye(old, dtype=torch.float64)
+        maps.append(same if old == new else gaussian_map(old, new, 0.5 * factor))
+    return along_axes(image, [m.to(image) for m in maps])
+
+
+def stretch_flow(flow: Tensor, size: Sequence[int]) -> Tensor:
+    """A flow on another grid over the same extent, its values in that grid's voxels.
+
+    flow: (B, 3, h, w, d). size: three lengths. Returns (B, 3, *size).
+    """
+    old = flow.shape[2:]
+    if tuple(old) == tuple(size):
+        return flow
+    maps = [linear_map(o, n).to(flow) for o, n in zip(old, size, strict=True)]
+    ratio = [(n - 1) / max(o - 1, 1) for o, n in zip(old, size, strict=True)]
+    return along_axes(flow, maps) * flow.new_tensor(ratio).reshape(1, 3, 1, 1, 1)

@@ -1,0 +1,64 @@
+"""The settings of a registration, checked once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .errors import InputError
+from .losses import SIMILARITIES
+
+ITERATIONS = (60, 60, 0, 25)
+SMOOTHNESS = {"lncc": 1.0, "mse": 1.0, "mind": 1.0}
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a result depends on besides the pair; `register` explains each.
+
+    Raises InputError for a value that is not allowed.
+    """
+
+    similarity: str
+    iterations: tuple[int, ...]
+    smoothness: float
+    affine: bool
+    seed: int
+    precision: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the optimiser computes in."""
+        return PRECISIONS[self.precision]
+
+
+def check_settings(
+    similarity: str,
+    iterations: Sequence[int] | None,
+    smoothness: float | None,
+    affine: bool,
+    seed: int,
+    precision: str,
+) -> Settings:
+    """Fill in defaults and refuse, by InputError, what is not allowed."""
+    for name, value, allowed in (
+        ("similarity", similarity, tuple(SIMILARITIES)),
+        ("precision", precision, tuple(PRECISIONS)),
+    ):
+        if value not in allowed:
+            raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    counts = ITERATIONS if iterations is None else tuple(iterations)
+    whole = all(isinstance(n, int) and n >= 0 for n in counts)
+    if not whole or not any(counts) or len(counts) > 8:
+        raise InputError(
+            "iterations must be 1 to 8 whole numbers from 0 on, not all 0, coarse to fine, such as "
+            f"{'x'.join(map(str, ITERATIONS))}; got {'x'.join(map(str, counts)) or 'none'}"
+        )
+    strength = SMOOTHNESS[similarity] if smoothness is None else smoothness
+    if not (math.isfinite(strength) and strength >= 0):
+        raise InputError(f"smoothness must be a number from 0 on, got {strength}")
+    return Settings(similarity, counts, float(strength), affine, seed, precision)

@@ -1,0 +1,90 @@
+"""What a registration's report says of its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .grid import Volume
+from .losses import SIMILARITIES
+from .metrics import dice, folded_percent, hd95, inverse_consistency, sdlogj
+from .ops import warp
+from .optimize import flow_of
+from .pair import Pair
+from .transform import DisplacementField
+from .workspace import Workspace
+
+
+@torch.no_grad()
+def similarity_change(velocity: Tensor, work: Workspace, similarity: str) -> dict[str, Any]:
+    """The similarity over the fixed image's foreground, before and after.
+
+    velocity: as `optimise` returns it. For "lncc" the numbers are the mean squared local
+    correlation (higher is better), else the mean squared difference (lower is better).
+    """
+    measure = SIMILARITIES[similarity]
+    counts = (work.fixed > 0).to(work.fixed)
+    if work.weight is not None:
+        counts = counts * work.weight
+    target = measure.features(work.fixed)
+
+    def value(moved: Tensor) -> float:
+        loss = float(measure.loss(target, measure.features(moved), counts))
+        return round(1 - loss if similarity == "lncc" else loss, 6)
+
+    return {
+        "name": similarity,
+        "before": value(work.moving),
+        "after": value(warp(work.moving, flow_of(velocity, work.grid.shape))),
+    }
+
+
+def jacobian_summary(transform: DisplacementField) -> dict[str, float]:
+    """Folding and spread of the Jacobian determinant over the fixed grid."""
+    det = transform.jacobian_determinant()
+    return {
+        "folded_percent": folded_percent(det),
+        "sdlogj": sdlogj(det),
+        "min": float(det.min()),
+        "max": float(det.max()),
+    }
+
+
+def inverse_residual(
+    pair: Pair, transform: DisplacementField, inverse: DisplacementField
+) -> dict[str, float]:
+    """How far, in mm, `transform` after `inverse` misses the voxels of the moving foreground."""
+    return inverse_consistency(transform, inverse, pair.moving.data > pair.moving.data.min())
+
+
+def label_scores(
+    fixed: Volume | None, before: Volume | None, after: Volume | None
+) -> dict[str, Any] | None:
+    """Dice and HD95 of every label before and after, and their means over labels.
+
+    All on the fixed grid. Returns None where either image came without labels. A label that one
+    map lacks has no HD95 (NaN) and is left out of its mean.
+    """
+    if fixed is None or before is None or after is None:
+        return None
+    labels = [int(n) for n in np.union1d(fixed.data, before.data) if n != 0]
+    spacing = fixed.grid.spacing
+    columns = {
+        "dice_before": dice(fixed.data, before.data, labels),
+        "dice_after": dice(fixed.data, after.data, labels),
+        "hd95_mm_before": hd95(fixed.data, before.data, spacing, labels),
+        "hd95_mm_after": hd95(fixed.data, after.data, spacing, labels),
+    }
+
+    def mean(column: dict[int, float]) -> float:
+        values = np.array(list(column.values()), float)
+        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+    return {
+        "interpolation": "nearest",
+        **{f"mean_{name}": mean(column) for name, column in columns.items()},
+        "per_label": [{"label": n, **{k: c[n] for k, c in columns.items()}} for n in labels],
+    }

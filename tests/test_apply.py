@@ -1,0 +1,265 @@
+"""`lganet-fast apply` against SimpleITK and the Python calls, and its errors."""
+
+from __future__ import annotations
+
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+from synthetic import oblique_grid, synthetic_pair, wave
+
+from lganet_fast import io, points
+from lganet_fast.cli import main
+from lganet_fast.errors import InputError
+from lganet_fast.transform import DisplacementField
+
+FIXED = oblique_grid((23, 25, 16), (2.4, 2.0, 3.4), 20)
+MOVING = oblique_grid((27, 22, 24), (2.0, 2.6, 2.3), -35)
+FLIP = np.array([-1.0, -1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def field():
+    return DisplacementField(wave(FIXED.world(), 4.0).astype(np.float32), FIXED)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return synthetic_pair(FIXED, MOVING, amplitude=4.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, pair, field):
+    folder = tmp_path_factory.mktemp("in")
+    field.save(folder / "warp.nii.gz")
+    for name in ("fixed", "moving", "fixed_labels", "moving_labels"):
+        volume = getattr(pair, name)
+        io.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
+    random = np.random.default_rng(5)
+    index = random.uniform(4, np.array(FIXED.shape) - 5, (40, 3))
+    fixed = FIXED.to_world(index)
+    moving = field.map(fixed)
+    for name, world in (("fixed", fixed), ("moving", moving)):
+        rows = [f"{i},{x:.6f},{y:.6f},{z:.6f},p{i}" for i, (x, y, z) in enumerate(world * FLIP)]
+        (folder / f"{name}.csv").write_text("\n".join(["id,x,y,z,name", *rows]) + "\n")
+    grids = {"fixed": (FIXED, fixed), "moving": (MOVING, moving)}
+    for name, (grid, world) in grids.items():
+        np.savetxt(folder / f"{name}_voxels.csv", grid.to_index(world), "%.6f", ",")
+    return folder
+
+
+@pytest.fixture
+def run(folder, tmp_path, capsys, monkeypatch):
+    """Run apply on files of `folder`; the output's path, the exit code and what was printed."""
+    monkeypatch.chdir(folder)
+
+    def call(*words, out="out.nii.gz", transform="warp.nii.gz"):
+        path = tmp_path / out
+        code = main(["apply", "--transform", transform, "--out", str(path), *words])
+        return path, code, capsys.readouterr().err
+
+    return call
+
+
+def array(path):
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+def test_image(run, field, pair):
+    path, code, err = run("--image", "moving.nii.gz")
+    assert (code, err) == (0, "")
+    np.testing.assert_allclose(array(path), field.apply(pair.moving).data, atol=1e-5)
+    np.testing.assert_allclose(nib.load(path).affine, FIXED.affine, atol=1e-5)
+    core = np.linalg.norm(FIXED.world(), axis=-1) < 15
+    assert np.corrcoef(array(path)[core], pair.fixed.data[core])[0, 1] > 0.9
+
+
+def test_labels(run, field, pair):
+    path, code, _ = run("--labels", "moving_labels.nii.gz")
+    assert code == 0
+    assert array(path).dtype == np.uint8
+    nearest = field.apply(pair.moving_labels, interpolation="nearest").data
+    assert (array(path) != nearest).mean() < 1e-3
+    path, code, _ = run("--labels", "moving_labels.nii.gz", "--interpolation", "label")
+    assert code == 0
+    linear = field.apply(pair.moving_labels, interpolation="label").data
+    assert (array(path) != linear).mean() < 1e-3
+    assert 0.001 < (linear != nearest).mean() < 0.2
+
+
+def test_inverse_moves_the_fixed_image_back(run, field, pair):
+    words = ["--inverse", "--image", "fixed.nii.gz", "--reference", "moving.nii.gz"]
+    path, code, _ = run(*words)
+    assert code == 0
+    assert nib.load(path).shape == MOVING.shape
+    expected = field.invert(MOVING).apply(pair.fixed).data
+    np.testing.assert_allclose(array(path), expected, atol=1e-4)
+    core = np.linalg.norm(MOVING.world(), axis=-1) < 15
+    assert np.corrcoef(array(path)[core], pair.moving.data[core])[0, 1] > 0.9
+
+
+def test_reference(run, field, pair):
+    path, code, _ = run("--image", "moving.nii.gz", "--reference", "moving.nii.gz")
+    assert code == 0
+    np.testing.assert_allclose(array(path), field.apply(pair.moving, MOVING).data, atol=1e-4)
+
+
+def test_points_both_ways(run, folder):
+    """Points move as the image does: moving ones onto the fixed side, with --inverse back."""
+    for words, source, target in (((), "moving", "fixed"), (("--inverse",), "fixed", "moving")):
+        path, code, err = run("--points", f"{source}.csv", *words, out="out.csv")
+        assert (code, err) == (0, "")
+        np.testing.assert_allclose(
+            points.read_points(path), points.read_points(folder / f"{target}.csv"), atol=1e-3
+        )
+        lines = path.read_text().splitlines()
+        assert lines[0] == "id,x,y,z,name"
+        assert [line.split(",")[0] + line.split(",")[4] for line in lines[1:4]] == [
+            "0p0",
+            "1p1",
+            "2p2",
+        ]
+
+
+def test_points_agree_with_simpleitk(run, folder):
+    sitk = pytest.importorskip("SimpleITK")
+
+    warp = sitk.ReadImage(str(folder / "warp.nii.gz"), sitk.sitkVectorFloat64)
+    transform = sitk.DisplacementFieldTransform(warp)
+    lps = np.genfromtxt(folder / "fixed.csv", delimiter=",", skip_header=1, usecols=(1, 2, 3))
+    path, code, _ = run("--points", "fixed.csv", "--inverse", out="out.csv")
+    assert code == 0
+    ours = np.genfromtxt(path, delimiter=",", skip_header=1, usecols=(1, 2, 3))
+    theirs = np.array([transform.TransformPoint(p) for p in lps.tolist()])
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_points_in_voxels(run, folder):
+    units = ["--units", "voxel", "--moving-grid", "moving.nii.gz"]
+    for words, source, target in (([], "moving", "fixed"), (["--inverse"], "fixed", "moving")):
+        path, code, _ = run("--points", f"{source}_voxels.csv", *units, *words, out="out.csv")
+        assert code == 0
+        expected = np.loadtxt(folder / f"{target}_voxels.csv", delimiter=",")
+        np.testing.assert_allclose(np.loadtxt(path, delimiter=","), expected, atol=1e-3)
+
+
+def test_points_in_ras(run, folder, tmp_path):
+    lps = np.genfromtxt(folder / "moving.csv", delimiter=",", skip_header=1, usecols=(1, 2, 3))
+    np.savetxt(tmp_path / "ras.csv", lps * FLIP, "%.6f", ",", header="x,y,z", comments="")
+    path, code, _ = run("--points", str(tmp_path / "ras.csv"), "--units", "ras", out="out.csv")
+    assert code == 0
+    found = np.genfromtxt(path, delimiter=",", skip_header=1)
+    np.testing.assert_allclose(found, points.read_points(folder / "fixed.csv"), atol=1e-3)
+
+
+def test_warns_of_points_outside_and_without_inverse(run, tmp_path, field):
+    (tmp_path / "p.csv").write_text("x,y,z\n0,0,0\n900,0,0\n0,-800,3\n")
+    _, code, err = run("--points", str(tmp_path / "p.csv"), out="out.csv")
+    assert code == 0
+    assert "warning: 2 of 3 points lie outside the transform's grid" in err
+    collapse = np.broadcast_to(-FIXED.world()[..., :1] * [1, 0, 0], (*FIXED.shape, 3))
+    DisplacementField(collapse.astype(np.float32), FIXED).save(tmp_path / "flat.nii")
+    (tmp_path / "p.csv").write_text("x,y,z\n5,0,0\n")
+    _, code, err = run(
+        "--points", str(tmp_path / "p.csv"), out="out.csv", transform=str(tmp_path / "flat.nii")
+    )
+    assert code == 0
+    assert "warning: 1 of 1 points have no inverse to within 0.01 mm" in err
+
+
+def test_warns_of_an_empty_result(run, tmp_path, pair):
+    affine = MOVING.affine.copy()
+    affine[:3, 3] += 500
+    nib.save(nib.Nifti1Image(pair.moving.data, affine), tmp_path / "far.nii")
+    _, code, err = run("--image", str(tmp_path / "far.nii"))
+    assert code == 0
+    assert "warning: the result is 0 everywhere: is image" in err
+    assert "on the moving side" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--image", "none.nii"], "image none.nii does not exist"),
+        (["--image", "moving.nii.gz", "--interpolation", "label"], "must be linear or nearest"),
+        (["--labels", "moving_labels.nii.gz", "--interpolation", "linear"], "nearest or label"),
+        (["--labels", "moving.nii.gz"], "must hold whole numbers"),
+        (["--image", "moving.nii.gz", "--inverse"], "--inverse needs --reference"),
+        (["--image", "moving.nii.gz", "--units", "ras"], "--units is for --points"),
+        (["--image", "moving.nii.gz", "--reference", "none.nii"], "reference none.nii does not"),
+    ],
+)
+def test_image_errors(run, words, message):
+    path, code, err = run(*words)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert os.listdir(path.parent) == []
+
+
+def test_output_errors(run):
+    for out, message in (("o.png", "must end in .nii"), ("no/o.nii", "cannot write")):
+        path, code, err = run("--image", "moving.nii.gz", out=out)
+        assert (code, message in err) == (2, True)
+    path, code, err = run("--points", "moving.csv", out="o.txt")
+    assert (code, "must end in .csv" in err) == (2, True)
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["moving_voxels.csv"], "have no header x,y,z: say what they count with --units lps"),
+        (["moving_voxels.csv", "--units", "voxel"], "needs --moving-grid"),
+        (["moving.csv", "--moving-grid", "moving.nii.gz"], "--moving-grid is for --units voxel"),
+        (["moving.csv", "--reference", "moving.nii.gz"], "--reference is not for --points"),
+        (["moving.csv", "--interpolation", "nearest"], "--interpolation is not for --points"),
+        (["none.csv"], "points none.csv cannot be read: No such file"),
+    ],
+)
+def test_point_errors(run, words, message):
+    path, code, err = run("--points", *words, out="out.csv")
+    assert code == 2
+    assert message in err
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no point"),
+        ("x,y,z\n", "holds no point"),
+        ("a,b,c\n1,2,3\n", "line 1: no columns x, y and z in a,b,c"),
+        ("x,y,z\n1,2,3\n\n1,2\n", "line 4: 2 columns, not 3"),
+        ("x,y,z\n1,2,3\n1,2,three\n", "line 3: 'three' is no number"),
+        ("x,y,z\n1,nan,3\n", "line 2: 'nan' is no number"),
+        ("1,2,3\n1,inf,3\n", "line 2: 'inf' is no number"),
+        ("1,2,3,4\n", "line 1: 4 columns, not 3"),
+        ("1;2;3\n", "line 1: no columns x, y and z"),
+        ("x,y,z\n1,\xff,3\n", "cannot be read"),
+    ],
+)
+def test_bad_csv(tmp_path, text, message):
+    path = tmp_path / "p.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=message) as caught:
+        points.read_table(path)
+    assert str(path) in str(caught.value)
+
+
+def test_csv_keeps_quotes_spaces_and_marks(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes('\ufeffname, X ,Y,Z\r\n"a, b",1,2,3\r\n'.encode())
+    table = points.read_table(path)
+    np.testing.assert_array_equal(table.points, [[1, 2, 3]])
+    points.write_table(path, table, table.points + 0.5)
+    assert path.read_text() == 'name, X ,Y,Z\n"a, b",1.500000,2.500000,3.500000\n'
+
+
+def test_read_points_needs_a_header(tmp_path):
+    (tmp_path / "p.csv").write_text("1,2,3\n")
+    with pytest.raises(InputError, match="need a header"):
+        points.read_points(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
+    np.testing.assert_array_equal(points.read_points(tmp_path / "p.csv"), [[-1, -2, 3]])

@@ -1,0 +1,105 @@
+"""ops.correlate against explicit loops."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops_checks import LAYOUTS, check_compiles, check_gradient_strictly, close, uniform
+
+from lganet_fast.ops import correlate
+
+
+def inputs(*shape):
+    return uniform(*shape, seed=1), uniform(*shape, seed=2)
+
+
+def oracle(x, y, radius):
+    batch, _, *size = x.shape
+    offsets = list(product(range(-radius, radius + 1), repeat=3))
+    out = np.zeros((batch, len(offsets), *size))
+    for n, offset in enumerate(offsets):
+        for p in np.ndindex(*size):
+            q = tuple(np.add(p, offset))
+            if all(0 <= i < s for i, s in zip(q, size, strict=True)):
+                out[(slice(None), n, *p)] = (x[(..., *p)] * y[(..., *q)]).mean(1)
+    return out
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 3), (1, 1, 1, 4, 5), (1, 2, 1, 1, 1)])
+def test_values(shape, radius):
+    x, y = inputs(*shape)
+    close(correlate(x, y, radius), oracle(x.numpy(), y.numpy(), radius))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_narrow_types(dtype):
+    """Products and sums in float32, one rounding at the end."""
+    x, y = (t.to(dtype) for t in inputs(1, 16, 4, 3, 5))
+    out = correlate(x, y)
+    assert out.dtype == dtype
+    exact = oracle(x.double().numpy(), y.double().numpy(), 1)
+    close(out, exact, 2e-5 + torch.finfo(dtype).eps / 2 * np.abs(exact).max())
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 9999),
+    radius=st.integers(1, 2),
+    size=st.tuples(*[st.integers(1, 5)] * 3),
+)
+def test_opposite_offsets_mirror(seed, radius, size):
+    """corr(x, y)[o](p) = corr(y, x)[-o](p + o), and -o has the mirrored place in the list."""
+    x, y = uniform(1, 2, *size, seed=seed), uniform(1, 2, *size, seed=seed + 1)
+    there, back = correlate(x, y, radius)[0], correlate(y, x, radius)[0].flip(0)
+    for n, offset in enumerate(product(range(-radius, radius + 1), repeat=3)):
+        here = tuple(slice(max(0, -o), max(0, s - o)) for o, s in zip(offset, size, strict=True))
+        far = tuple(slice(max(0, o), max(0, s + o)) for o, s in zip(offset, size, strict=True))
+        close(there[n][here], back[n][far])
+
+
+def test_gradient():
+    check_gradient_strictly(correlate, *inputs(1, 2, 1, 2, 2))
+
+
+def test_second_derivative():
+    leaves = [t.requires_grad_() for t in inputs(1, 2, 2, 2, 1)]
+    torch.autograd.gradgradcheck(correlate, leaves)
+
+
+def test_compiles():
+    check_compiles(correlate, *inputs(2, 3, 3, 4, 5))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout):
+    x, y = inputs(2, 3, 3, 4, 5)
+    close(correlate(LAYOUTS[layout](x), LAYOUTS[layout](y)), correlate(x, y))
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4, 5), (1, 2, 0, 4, 5)])
+def test_empty(shape):
+    assert correlate(*inputs(*shape)).shape == (shape[0], 27, *shape[2:])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": torch.zeros(2, 3, 3, 3)}, ValueError, r"x must have shape \(B, C, H, W, D\)"),
+        ({"x": torch.zeros(1, 2, 3, 3, 3).long()}, TypeError, "x must be .* got int64"),
+        ({"y": torch.zeros(1, 3, 3, 3, 3)}, ValueError, r"y must have shape \(1, 2, 3, 3, 3\)"),
+        ({"y": torch.zeros(1, 2, 3, 3, 3).double()}, TypeError, "y must be float32, got float64"),
+        ({"y": torch.zeros(1, 2, 3, 3, 3, device="meta")}, ValueError, "y must be on x's device"),
+        ({"radius": 0}, ValueError, "radius must be an integer of at least 1, got 0"),
+    ],
+)
+def test_errors(change, error, message):
+    good = dict.fromkeys("xy", torch.zeros(1, 2, 3, 3, 3))
+    correlate(**good)
+    with pytest.raises(error, match=message):
+        correlate(**good | change)

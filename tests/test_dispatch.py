@@ -1,0 +1,118 @@
+"""Which path an operation takes, and how it is chosen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ops_checks import uniform
+
+from lganet_fast import ops
+from lganet_fast.ops import OPERATIONS, choose_backend, explain, use_backend
+
+VARIABLE = "LGANET_FAST_BACKEND"
+
+
+@pytest.fixture(autouse=True)
+def no_variable(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+def call(operation, **options):
+    flow, tokens = uniform(1, 3, 3, 3, 3), uniform(1, 6, 2)
+    arguments = {"integrate": (flow,), "attention": (tokens, tokens, tokens, 1.0)}
+    return getattr(ops, operation)(*arguments.get(operation, (flow, flow)), **options)
+
+
+def test_operations_are_public():
+    assert set(OPERATIONS) <= set(ops.__all__)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_auto_never_fails_and_explains(operation, device):
+    choice = choose_backend(operation, device)
+    assert choice.backend in ("reference", "native", "triton")
+    assert choice.backend not in choice.refused
+    assert choice == choose_backend(operation, device, "auto")
+    line = explain(operation, device)
+    assert line.startswith(f"{operation} on {device}: {choice.backend}")
+    assert "\n" not in line
+    assert all(f"{name}: {why}" in line for name, why in choice.refused.items())
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_reference_can_always_be_named(operation):
+    assert choose_backend(operation, "cpu", "reference").backend == "reference"
+    torch.testing.assert_close(call(operation, backend="reference"), call(operation))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_unavailable_backend(operation):
+    refused = choose_backend(operation, "cpu").refused
+    assert "triton" in refused
+    for name, why in refused.items():
+        with pytest.raises(RuntimeError) as error:
+            call(operation, backend=name)
+        assert str(error.value) == f"backend '{name}' cannot run {operation} on cpu: {why}"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_unknown_backend(operation):
+    message = "backend must be one of auto, reference, native, triton, got 'cuda'"
+    with pytest.raises(ValueError, match=message):
+        call(operation, backend="cuda")
+
+
+def test_scope_covers_the_block_and_nests():
+    with use_backend("triton"):
+        with pytest.raises(RuntimeError, match="backend 'triton' cannot run warp"):
+            call("warp")
+        with use_backend("reference"):
+            call("warp")
+        with pytest.raises(RuntimeError, match="backend 'triton'"):
+            call("warp")
+    call("warp")
+
+
+def test_scope_ends_with_an_error():
+    with pytest.raises(ZeroDivisionError), use_backend("triton"):
+        raise ZeroDivisionError
+    call("warp")
+
+
+def test_scope_refuses_an_unknown_name():
+    with pytest.raises(ValueError, match="got 'fast'"), use_backend("fast"):
+        pass
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_variable(operation, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "triton")
+    with pytest.raises(RuntimeError, match=f"backend 'triton' cannot run {operation}"):
+        call(operation)
+    monkeypatch.setenv(VARIABLE, "quick")
+    with pytest.raises(ValueError, match="got 'quick'"):
+        call(operation)
+    monkeypatch.setenv(VARIABLE, "")
+    call(operation)
+
+
+def test_precedence(monkeypatch):
+    """The call comes before the scope, the scope before the variable."""
+    monkeypatch.setenv(VARIABLE, "triton")
+    assert choose_backend("warp", "cpu", "reference").backend == "reference"
+    with use_backend("reference"):
+        assert choose_backend("warp", "cpu").backend == "reference"
+        with pytest.raises(RuntimeError, match="'triton'"):
+            choose_backend("warp", "cpu", "triton")
+    with use_backend("auto"):
+        choose_backend("warp", "cpu")
+
+
+def test_compiled_call_follows_the_scope():
+    compiled = torch.compile(lambda f: ops.integrate(f, 1), fullgraph=True, backend="aot_eager")
+    flow = uniform(1, 3, 2, 2, 2)
+    with use_backend("reference"):
+        torch.testing.assert_close(compiled(flow), ops.integrate(flow, 1))
+    with use_backend("triton"), pytest.raises(Exception, match=r"backend 'triton'|Observed exc"):
+        compiled(flow)

@@ -1,0 +1,124 @@
+"""Instance optimisation finds what it is made to find."""
+
+import pytest
+import torch
+
+from lganet_fast.ops import integrate, warp
+from lganet_fast.optimize import flow_of, optimise, plan_levels, stalled, taper
+from lganet_fast.separable import along_axes, gaussian_map
+
+
+def smooth_noise(size, sigma, seed, channels=1):
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, channels, *size, generator=generator)
+    smooth = along_axes(noise, [gaussian_map(n, n, sigma).float() for n in size])
+    return smooth / smooth.abs().max()
+
+
+SIZE = (36, 40, 32)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """An image, and the image that a known flow warps onto it."""
+    window = taper(SIZE, 8)
+    moving = (0.6 + 0.4 * smooth_noise(SIZE, 1.5, 0)) * window
+    flow = integrate(3 * smooth_noise(SIZE, 6.0, 1, channels=3) * window)
+    return warp(moving, flow), moving, flow, window
+
+
+@pytest.mark.parametrize(("similarity", "smoothness"), [("lncc", 0.1), ("mse", 0.01), ("mind", 0.01)])
+def test_recovers_a_known_flow(pair, similarity, smoothness):
+    fixed, moving, flow, window = pair
+    velocity = optimise(
+        fixed,
+        moving,
+        None,
+        similarity=similarity,
+        iterations=(40, 40, 20),
+        smoothness=smoothness,
+        margin=4,
+    )
+    found = flow_of(velocity, SIZE)
+    inside = (window > 0.5).expand_as(flow)
+    before = flow[inside].square().mean().sqrt()
+    after = (found - flow)[inside].square().mean().sqrt()
+    assert after < 0.35 * before
+
+
+def test_smoothness_restrains_and_the_border_stays(pair):
+    fixed, moving, _, _ = pair
+    sizes = []
+    for smoothness in (0.1, 10.0):
+        velocity = optimise(
+            fixed,
+            moving,
+            None,
+            similarity="lncc",
+            iterations=(20, 10),
+            smoothness=smoothness,
+            margin=4,
+        )
+        sizes.append(flow_of(velocity, SIZE).square().mean())
+        assert velocity[:, :, 0].abs().max() == 0
+        assert velocity[..., -1].abs().max() == 0
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_where_the_weight_is_zero_nothing_pulls(pair):
+    fixed, moving, _, _ = pair
+    weight = torch.zeros(1, 1, *SIZE)
+    velocity = optimise(
+        fixed,
+        moving,
+        weight + 1e-9,
+        similarity="mse",
+        iterations=(5,),
+        smoothness=1.0,
+        margin=4,
+    )
+    weight[:, :, : SIZE[0] // 2] = 1
+    half = optimise(
+        fixed, moving, weight, similarity="mse", iterations=(25,), smoothness=0.01, margin=4
+    )
+    flow = flow_of(half, SIZE).square().sum(1)
+    assert flow[:, : SIZE[0] // 2].mean() > 5 * flow[:, 3 * SIZE[0] // 4 :].mean()
+    assert torch.isfinite(velocity).all()
+
+
+def test_plan_levels_goes_from_coarse_to_fine():
+    levels = plan_levels((65, 81, 97), (10, 0, 20, 30))
+    assert [level.factor for level in levels] == [8, 2, 1]
+    assert [level.images for level in levels] == [(9, 11, 13), (33, 41, 49), (65, 81, 97)]
+    assert [level.velocity for level in levels] == [(9, 11, 13), (33, 41, 49), (33, 41, 49)]
+    assert levels[2].cost == 30 * 65 * 81 * 97
+
+
+def test_plan_levels_leaves_out_what_is_too_coarse_but_never_all():
+    assert [level.factor for level in plan_levels((13, 40, 40), (9, 9, 9, 9))] == [4, 2, 1]
+    assert [level.factor for level in plan_levels((5, 5, 5), (9, 0, 0, 0))] == [8]
+
+
+def test_progress_reaches_its_total_even_when_a_level_stops_early(pair):
+    fixed, moving, _, _ = pair
+    steps = []
+    optimise(
+        fixed,
+        fixed,
+        None,
+        similarity="mse",
+        iterations=(200, 3),
+        smoothness=1.0,
+        margin=4,
+        on_step=steps.append,
+    )
+    assert len(steps) < 203
+    assert steps[-1].done == steps[-1].total
+    assert [s.done for s in steps] == sorted(s.done for s in steps)
+
+
+def test_stalled_compares_recent_gain_with_all_gain():
+    falling = [1 - 0.01 * i for i in range(30)]
+    assert not stalled(falling)
+    assert stalled(falling + [falling[-1]] * 20)
+    assert not stalled(falling[:15])

@@ -1,0 +1,279 @@
+"""register(): a pair in, a Registration out."""
+
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from synthetic import oblique_grid, synthetic_pair
+
+import lganet_fast
+from lganet_fast import InputError, RegistrationWarning, register, runtime
+from lganet_fast.grid import Grid
+from lganet_fast.metrics import dice
+from lganet_fast.registration import OUTPUTS
+
+FAST = {"iterations": (15, 15, 6), "threads": 2}
+
+
+def source(volume):
+    return volume.data, volume.grid.affine
+
+
+def save(path, volume):
+    data = volume.data
+    data = data.astype(np.uint8) if data.dtype.kind == "i" else data
+    nib.save(nib.Nifti1Image(data, volume.grid.affine), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def oblique():
+    """Oblique, anisotropic, of different shapes and spacings."""
+    fixed = oblique_grid((40, 34, 44), (1.7, 2.1, 1.6), 12)
+    moving = oblique_grid((46, 40, 25), (1.5, 1.9, 3.0), -20)
+    return synthetic_pair(fixed, moving)
+
+
+@pytest.fixture(scope="module")
+def registered(oblique, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    paths = {
+        name: save(folder / f"{name}.nii.gz", getattr(oblique, name))
+        for name in ("fixed", "moving", "fixed_labels", "moving_labels")
+    }
+    out = folder / "out"
+    labels = {name: paths[name] for name in ("fixed_labels", "moving_labels")}
+    result = register(paths["fixed"], paths["moving"], out=out, **labels, **FAST)
+    return result, out, paths
+
+
+def test_recovers_the_known_map_on_oblique_grids(oblique, registered):
+    result, _, _ = registered
+    inside = oblique.fixed.data > 0
+    points = oblique.fixed.grid.world()[inside]
+    truth = oblique.to_moving(points)
+    error = np.linalg.norm(result.transform.map(points) - truth, axis=-1)
+    before = np.linalg.norm(points - truth, axis=-1)
+    assert error.mean() < 0.3 * before.mean()
+
+
+def test_writes_everything_and_the_report_tells_the_truth(oblique, registered):
+    result, out, paths = registered
+    assert sorted(p.name for p in out.iterdir()) == sorted(OUTPUTS)
+    report = json.loads((out / "report.json").read_text())
+    labels = nib.load(out / "warped_labels.nii.gz")
+    scores = dice(oblique.fixed_labels.data, np.asarray(labels.dataobj))
+    assert report["labels"]["mean_dice_after"] == pytest.approx(np.mean(list(scores.values())))
+    assert report["labels"]["mean_dice_after"] > report["labels"]["mean_dice_before"] + 0.1
+    assert report["similarity"]["after"] > report["similarity"]["before"]
+    assert report["jacobian"]["folded_percent"] < 0.1
+    assert report["inputs"]["moving"]["path"] == str(paths["moving"])
+    assert len(report["inputs"]["moving"]["sha256"]) == 64
+    assert report["settings"]["iterations"] == list(FAST["iterations"])
+    assert report["backend"]["operations"]["warp"] in ("reference", "native")
+    stages = dict(report["seconds"])
+    assert stages.pop("total") == pytest.approx(sum(stages.values()), abs=0.01)
+    assert report["peak_memory_mb"] > 100
+    assert report["lganet_fast"] == lganet_fast.__version__
+    assert nib.load(out / "warped.nii.gz").shape == oblique.fixed.data.shape
+    assert nib.load(out / "inverse_warp.nii.gz").shape[:3] == oblique.moving.data.shape
+
+
+def test_warped_is_the_moving_image_through_the_saved_field(oblique, registered):
+    result, out, _ = registered
+    loaded = lganet_fast.DisplacementField.load(out / "warp.nii.gz")
+    again = loaded.apply(oblique.moving)
+    written = np.asarray(nib.load(out / "warped.nii.gz").dataobj)
+    assert np.abs(again.data - written).max() < 1e-4
+    assert np.array_equal(result.warped.data, written)
+
+
+def test_inverse_returns_points(oblique, registered):
+    result, _, _ = registered
+    points = oblique.moving.grid.world()[oblique.moving.data > 0]
+    back = result.transform.map(result.inverse.map(points))
+    residual = np.linalg.norm(back - points, axis=-1)
+    assert residual.mean() < 0.02
+    assert np.percentile(residual, 99) < 0.1
+
+
+def test_same_seed_same_bytes(registered, tmp_path):
+    _, out, paths = registered
+    labels = {name: paths[name] for name in ("fixed_labels", "moving_labels")}
+    register(paths["fixed"], paths["moving"], out=tmp_path / "again", **labels, **FAST)
+    for name in OUTPUTS:
+        if name != "report.json":  # holds seconds
+            assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_arrays_and_nibabel_images_give_what_files_give(oblique, registered):
+    result, _, _ = registered
+    moving = nib.Nifti1Image(oblique.moving.data, oblique.moving.grid.affine)
+    other = register(source(oblique.fixed), moving, **FAST)
+    assert np.array_equal(other.transform.displacement, result.transform.displacement)
+    assert other.warped_labels is None
+    assert other.report["labels"] is None
+
+
+def test_affine_first(tmp_path):
+    pytest.importorskip("SimpleITK")
+    pair = synthetic_pair(amplitude=2.0)
+    moved = pair.moving.grid.affine.copy()
+    moved[:3, 3] += [30, -20, 25]
+    result = register(source(pair.fixed), (pair.moving.data, moved), affine=True, **FAST)
+    points = pair.fixed.grid.world()[pair.fixed.data > 0]
+    error = result.transform.map(points) - (pair.to_moving(points) + [30, -20, 25])
+    assert np.linalg.norm(error, axis=-1).mean() < 0.6
+
+
+def test_mask_keeps_a_lesion_from_pulling(tmp_path):
+    pair = synthetic_pair()
+    grid = pair.fixed.grid
+    lesion = np.linalg.norm(grid.world() - [8, 0, 0], axis=-1) < 9
+    sick = np.where(lesion, 0.05, pair.fixed.data).astype(np.float32)
+    mask = (~lesion).astype(np.uint8)
+    points = grid.world()[lesion]
+    errors = []
+    for options in ({}, {"fixed_mask": (mask, grid.affine)}):
+        result = register((sick, grid.affine), source(pair.moving), **options, **FAST)
+        away = result.transform.map(points) - pair.to_moving(points)
+        errors.append(np.linalg.norm(away, axis=-1).mean())
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_other_similarities_and_precision():
+    pair = synthetic_pair()
+    inverted = np.where(pair.moving.data > 0, 1.2 - pair.moving.data, 0).astype(np.float32)
+    points = pair.fixed.grid.world()[pair.fixed.data > 0]
+    before = np.linalg.norm(points - pair.to_moving(points), axis=-1).mean()
+    for data, options in (
+        (inverted, {"similarity": "mind"}),
+        (pair.moving.data, {"similarity": "mse", "precision": "float64"}),
+    ):
+        result = register(source(pair.fixed), (data, pair.moving.grid.affine), **options, **FAST)
+        error = np.linalg.norm(result.transform.map(points) - pair.to_moving(points), axis=-1)
+        assert error.mean() < 0.5 * before, options
+
+
+def test_anatomy_cut_by_the_border_is_registered_to_the_edge():
+    grid = oblique_grid((28, 40, 40), (1.8, 1.8, 1.8), 0)
+    pair = synthetic_pair(grid, grid)
+    result = register(source(pair.fixed), source(pair.moving), **FAST)
+    edge = np.zeros(grid.shape, bool)
+    edge[1:3] = True
+    points = grid.world()[edge & (pair.fixed.data > 0)]
+    error = np.linalg.norm(result.transform.map(points) - pair.to_moving(points), axis=-1)
+    before = np.linalg.norm(points - pair.to_moving(points), axis=-1)
+    assert error.mean() < 0.6 * before.mean()
+
+
+def flipped(volume):
+    """The same anatomy stored with its first axis reversed."""
+    affine = volume.grid.affine.copy()
+    affine[:3, 3] = volume.grid.to_world([volume.grid.shape[0] - 1, 0, 0])
+    affine[:3, 0] *= -1
+    return volume.data[::-1].copy(), affine
+
+
+def test_orientation_changes_nothing_but_is_mentioned():
+    pair = synthetic_pair()
+    plain = register(source(pair.fixed), source(pair.moving), **FAST)
+    with pytest.warns(RegistrationWarning, match="orientation differs: fixed RAS, moving LAS"):
+        other = register(source(pair.fixed), flipped(pair.moving), **FAST)
+    difference = plain.transform.displacement - other.transform.displacement
+    assert np.abs(difference).max() < 0.05
+    assert "orientation" in other.report["warnings"][0]
+
+
+def test_warns_of_spacing_and_little_overlap():
+    pair = synthetic_pair()
+    coarse = oblique_grid((40, 40, 9), (1.8, 1.8, 8.1), 0)
+    with pytest.warns(RegistrationWarning, match="spacing differs 4.5-fold"):
+        register(source(pair.fixed), source(synthetic_pair(pair.fixed.grid, coarse).moving), **FAST)
+    away = pair.moving.grid.affine.copy()
+    away[0, 3] += 62
+    with pytest.warns(RegistrationWarning, match="% of the fixed image lies inside"):
+        register(source(pair.fixed), (pair.moving.data, away), **FAST)
+
+
+def test_warns_of_folds():
+    pair = synthetic_pair(amplitude=6.0)
+    noisy = pair.moving.data + np.random.default_rng(0).standard_normal((40, 40, 40)) * 0.5
+    images = source(pair.fixed), (noisy.astype(np.float32), pair.moving.grid.affine)
+    with pytest.warns(RegistrationWarning, match="of voxels fold: raise smoothness above 0"):
+        register(*images, iterations=(150,), smoothness=0.0, similarity="mse")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"similarity": "nmi"}, "similarity must be one of lncc, mse, mind, got 'nmi'"),
+        ({"precision": "int8"}, "precision must be one of"),
+        ({"iterations": ()}, "iterations must be"),
+        ({"iterations": (0, 0)}, "iterations must be"),
+        ({"iterations": (5, -1)}, "iterations must be"),
+        ({"smoothness": -1.0}, "smoothness must be"),
+        ({"smoothness": float("nan")}, "smoothness must be"),
+        ({"device": "abacus"}, "device must be auto or one of cpu"),
+        ({"threads": 0}, "threads must be at least 1"),
+    ],
+)
+def test_refuses_settings_by_name(options, message):
+    pair = synthetic_pair()
+    with pytest.raises(InputError, match=message):
+        register(source(pair.fixed), source(pair.moving), **options)
+
+
+def test_refuses_images_that_do_not_meet():
+    pair = synthetic_pair()
+    away = pair.moving.grid.affine.copy()
+    away[0, 3] += 500
+    with pytest.raises(InputError, match="do not overlap in world space"):
+        register(source(pair.fixed), (pair.moving.data, away))
+
+
+def test_refuses_labels_on_another_grid_and_leaves_nothing(tmp_path):
+    pair = synthetic_pair()
+    labels = (pair.fixed_labels.data[1:], pair.fixed.grid.affine)
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(InputError, match="fixed_labels is on 39 x 40 x 40 voxels"):
+        register(source(pair.fixed), source(pair.moving), fixed_labels=labels, out=out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_file_leaves_an_older_result_alone(registered, tmp_path):
+    _, _, paths = registered
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(gzip.compress(paths["fixed"].read_bytes())[:2000])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "warped.nii.gz").write_text("older")
+    with pytest.raises(InputError, match=r"fixed .*broken.nii.gz"):
+        register(broken, paths["moving"], out=out)
+    assert [p.name for p in out.iterdir()] == ["warped.nii.gz"]
+    assert (out / "warped.nii.gz").read_text() == "older"
+
+
+def test_says_what_would_fit_in_memory(monkeypatch):
+    pair = synthetic_pair()
+    monkeypatch.setattr(runtime, "available_memory", lambda device: 1 << 20)
+    with pytest.raises(InputError, match=r"out of memory: .* \d+x\d+x\d+ voxels would fit"):
+        register(source(pair.fixed), source(pair.moving))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("can't allocate memory")]
+)
+def test_memory_that_runs_out_midway_is_one_line(error):
+    like = torch.zeros(1)
+    with pytest.raises(InputError, match="out of memory: 8x8x8"), runtime.guard_memory((8,) * 3, like):
+        raise error
+    with pytest.raises(RuntimeError, match="something else"), runtime.guard_memory((8,) * 3, like):
+        raise RuntimeError("something else")
+
+
+def test_grid_repr_names_size_and_spacing():
+    assert repr(Grid((2, 3, 4), np.diag([1, 2, 0.5, 1]))) == "Grid(2x3x4 voxels, 1x2x0.5 mm)"
