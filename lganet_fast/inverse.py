@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .grid import Array, Grid
-from .sampling import cell, read_points
+from .sampling import cell, sample_channels
 
 SHRINK = 0.9  # an iteration that leaves more than this of the error is too slow
 FEW = 0.02  # of the points: so few are quicker to finish one by one
@@ -26,7 +26,7 @@ class Inverter:
         self.displacement = displacement
         self.grid = grid
         self.to_index = np.linalg.inv(grid.affine)[:3, :3]
-        self.tolerance = 1e-4 * min(1.0, grid.spacing.min())  # mm
+        self.tolerance = 1e-3 * min(1.0, grid.spacing.min())  # mm
         self.linear, self.offset = self._nearest_affine()
 
     def start(self, targets: Array) -> Array:
@@ -34,7 +34,7 @@ class Inverter:
         return targets @ self.linear.T + self.offset
 
     def solve(self, targets: Array, start: Array) -> Array:
-        """Points x (N, 3) with |T(x) - y| under 1e-4 mm (or of a voxel), for targets y (N, 3).
+        """Points x (N, 3) with |T(x) - y| under 1e-3 mm (or of a voxel), for targets y (N, 3).
 
         start: (N, 3), a guess. All in RAS+ mm. Where no x exists, one of locally least error.
         """
@@ -46,7 +46,7 @@ class Inverter:
         slow = [active[:0]]
         at, aim = x, goal
         while len(active) > FEW * len(targets):
-            value = read_points(self.displacement, at, "trilinear", "border")
+            value = sample_channels(self.displacement, at, "border")
             error = at + self.to_index @ value - aim
             size = np.sqrt(np.einsum("cn,cn->n", matrix @ error, matrix @ error))
             x[:, active] = at

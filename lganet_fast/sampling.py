@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from .grid import Array, Grid, Volume
-from .ops import warp
+from .ops import reference
 
 
 def inside(index: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -24,37 +24,45 @@ def inside(index: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def sample(
     data: NDArray, index: Array, mode: str = "trilinear", padding: str = "zeros"
-) -> NDArray[np.float64]:
-    """Values of `data` at fractional voxel coordinates, computed in float64.
+) -> NDArray:
+    """Values of `data` at fractional voxel coordinates.
 
     data: (X, Y, Z) or (X, Y, Z, C). index: (..., 3). mode: "trilinear", or "nearest", which rounds
     halves up as ITK does. padding: "zeros" or "border" as in `ops.warp`, or "half": the edge's
-    value up to half a voxel outside, 0 farther out (ITK's rule).
-    Returns (...,) or (..., C).
+    value up to half a voxel outside, 0 farther out (ITK's rule); "nearest" always keeps to it.
+    Returns (...,) or (..., C): "nearest" in the type of `data`, else float32 where `data` is, or
+    float64.
     """
-    points = np.array(np.asarray(index, np.float64).reshape(-1, 3).T, order="C")
+    shape = index.shape[:-1] + data.shape[3:]
+    points = np.asarray(index, np.float64).reshape(-1, 3)
     if mode == "nearest":
-        points = np.floor(points + 0.5)
-    values = read_points(data, points, mode, "border" if padding == "half" else padding)
+        voxels = np.floor(points + 0.5).astype(np.int64)
+        last = np.array(data.shape[:3]) - 1
+        values = data[tuple(np.clip(voxels, 0, last).T)]
+        values[~inside(points, data.shape)] = 0
+        return values.reshape(shape)
+    channels = np.array(points.T, order="C")
+    values = sample_channels(data, channels, "border" if padding == "half" else padding).T
     if padding == "half":
-        values *= inside(points.T, data.shape)
-    return values.T.reshape(index.shape[:-1] + data.shape[3:])
+        values = values * inside(points, data.shape)[:, None]
+    return values.reshape(shape)
 
 
-def read_points(data: NDArray, points: Array, mode: str, padding: str) -> Array:
-    """`warp` at scattered voxel coordinates, channels first: points (3, N) -> (C, N), float64."""
-    count = points.shape[1]
-    if not count:
-        return np.zeros((int(np.prod(data.shape[3:])), 0))
+def sample_channels(data: NDArray, points: Array, padding: str) -> NDArray:
+    """Trilinear values at scattered voxel coordinates, channels first: points (3, N) -> (C, N).
+
+    float32 where `data` is, else float64.
+    """
+    kind = np.float32 if data.dtype == np.float32 else np.float64
+    if not points.size:
+        return np.zeros((int(np.prod(data.shape[3:])), 0), kind)
     size = np.array(data.shape[:3])
     low = np.clip(np.floor(points.min(1)), 0, size - 1).astype(int)
     high = np.clip(np.floor(points.max(1)) + 2, low + 1, size).astype(int)
-    crop = data[tuple(map(slice, low, high))]  # only the part that is read becomes float64
-    image = torch.from_numpy(crop.astype(np.float64).reshape(*crop.shape[:3], -1))
-    flow = torch.from_numpy(points - low[:, None])
-    flow[0] -= torch.arange(count, dtype=flow.dtype)
-    flow = flow.reshape(1, 3, count, 1, 1)
-    out = warp(image.permute(3, 0, 1, 2)[None], flow, mode, padding)
+    crop = data[tuple(map(slice, low, high))]  # only the part that is read changes type
+    image = torch.from_numpy(crop.astype(kind).reshape(*crop.shape[:3], -1))
+    axes = torch.from_numpy((points - low[:, None]).astype(kind)).reshape(3, 1, -1, 1, 1)
+    out = reference.read(image.permute(3, 0, 1, 2)[None], list(axes), "trilinear", padding)
     return out[0, :, :, 0, 0].numpy()
 
 
@@ -103,13 +111,14 @@ def pull(
     onto: Grid,
     mode: str = "trilinear",
     through: Callable[[Array], Array] | None = None,
-) -> NDArray[np.float64]:
+) -> NDArray:
     """The volume read on another grid; zero outside it.
 
     onto: the grid of the result. through: maps (..., 3) RAS+ mm of `onto` to RAS+ mm of the volume;
     identity where omitted. Returns an array of shape `onto.shape` (plus the volume's channels).
     """
-    out = np.empty(onto.shape + volume.data.shape[3:])
+    kind = np.float32 if volume.data.dtype == np.float32 else np.float64
+    out = np.empty(onto.shape + volume.data.shape[3:], kind)
     for part in onto.slabs():
         world = onto.world(part)
         if through is not None:

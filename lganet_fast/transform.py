@@ -49,7 +49,7 @@ class DisplacementField:
     def map_inverse(self, points: ArrayLike) -> Array:
         """The x with T(x) = y: moving points (..., 3) to fixed points (..., 3), in RAS+ mm.
 
-        |T(x) - y| is under 1e-4 mm wherever such an x exists; elsewhere x is the nearest guess, and
+        |T(x) - y| is under 1e-3 mm wherever such an x exists; elsewhere x is the nearest guess, and
         `map` shows by how much it misses. A y outside the grid that no x inside reaches stays.
         """
         y = np.asarray(points, np.float64)
@@ -94,7 +94,7 @@ class DisplacementField:
         """The inverse map, from moving points to fixed points, as a field on another grid.
 
         grid: usually the moving image's; the field's own where omitted. guess: a field near the
-        inverse, which saves time. |T(x) - y| is under 1e-4 mm at every voxel y that some x
+        inverse, which saves time. |T(x) - y| is under 1e-3 mm at every voxel y that some x
         reaches, d keeping its edge's value outside its grid; elsewhere it is locally least.
         """
         grid = grid or self.grid

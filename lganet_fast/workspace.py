@@ -104,13 +104,12 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     return Workspace(grid, first, second, None if bool((weight == 1).all()) else weight, affine)
 
 
-def displacement(flow: Tensor, work: Workspace, points: Array) -> Array:
-    """A flow on the working grid read at world points, in mm; zero outside the working grid.
-
-    flow: (1, 3, H, W, D) in working voxels. points: (..., 3) RAS+ mm. Returns (..., 3) RAS+ mm.
-    """
-    vectors = np.moveaxis(flow[0].cpu().numpy(), 0, -1) @ work.grid.affine[:3, :3].T
-    return sample(vectors, work.grid.to_index(points))
+def in_millimetres(flow: Tensor, work: Workspace) -> NDArray:
+    """A flow on the working grid, (1, 3, H, W, D) in its voxels, as (H, W, D, 3) RAS+ mm."""
+    vectors = flow[0].permute(1, 2, 3, 0).cpu() @ torch.from_numpy(work.grid.affine[:3, :3].T).to(
+        flow.dtype
+    )
+    return vectors.numpy()
 
 
 def affine_field(affine: Array, pair: Pair) -> DisplacementField:
@@ -132,18 +131,20 @@ def transforms(
     velocity: as `optimise` returns it. The inverse starts from exp(-velocity) and is refined until
     it inverts the sampled field itself.
     """
-    forward, backward = (flow_of(v, work.grid.shape) for v in (velocity, -velocity))
+    forward, backward = (
+        in_millimetres(flow_of(v, work.grid.shape), work) for v in (velocity, -velocity)
+    )
     fixed, moving = pair.fixed.grid, pair.moving.grid
     field = np.empty((*fixed.shape, 3), np.float32)
     for part in fixed.slabs():
         world = fixed.world(part)
-        moved = apply_affine(work.affine, world + displacement(forward, work, world))
-        field[part] = moved - world
+        local = sample(forward, work.grid.to_index(world))
+        field[part] = apply_affine(work.affine, world + local) - world
     back = np.linalg.inv(work.affine)
     guess = np.empty((*moving.shape, 3), np.float32)
     for part in moving.slabs():
         world = moving.world(part)
         aligned = apply_affine(back, world)
-        guess[part] = aligned + displacement(backward, work, aligned) - world
+        guess[part] = aligned + sample(backward, work.grid.to_index(aligned)) - world
     transform = DisplacementField(field, fixed)
     return transform, transform.invert(moving, DisplacementField(guess, moving))

@@ -26,20 +26,23 @@ def warp(image: Tensor, flow: Tensor, mode: str, padding: str) -> Tensor:
     if 0 in (*image.shape, *flow.shape):
         return image.new_zeros(batch, image.shape[1], *size) + 0 * (image.sum() + flow.sum())
     dtype = torch.promote_types(working(image).dtype, working(flow).dtype)
-    source = image.to(dtype)
-    axes = []
-    for axis, (n_in, n_out) in enumerate(zip(image.shape[2:], size, strict=True)):
-        line = torch.arange(n_out, dtype=dtype, device=flow.device)
-        line = line.reshape([-1 if a == axis else 1 for a in range(3)])
-        position = flow[:, axis].to(dtype) + line
-        if n_in == 1:  # a second plane gives a one-voxel axis a width to normalise by
+    lines = [torch.arange(n, dtype=dtype, device=flow.device) for n in size]
+    lines = [line.reshape([-1 if a == axis else 1 for a in range(3)]) for axis, line in enumerate(lines)]
+    axes = [flow[:, axis].to(dtype) + line for axis, line in enumerate(lines)]
+    return read(image.to(dtype), axes, mode, padding).to(image.dtype)
+
+
+def read(image: Tensor, axes: list[Tensor], mode: str, padding: str) -> Tensor:
+    """The image at points; image (B, C, h, w, d), axes three (B, H, W, D) -> (B, C, H, W, D)."""
+    scaled = []
+    for axis, (n, position) in enumerate(zip(image.shape[2:], axes, strict=True)):
+        if n == 1:  # a second plane gives a one-voxel axis a width to normalise by
             fill = "replicate" if padding == "border" else "constant"
-            source = F.pad(source, [0, 0] * (2 - axis) + [0, 1] + [0, 0] * axis, mode=fill)
-        axes.append(position * (2 / max(n_in - 1, 1)) - 1)
-    grid = torch.stack(axes[::-1], -1)
+            image = F.pad(image, [0, 0] * (2 - axis) + [0, 1] + [0, 0] * axis, mode=fill)
+        scaled.append(position * (2 / max(n - 1, 1)) - 1)
+    grid = torch.stack(scaled[::-1], -1)
     names = {"trilinear": "bilinear", "nearest": "nearest"}
-    out = F.grid_sample(source, grid, names[mode], padding, align_corners=True)
-    return out.to(image.dtype)
+    return F.grid_sample(image, grid, names[mode], padding, align_corners=True)
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
