@@ -21,7 +21,7 @@ from .ops import integrate, warp
 from .separable import along_axes, gaussian_map, shrink, stretch_flow
 
 STEPS = 4  # squarings while optimising, and in the result
-LEARNING_RATE = 0.1  # voxels of the velocity's grid
+LEARNING_RATE = 0.3  # voxels of the velocity's grid
 SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
 FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
 LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out

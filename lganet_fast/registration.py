@@ -109,7 +109,7 @@ def register(
     similarity: "lncc" (local cross-correlation, 5^3 windows), "mse" (one modality, one scale) or
         "mind" (MIND-SSC, across modalities).
     iterations: most iterations per level, coarse to fine, each level twice as fine as the one
-        before, the last at full resolution; 0 leaves a level out. None for (60, 60, 0, 25).
+        before, the last at full resolution; 0 leaves a level out. None for (40, 40, 20, 15).
     smoothness: weight of the squared gradient of the displacement; None for the similarity's own.
     affine: align by an affine transform first (needs SimpleITK).
     device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, all where None. seed: of the
@@ -205,7 +205,7 @@ def search(work: Workspace, settings: Settings, quiet: bool) -> Tensor:
 def progress_bar(quiet: bool) -> Iterator[Callable[[Step], None]]:
     """A bar with level, loss and remaining time, counted in voxels visited."""
     layout = "{desc} {percentage:3.0f}%|{bar:30}| {elapsed} < {remaining}{postfix}"
-    with tqdm(total=1, disable=quiet, bar_format=layout, leave=True) as bar:
+    with tqdm(total=1, disable=quiet, bar_format=layout, mininterval=0.2) as bar:
 
         def on_step(step: Step) -> None:
             bar.total = step.total
@@ -213,7 +213,6 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[Step], None]]:
             bar.set_description_str(f"resolution 1/{step.level.factor}", refresh=False)
             bar.set_postfix_str(f"loss {step.loss:.4f}", refresh=False)
             bar.update(0)
-            bar.refresh()
 
         yield on_step
 

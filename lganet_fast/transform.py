@@ -100,9 +100,10 @@ class DisplacementField:
         grid = grid or self.grid
         inverter = Inverter(self.displacement, self.grid)
         out = np.empty((*grid.shape, 3), np.float32)
-        for part in grid.slabs():
+        moved = guess._moved(grid) if guess else ((p, None) for p in grid.slabs())
+        for part, near in moved:
             targets = grid.world(part).reshape(-1, 3)
-            start = guess.map(targets) if guess else inverter.start(targets)
+            start = inverter.start(targets) if near is None else near.reshape(-1, 3)
             solution = inverter.solve(targets, start)
             out[part] = (solution - targets).reshape(out[part].shape)
         return DisplacementField(out, grid)

@@ -22,7 +22,7 @@ from .pair import Pair, apply_affine
 from .sampling import pull, sample
 from .transform import DisplacementField
 
-MARGIN = 10  # working voxels around the anatomy
+MARGIN = 6  # working voxels around the anatomy
 
 
 @dataclass(frozen=True, eq=False)
