@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from . import native
+
 BACKENDS = ("auto", "reference", "native", "triton")
 OPERATIONS = ("warp", "compose", "integrate", "correlate", "attention", "local_ncc")
 
@@ -50,10 +52,11 @@ def use_backend(backend: str) -> Iterator[None]:
 
 def refusals(operation: str, device: str) -> dict[str, str]:
     """Faster backends that cannot run `operation` on `device`, with the reason."""
-    return {
-        "native": "this version has no compiled extension",
-        "triton": "this version has no Triton kernels",
-    }
+    found = {"triton": "this version has no Triton kernels"}
+    reason = native.refusal(operation, device)
+    if reason is not None:
+        found["native"] = reason
+    return found
 
 
 def choose_backend(operation: str, device: str, backend: str | None = None) -> Choice:

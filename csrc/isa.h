@@ -1,0 +1,32 @@
+// Which instruction set to use on this processor.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+
+namespace lganet {
+
+enum class Isa { baseline, avx2, avx512 };
+
+// The widest that this processor has; LGANET_FAST_ISA=baseline|avx2 holds it back, to compare.
+inline Isa best_isa() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  static const Isa best = [] {
+    __builtin_cpu_init();
+    Isa found = Isa::baseline;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found = Isa::avx2;
+    if (found == Isa::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+      found = Isa::avx512;
+    const char* limit = std::getenv("LGANET_FAST_ISA");
+    if (limit && !std::strcmp(limit, "baseline")) return Isa::baseline;
+    if (limit && !std::strcmp(limit, "avx2") && found == Isa::avx512) return Isa::avx2;
+    return found;
+  }();
+  return best;
+#else
+  return Isa::baseline;
+#endif
+}
+
+}  // namespace lganet

@@ -1,0 +1,76 @@
+// What the host code of every operator shares: views of tensors, checks, type switches.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "view.h"
+
+namespace lganet {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// A (B, C, H, W, D) tensor as a pointer with sizes and strides.
+template <typename T>
+View<T> view_of(const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 5, "expected a (B, C, H, W, D) tensor, got ", x.dim(), " axes");
+  View<T> view;
+  view.data = reinterpret_cast<T*>(x.data_ptr());
+  for (int axis = 0; axis < 5; ++axis) {
+    view.size[axis] = x.size(axis);
+    view.stride[axis] = x.stride(axis);
+  }
+  return view;
+}
+
+// A zero of a C++ type, so that a generic lambda can be told which one to use.
+template <typename F>
+void switch_float(ScalarType type, F&& body) {
+  switch (type) {
+    case ScalarType::Float:
+      return body(float{});
+    case ScalarType::Double:
+      return body(double{});
+    case ScalarType::Half:
+      return body(Half{});
+    case ScalarType::BFloat16:
+      return body(BFloat16{});
+    default:
+      STD_TORCH_CHECK(false, "expected float32, float64, float16 or bfloat16");
+  }
+}
+
+template <typename F>
+void switch_wide_float(ScalarType type, F&& body) {
+  switch (type) {
+    case ScalarType::Float:
+      return body(float{});
+    case ScalarType::Double:
+      return body(double{});
+    default:
+      STD_TORCH_CHECK(false, "expected float32 or float64");
+  }
+}
+
+inline bool is_channels_last(const Tensor& x) { return x.dim() == 5 && x.stride(1) == 1 && x.size(1) > 1; }
+
+// An uninitialised tensor of x's type and device, in x's memory format.
+inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& size) {
+  const auto format = is_channels_last(x) ? torch::headeronly::MemoryFormat::ChannelsLast3d
+                                          : torch::headeronly::MemoryFormat::Contiguous;
+  return torch::stable::empty(size, x.scalar_type(), torch::headeronly::Layout::Strided, x.device(),
+                              false, format);
+}
+
+}  // namespace lganet
