@@ -94,6 +94,15 @@ def stalled(losses: list[float]) -> bool:
     return before - recent < TOLERANCE * (max(losses) - recent)
 
 
+def hidden(features: Tensor, weight: Tensor | None) -> Tensor:
+    """(B, C, H, W, D) faded to 0 with the weight (B, 1, H, W, D), where there is one.
+
+    Done to both images alike, so that the windows of voxels near a masked region do not compare
+    what lies inside it.
+    """
+    return features if weight is None else features * weight
+
+
 def optimise(
     fixed: Tensor,
     moving: Tensor,
@@ -122,6 +131,7 @@ def optimise(
         target, source = (measure.features(shrink(x, level.images)) for x in (fixed, moving))
         counts = None if weight is None else shrink(weight, level.images)
         share = 1.0 if counts is None else float(counts.mean())
+        target = hidden(target, counts)
         window = taper(level.velocity, margin * (level.velocity[0] - 1) / (size[0] - 1)).to(fixed)
         blur = [gaussian_map(n, n, SIGMA).to(fixed) for n in level.velocity]
         raw = stretch_flow(velocity, level.velocity).requires_grad_(True)
@@ -129,7 +139,7 @@ def optimise(
         losses: list[float] = []
         for iteration in range(1, level.iterations + 1):
             flow = integrate(along_axes(raw, blur) * window, STEPS)
-            warped = warp(source, stretch_flow(flow, level.images))
+            warped = hidden(warp(source, stretch_flow(flow, level.images)), counts)
             loss = share * measure.loss(target, warped, counts) + smoothness * gradient_loss(flow)
             adam.zero_grad()
             loss.backward()

@@ -12,7 +12,7 @@ from .errors import InputError
 from .losses import SIMILARITIES
 
 ITERATIONS = (40, 40, 20, 15)
-SMOOTHNESS = {"lncc": 1.0, "mse": 1.0, "mind": 1.0}
+SMOOTHNESS = {"lncc": 1.0, "mse": 0.1, "mind": 1.0}
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 

@@ -23,6 +23,7 @@ from .sampling import pull, sample
 from .transform import DisplacementField
 
 MARGIN = 6  # working voxels around the anatomy
+ROUNDING = 1e-4  # of a voxel: what affines may be off by without changing the grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,9 @@ def working_grid(fixed: Volume, moving: Volume, affine: Array) -> Grid:
     side = float(spacing.prod() ** (1 / 3))
     steps = side / spacing
     # Whole fixed voxels where the fixed grid is isotropic, so that nothing is interpolated twice.
-    low = np.floor(low) - MARGIN * steps
-    count = np.ceil((np.ceil(high) + MARGIN * steps - low) / steps - 1e-6).astype(int) + 1
+    low = np.floor(low + ROUNDING) - MARGIN * steps
+    last = np.ceil(high - ROUNDING) + MARGIN * steps
+    count = np.ceil((last - low) / steps - ROUNDING).astype(int) + 1
     matrix = fixed.grid.affine.copy()
     matrix[:3, :3] *= steps
     matrix[:3, 3] = fixed.grid.to_world(low)

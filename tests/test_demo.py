@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from lganet_fast import demo
 from lganet_fast.cli.demo import summary_text
@@ -154,11 +153,11 @@ def test_error_is_what_the_registration_leaves(pair, monkeypatch, tmp_path, part
         assert result.error_after[name] == pytest.approx((1 - part) * before, abs=1e-5)
 
 
-def test_end_to_end(template, monkeypatch, tmp_path):
-    torch.set_num_threads(1)
-    monkeypatch.setattr(demo, "load_template", lambda resolution: template)
-    result = demo.run_demo(tmp_path / "out", threads=1)
-    assert result.error_after["mean"] < 0.6 * result.error_before["mean"]
+def test_end_to_end(tmp_path):
+    pytest.importorskip("nilearn")
+    result = demo.run_demo(tmp_path / "out", threads=2, resolution=4)
+    assert result.error_after["mean"] < 0.55 * result.error_before["mean"]
+    assert result.error_after["p95"] < 0.55 * result.error_before["p95"]
     assert all(after > before for _, before, after in demo.tissue_dice(result))
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"qc.html", "warp.nii.gz", "report.json", "truth.nii.gz", "moving.nii.gz"} <= written

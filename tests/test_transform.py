@@ -144,7 +144,8 @@ def test_other_reference_grid(pair, field):
 def test_slabs_change_nothing(monkeypatch, pair, field):
     whole = field.apply(pair.moving).data, field.invert(MOVING).displacement
     monkeypatch.setattr("lganet_fast.grid.SLAB", 3000)
-    np.testing.assert_array_equal(field.apply(pair.moving).data, whole[0])
+    # Not to the bit: matrix products round differently with the number of points.
+    np.testing.assert_allclose(field.apply(pair.moving).data, whole[0], atol=1e-5)
     np.testing.assert_allclose(field.invert(MOVING).displacement, whole[1], atol=2e-4)
 
 
@@ -282,7 +283,10 @@ def test_inverts_large_affine_parts(degrees):
     displacement = linear + wave(points, 2.0) - points
     field = DisplacementField(displacement.astype(np.float32), FIXED)
     inside = points[4:-4, 4:-4, 4:-4].reshape(-1, 3)
-    np.testing.assert_allclose(field.map_inverse(field.map(inside)), inside, atol=1e-3)
+    targets = field.map(inside)
+    found = field.map_inverse(targets)
+    assert np.linalg.norm(field.map(found) - targets, axis=-1).max() < 1e-3
+    np.testing.assert_allclose(found, inside, atol=3e-3)
 
 
 def test_points_outside_follow_the_map(field):

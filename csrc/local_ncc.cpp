@@ -1,0 +1,208 @@
+// Local normalised cross-correlation on the CPU: a sweep along the first axis that keeps a few rows,
+// and for the gradient a few planes, of temporaries.
+//
+// Rows are independent of how the sweep is cut, so that results do not depend on the threads.
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "scratch.h"
+#include "tensors.h"
+
+namespace lganet {
+
+constexpr int64_t kPlanes = 4;  // done together, so that the rows around them are read once
+
+template <typename In, typename T>
+struct NccInput {
+  View<const In> a, b;
+  View<const T> weight;  // no data: all ones
+};
+
+template <typename T>
+struct NccSize {
+  int64_t window;
+  int64_t line;    // length of a row of scratch
+  int64_t lead;    // zeros before and after a row that is read beyond its ends
+  int64_t padded;  // length of such a row with both
+  int64_t slots;   // planes whose fields are kept
+  T epsilon;
+  T scale;  // of the gradient, per unit of weight
+
+  NccSize(int64_t window, int64_t depth)
+      : window(window),
+        line(round_up(depth)),
+        lead(round_up(window / 2)),
+        padded(line + 2 * lead),
+        slots(0),
+        epsilon(T(1e-5) / (T(window) * window * window) / (T(window) * window * window)),
+        scale(0) {}
+
+  int64_t scratch(int64_t fields) const {
+    const int64_t rows = (kPlanes + window) * 2 + kPlanes * window * (5 + fields) + 1;
+    return rows * line + (5 + fields) * padded;
+  }
+};
+
+}  // namespace lganet
+
+#define LGANET_LOOPS "local_ncc_loops.h"
+#include "each_isa.h"
+
+namespace lganet {
+namespace {
+
+template <typename T>
+using AccumulatorOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+ScalarType accumulator_type(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+void check(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight, int64_t window) {
+  STD_TORCH_CHECK(a.dim() == 5 && b.dim() == 5, "a and b must have shape (B, C, H, W, D)");
+  STD_TORCH_CHECK(a.scalar_type() == b.scalar_type(), "a and b must be of one type");
+  STD_TORCH_CHECK(window > 0 && window % 2 == 1, "window must be odd, got ", window);
+  for (int axis = 0; axis < 5; ++axis)
+    STD_TORCH_CHECK(a.size(axis) == b.size(axis), "a and b must have one shape");
+  if (!weight) return;
+  STD_TORCH_CHECK(weight->dim() == 5 && weight->size(1) == 1, "weight must have shape (B, 1, H, W, D)");
+  STD_TORCH_CHECK(weight->scalar_type() == accumulator_type(a), "weight must have the result's type");
+  for (int axis : {0, 2, 3, 4})
+    STD_TORCH_CHECK(weight->size(axis) == a.size(axis), "weight must have the images' size");
+}
+
+template <typename In, typename T>
+NccInput<In, T> input_of(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight) {
+  return {view_of<const In>(a), view_of<const In>(b), weight ? view_of<const T>(*weight) : View<const T>{}};
+}
+
+// Calls body(first, count) for runs of at most kPlanes planes, none across two volumes.
+template <typename F>
+void for_runs(int64_t begin, int64_t end, int64_t height, F&& body) {
+  while (begin < end) {
+    const int64_t count = std::min({kPlanes, end - begin, height - begin % height});
+    body(begin, count);
+    begin += count;
+  }
+}
+
+// What the weighted sum is divided by: the weight of all voxels of all channels.
+template <typename In, typename T>
+double total_weight(const NccInput<In, T>& in) {
+  const auto& size = in.a.size;
+  const int64_t channels = size[1], height = size[2], width = size[3], depth = size[4];
+  if (!in.weight.data) return double(size[0] * channels) * in.a.voxels();
+  std::vector<double> sums(size[0] * height);
+  torch::stable::parallel_for(0, sums.size(), kPlanes, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const T* plane = in.weight.at(p / height, 0) + p % height * in.weight.stride[2];
+      for (int64_t w = 0; w < width; ++w)
+        for (int64_t d = 0; d < depth; ++d)
+          sums[p] += plane[w * in.weight.stride[3] + d * in.weight.stride[4]];
+    }
+  });
+  double total = 0;
+  for (double sum : sums) total += sum;
+  return total * channels;
+}
+
+Tensor local_ncc(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight, int64_t window) {
+  check(a, b, weight, window);
+  Tensor value = torch::stable::empty({}, accumulator_type(a), torch::headeronly::Layout::Strided, a.device());
+  switch_float(a.scalar_type(), [&](auto zero) {
+    using In = decltype(zero);
+    using T = AccumulatorOf<In>;
+    const auto in = input_of<In, T>(a, b, weight);
+    const NccSize<T> size(window, a.size(4));
+    const int64_t height = a.size(2), planes = a.numel() ? a.size(0) * a.size(1) * height : 0;
+    std::vector<double> sums(planes);
+    torch::stable::parallel_for(0, planes, kPlanes, [&](int64_t begin, int64_t end) {
+      const Scratch<T> scratch(size.scratch(0));
+      for_runs(begin, end, height, [&](int64_t first, int64_t count) {
+        LGANET_BEST(template ncc_planes<0>, in, size, first, count, scratch.get(), sums.data(), static_cast<T*>(nullptr));
+      });
+    });
+    double sum = 0;
+    for (double part : sums) sum += part;
+    *reinterpret_cast<T*>(value.data_ptr()) = static_cast<T>(sum / total_weight(in));
+  });
+  return value;
+}
+
+// The gradient to b, and with FIELDS = 5 also that to a, times `grad`.
+template <int FIELDS, typename In, typename T>
+void gradient(const NccInput<In, T>& in, double grad, int64_t window, const View<In>& grad_a,
+              const View<In>& grad_b) {
+  NccSize<T> size(window, in.a.size[4]);
+  const int64_t height = in.a.size[2], width = in.a.size[3], reach = window / 2;
+  const int64_t planes = in.a.size[0] * in.a.size[1] * height;
+  const int64_t block = std::max<int64_t>(16, 2 * kPlanes * torch::stable::get_num_threads());
+  size.slots = std::min(planes, block + 2 * reach);
+  size.scale = static_cast<T>(2 * grad / (double(window) * window * window * total_weight(in)));
+  const Scratch<T> slots(size.slots * width * FIELDS * size.line);
+  std::vector<double> sums(planes);
+  int64_t written = 0;
+  for (int64_t done = 0; done < planes;) {
+    const int64_t end = std::min(planes, done + block);
+    torch::stable::parallel_for(done, end, kPlanes, [&](int64_t chunk_begin, int64_t chunk_end) {
+      const Scratch<T> scratch(size.scratch(FIELDS));
+      for_runs(chunk_begin, chunk_end, height, [&](int64_t first, int64_t count) {
+        LGANET_BEST(template ncc_planes<FIELDS>, in, size, first, count, scratch.get(), sums.data(), slots.get());
+      });
+    });
+    done = end;
+    const int64_t ready = done % height ? std::max(done / height * height, done - reach) : done;
+    torch::stable::parallel_for(written, ready, kPlanes, [&](int64_t chunk_begin, int64_t chunk_end) {
+      const Scratch<T> scratch(4 * size.line);
+      for_runs(chunk_begin, chunk_end, height, [&](int64_t first, int64_t count) {
+        LGANET_BEST(template ncc_gradient_planes<FIELDS>, in, size, first, count, scratch.get(), slots.get(), grad_a, grad_b);
+      });
+    });
+    written = ready;
+  }
+}
+
+std::tuple<Tensor, Tensor> local_ncc_backward(const Tensor& grad, const Tensor& a, const Tensor& b,
+                                              const std::optional<Tensor>& weight, int64_t window,
+                                              bool need_a, bool need_b) {
+  check(a, b, weight, window);
+  const auto result = [&](const Tensor& x, bool needed) {
+    if (needed) return empty_in_format_of(x, {x.size(0), x.size(1), x.size(2), x.size(3), x.size(4)});
+    return torch::stable::empty({0}, x.scalar_type(), torch::headeronly::Layout::Strided, x.device());
+  };
+  Tensor grad_a = result(a, need_a), grad_b = result(b, need_b);
+  if (a.numel() == 0 || !(need_a || need_b)) return {grad_a, grad_b};
+  switch_float(a.scalar_type(), [&](auto zero) {
+    using In = decltype(zero);
+    using T = AccumulatorOf<In>;
+    const double by = *reinterpret_cast<const T*>(grad.data_ptr());
+    const auto to = [](const Tensor& x, bool needed) { return needed ? view_of<In>(x) : View<In>{}; };
+    const View<In> to_a = to(grad_a, need_a), to_b = to(grad_b, need_b);
+    if (need_a && need_b)
+      gradient<5>(input_of<In, T>(a, b, weight), by, window, to_a, to_b);
+    else if (need_b)
+      gradient<3>(input_of<In, T>(a, b, weight), by, window, to_a, to_b);
+    else
+      gradient<3>(input_of<In, T>(b, a, weight), by, window, to_b, to_a);
+  });
+  return {grad_a, grad_b};
+}
+
+}  // namespace
+}  // namespace lganet
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
+  m.def("local_ncc(Tensor a, Tensor b, Tensor? weight, int window) -> Tensor");
+  m.def(
+      "local_ncc_backward(Tensor grad, Tensor a, Tensor b, Tensor? weight, int window, bool need_a, "
+      "bool need_b) -> (Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {
+  m.impl("local_ncc", TORCH_BOX(&lganet::local_ncc));
+  m.impl("local_ncc_backward", TORCH_BOX(&lganet::local_ncc_backward));
+}

@@ -1,0 +1,75 @@
+// Local normalised cross-correlation: the arithmetic of one voxel, on numbers or vectors V of them.
+// Included inside a namespace, once for each instruction set: no guard.
+//
+// A box of voxels is known by the means and the (co)variances of the two images in it, never by raw
+// sums: a constant region has a variance of exactly zero at any intensity, in single precision too.
+
+template <typename V>
+struct Moments {
+  V a, b, aa, bb, ab;
+};
+
+// Joins boxes of equal size, given the deviations of their means from those of one, the pivot.
+// The pivot is itself part of the whole, so that the variance, which is a difference here, is
+// never small against what it is the difference of.
+template <typename V>
+struct Join {
+  Moments<V> pivot;
+  V a, b, aa, bb, ab;
+
+  // From a single voxel.
+  LGANET_HD Join(const V& x, const V& y) : pivot{x, y, V{}, V{}, V{}}, a{}, b{}, aa{}, bb{}, ab{} {}
+
+  LGANET_HD explicit Join(const Moments<V>& m)
+      : pivot(m), a{}, b{}, aa(m.aa), bb(m.bb), ab(m.ab) {}
+
+  LGANET_HD void add(const V& x, const V& y) {
+    const V da = x - pivot.a, db = y - pivot.b;
+    a += da;
+    b += db;
+    aa += da * da;
+    bb += db * db;
+    ab += da * db;
+  }
+
+  LGANET_HD void add(const Moments<V>& m) {
+    const V da = m.a - pivot.a, db = m.b - pivot.b;
+    a += da;
+    b += db;
+    aa += m.aa + da * da;
+    bb += m.bb + db * db;
+    ab += m.ab + da * db;
+  }
+
+  // Of the whole; `inverse` is one over the number of boxes.
+  template <typename T>
+  LGANET_HD Moments<V> whole(T inverse) const {
+    const V ma = a * inverse, mb = b * inverse;
+    return {pivot.a + ma, pivot.b + mb, (aa - a * ma) * inverse, (bb - b * mb) * inverse,
+            (ab - a * mb) * inverse};
+  }
+};
+
+// c^2 / (var_a var_b + 1e-5) and its derivatives. `epsilon` is 1e-5 over the square of the number of
+// voxels, since the definition has sums where the moments are means.
+template <typename V>
+struct Agreement {
+  V value, slope;  // slope: c / (var_a var_b + 1e-5)
+
+  template <typename T>
+  LGANET_HD Agreement(const Moments<V>& m, T epsilon) {
+    slope = m.ab / (m.aa * m.bb + epsilon);
+    value = m.ab * slope;
+  }
+};
+
+// The derivative of sum_p weight(p) value(p) by image y at voxel q, x being the other image, is
+//   x(q) B[across] + y(q) B[along] + B[rest]      (B: sum over the box around q)
+// with, at each p:  across = weight slope 2 / n,  along = -across slope var_x,
+//   rest = -(across mean_x + along mean_y);  `across` is given.
+template <typename V>
+LGANET_HD void derivative(const V& across, const V& slope, const V& mean_x, const V& var_x,
+                          const V& mean_y, V& along, V& rest) {
+  along = -(across * slope) * var_x;
+  rest = -(across * mean_x + along * mean_y);
+}
