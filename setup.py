@@ -68,7 +68,15 @@ native = Extension(
     depends=[str(path) for path in Path("csrc").glob("*.h")],
     libraries=["torch_cpu"],
     define_macros=[("Py_LIMITED_API", "0x030A0000"), ("TORCH_TARGET_VERSION", TORCH_TARGET)],
-    extra_compile_args=["-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0"],
+    extra_compile_args=[
+        "-std=c++20",
+        "-O3",
+        "-ffp-contract=fast",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-fvisibility=hidden",
+        "-g0",
+    ],
     py_limited_api=True,
     language="c++",
 )

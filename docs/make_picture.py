@@ -41,7 +41,9 @@ def main(folder: Path) -> None:
     points = transform.map(transform.grid.world())[:, plane]
     for axis in (0, 2):
         levels = np.arange(points[..., axis].min(), points[..., axis].max(), SPACING)
-        ax.contour(points[..., axis].T, levels, colors="#e8b93c", linewidths=0.7, linestyles="solid")
+        ax.contour(
+            points[..., axis].T, levels, colors="#e8b93c", linewidths=0.7, linestyles="solid"
+        )
     ax.set_title("deformed lattice", fontsize=9)
     for ax in axes:
         ax.set_axis_off()

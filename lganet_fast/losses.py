@@ -62,9 +62,10 @@ def mind_ssc(image: Tensor, dilation: int = 1) -> Tensor:
     padded = F.pad(image, [dilation] * 6, mode="replicate")
 
     def neighbour(face: int) -> Tensor:
+        out = padded
         starts = (dilation * (1 + FACES[face])).tolist()
         for axis, (start, length) in enumerate(zip(starts, size, strict=True)):
-            out = (padded if axis == 0 else out).narrow(axis + 2, start, length)
+            out = out.narrow(axis + 2, start, length)
         return out
 
     shifted = [neighbour(face) for face in range(6)]

@@ -4,8 +4,8 @@ A stationary velocity field v is sought, coarse to fine, by Adam:
 
     minimise  dissimilarity(fixed, moving o exp(v)) + smoothness * |grad exp(v)|^2
 
-with exp by scaling and squaring (Arsigny et al., 2006). The parameters are smoothed by a Gaussian of
-one voxel before they count as a velocity, which preconditions the descent and keeps v smooth.
+with exp by scaling and squaring (Arsigny et al., 2006). The parameters are smoothed by a Gaussian
+of one voxel before they count as a velocity, which preconditions the descent and keeps v smooth.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def plan_levels(size: tuple[int, ...], iterations: tuple[int, ...]) -> list[Leve
     factors = [2 ** (len(iterations) - 1 - k) for k in range(len(iterations))]
     wanted = [(f, n) for f, n in zip(factors, iterations, strict=True) if n > 0]
     fine = [(f, n) for f, n in wanted if min(shrunk(size, f)) >= LEAST_SIDE] or wanted[-1:]
-    return [
-        Level(f, shrunk(size, f), shrunk(size, max(f, FINEST_VELOCITY)), n) for f, n in fine
-    ]
+    return [Level(f, shrunk(size, f), shrunk(size, max(f, FINEST_VELOCITY)), n) for f, n in fine]
 
 
 def taper(size: tuple[int, ...], margin: float) -> Tensor:
@@ -81,7 +79,9 @@ def taper(size: tuple[int, ...], margin: float) -> Tensor:
     for axis, n in enumerate(size):
         line = torch.arange(n, dtype=torch.float32)
         edge = (torch.minimum(line, n - 1 - line) / max(margin, 1e-6)).clamp(0, 1)
-        out = out * (edge * edge * (3 - 2 * edge)).reshape([-1 if a == axis else 1 for a in range(-2, 3)])
+        out = out * (edge * edge * (3 - 2 * edge)).reshape(
+            [-1 if a == axis else 1 for a in range(-2, 3)]
+        )
     return out
 
 
@@ -142,7 +142,7 @@ def optimise(
             warped = hidden(warp(source, stretch_flow(flow, level.images)), counts)
             loss = share * measure.loss(target, warped, counts) + smoothness * gradient_loss(flow)
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
             losses.append(float(loss.detach()))
             done += level.cost // level.iterations

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import io
 from .errors import InputError
@@ -56,9 +57,9 @@ def read_pair(sources: Mapping[str, io.Source | None]) -> Pair:
     )
 
 
-def apply_affine(matrix: Array, points: Array) -> Array:
+def apply_affine(matrix: NDArray[np.floating], points: NDArray[np.floating]) -> Array:
     """(..., 3) points through a (4, 4) matrix."""
-    return points @ matrix[:3, :3].T + matrix[:3, 3]
+    return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3], np.float64)
 
 
 def overlap(fixed: Grid, moving: Grid, affine: Array) -> float:

@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from importlib import metadata
 
 import torch
-from torch import Tensor
 
 from .errors import InputError
 from .version import __version__
 
 PACKAGES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK")
-BYTES_PER_VOXEL = 120  # measured peak of the optimiser in float32, per working voxel
 
 
 def versions() -> dict[str, str]:
@@ -32,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" (a CUDA device where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+    """Turn a name into a device: "auto" (CUDA where there is any, else the CPU), "cpu", "cuda" or "cuda:N".
 
     Raises InputError for a device that is not there.
     """
@@ -83,14 +81,13 @@ def set_threads(threads: int | None) -> int:
 
 
 @contextmanager
-def guard_memory(shape: tuple[int, ...], like: Tensor) -> Iterator[None]:
+def guard_memory(shape: tuple[int, ...], device: torch.device, per_voxel: int) -> Iterator[None]:
     """Refuse, before or when memory runs out, with what would fit.
 
-    shape: the working grid. like: a tensor on it, of the device and type that the work runs in.
+    shape: the working grid. per_voxel: bytes that the work takes for each of its voxels.
     Raises InputError.
     """
-    per_voxel = BYTES_PER_VOXEL * like.element_size() // 4
-    need, free = per_voxel * math.prod(shape), available_memory(like.device)
+    need, free = per_voxel * math.prod(shape), available_memory(device)
     if free is not None and need > free:
         raise InputError(too_large(shape, need, free, per_voxel))
     try:

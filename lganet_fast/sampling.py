@@ -22,9 +22,7 @@ def inside(index: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.asarray(within[..., 0] & within[..., 1] & within[..., 2])
 
 
-def sample(
-    data: NDArray, index: Array, mode: str = "trilinear", padding: str = "zeros"
-) -> NDArray:
+def sample(data: NDArray, index: Array, mode: str = "trilinear", padding: str = "zeros") -> NDArray:
     """Values of `data` at fractional voxel coordinates.
 
     data: (X, Y, Z) or (X, Y, Z, C). index: (..., 3). mode: "trilinear", or "nearest", which rounds

@@ -15,7 +15,7 @@ def along_axes(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """
     first, second, third = maps
     x = second @ (x @ third.mT)
-    return (first @ x.flatten(3)).unflatten(3, x.shape[3:])
+    return (first @ x.flatten(3)).reshape(*x.shape[:2], -1, *x.shape[3:])
 
 
 def positions(size: int, samples: int) -> Tensor:

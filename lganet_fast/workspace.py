@@ -96,11 +96,11 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
         return torch.from_numpy(data).to(device, dtype)[None, None]
 
     first = tensor(pull(normalised(fixed, grid), grid))
-    second = tensor(
-        pull(normalised(moving, grid), grid, through=lambda x: apply_affine(affine, x))
-    )
+    second = tensor(pull(normalised(moving, grid), grid, through=lambda x: apply_affine(affine, x)))
     if not second.any():
-        raise InputError(f"{moving.name} shows nothing where {fixed.name} lies; try affine alignment")
+        raise InputError(
+            f"{moving.name} shows nothing where {fixed.name} lies; try affine alignment"
+        )
     counts = np.ones(fixed.grid.shape, np.float32) if pair.mask is None else pair.mask.data
     weight = tensor(pull(Volume(counts, fixed.grid, "weight"), grid))
     return Workspace(grid, first, second, None if bool((weight == 1).all()) else weight, affine)

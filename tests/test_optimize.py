@@ -27,7 +27,9 @@ def pair():
     return warp(moving, flow), moving, flow, window
 
 
-@pytest.mark.parametrize(("similarity", "smoothness"), [("lncc", 0.1), ("mse", 0.01), ("mind", 0.01)])
+@pytest.mark.parametrize(
+    ("similarity", "smoothness"), [("lncc", 0.1), ("mse", 0.01), ("mind", 0.01)]
+)
 def test_recovers_a_known_flow(pair, similarity, smoothness):
     fixed, moving, flow, window = pair
     velocity = optimise(
@@ -100,7 +102,7 @@ def test_plan_levels_leaves_out_what_is_too_coarse_but_never_all():
 
 
 def test_progress_reaches_its_total_even_when_a_level_stops_early(pair):
-    fixed, moving, _, _ = pair
+    fixed, _, _, _ = pair
     steps = []
     optimise(
         fixed,

@@ -68,7 +68,7 @@ def test_recovers_the_known_map_on_oblique_grids(oblique, registered):
 
 
 def test_writes_everything_and_the_report_tells_the_truth(oblique, registered):
-    result, out, paths = registered
+    _, out, paths = registered
     assert sorted(p.name for p in out.iterdir()) == sorted(OUTPUTS)
     report = json.loads((out / "report.json").read_text())
     labels = nib.load(out / "warped_labels.nii.gz")
@@ -134,7 +134,7 @@ def test_affine_first(tmp_path):
     moved[:3, 3] += [30, -20, 25]
     result = register(source(pair.fixed), (pair.moving.data, moved), affine=True, **FAST)
     points = pair.fixed.grid.world()[pair.fixed.data > 0]
-    error = result.transform.map(points) - (pair.to_moving(points) + [30, -20, 25])
+    error = result.transform.map(points) - (pair.to_moving(points) + np.array([30, -20, 25]))
     assert np.linalg.norm(error, axis=-1).mean() < 0.8
 
 
@@ -302,10 +302,16 @@ def test_says_what_would_fit_in_memory(monkeypatch):
     "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("can't allocate memory")]
 )
 def test_memory_that_runs_out_midway_is_one_line(error):
-    like = torch.zeros(1)
-    with pytest.raises(InputError, match="out of memory: 8x8x8"), runtime.guard_memory((8,) * 3, like):
+    cpu = torch.device("cpu")
+    with (
+        pytest.raises(InputError, match="out of memory: 8x8x8"),
+        runtime.guard_memory((8, 8, 8), cpu, 100),
+    ):
         raise error
-    with pytest.raises(RuntimeError, match="something else"), runtime.guard_memory((8,) * 3, like):
+    with (
+        pytest.raises(RuntimeError, match="something else"),
+        runtime.guard_memory((8, 8, 8), cpu, 100),
+    ):
         raise RuntimeError("something else")
 
 

@@ -65,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except InputError as error:
             print(f"lganet-fast: error: {error}", file=sys.stderr)
             return 2
+        except MemoryError as error:
+            print(f"lganet-fast: error: out of memory: {error}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
-            print("lganet-fast: interrupted; nothing was written", file=sys.stderr)
+            print("lganet-fast: interrupted; no partial file is left", file=sys.stderr)
             return 130
         except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,7 @@ from ..settings import ITERATIONS, PRECISIONS, SMOOTHNESS
 
 
 def iteration_counts(text: str) -> tuple[int, ...]:
-    """ "40x40x20x15" as whole numbers; argparse reports what is not."""
+    """Turn "40x40x20x15" into whole numbers; argparse reports what is not."""
     try:
         return tuple(int(part) for part in text.lower().split("x"))
     except ValueError as error:

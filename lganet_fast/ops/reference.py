@@ -27,7 +27,9 @@ def warp(image: Tensor, flow: Tensor, mode: str, padding: str) -> Tensor:
         return image.new_zeros(batch, image.shape[1], *size) + 0 * (image.sum() + flow.sum())
     dtype = torch.promote_types(working(image).dtype, working(flow).dtype)
     lines = [torch.arange(n, dtype=dtype, device=flow.device) for n in size]
-    lines = [line.reshape([-1 if a == axis else 1 for a in range(3)]) for axis, line in enumerate(lines)]
+    lines = [
+        line.reshape([-1 if a == axis else 1 for a in range(3)]) for axis, line in enumerate(lines)
+    ]
     axes = [flow[:, axis].to(dtype) + line for axis, line in enumerate(lines)]
     return read(image.to(dtype), axes, mode, padding).to(image.dtype)
 
