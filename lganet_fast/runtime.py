@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn a name into a device: "auto" (CUDA where there is any, else the CPU), "cpu", "cuda" or "cuda:N".
+    """Turn "auto" (CUDA where there is any, else the CPU), "cpu", "cuda" or "cuda:N" into a device.
 
     Raises InputError for a device that is not there.
     """
