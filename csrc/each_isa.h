@@ -6,8 +6,10 @@
 #include "isa.h"
 
 #define LGANET_ISA baseline
+#define LGANET_VECTOR_BYTES 16
 #include LGANET_LOOPS
 #undef LGANET_ISA
+#undef LGANET_VECTOR_BYTES
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define LGANET_HAS_X86_ISAS 1
@@ -15,15 +17,19 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 #define LGANET_ISA avx2
+#define LGANET_VECTOR_BYTES 32
 #include LGANET_LOOPS
 #undef LGANET_ISA
+#undef LGANET_VECTOR_BYTES
 #pragma GCC pop_options
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
 #define LGANET_ISA avx512
+#define LGANET_VECTOR_BYTES 64
 #include LGANET_LOOPS
 #undef LGANET_ISA
+#undef LGANET_VECTOR_BYTES
 #pragma GCC pop_options
 
 // Calls FUNCTION of the best instruction set.

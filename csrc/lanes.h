@@ -1,12 +1,6 @@
 // Vectors of the instruction set at hand. Included at the top of a loops file, inside
 // namespace lganet::LGANET_ISA and once for each instruction set: no guard, no namespace.
-#if defined(__AVX512F__)
-constexpr int64_t kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int64_t kVectorBytes = 32;
-#else
-constexpr int64_t kVectorBytes = 16;
-#endif
+constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
 
 template <typename T>
 constexpr int64_t kLanes = kVectorBytes / sizeof(T);

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from . import check, reference
+from . import check, native, reference
 from .dispatch import choose_backend
+from .warp import gradient_shapes, result_in_format_of
 
 
 def compose(first: Tensor, second: Tensor, backend: str | None = None) -> Tensor:
@@ -19,5 +23,34 @@ def compose(first: Tensor, second: Tensor, backend: str | None = None) -> Tensor
     check.flow("first", first)
     check.shape("first", first, second.shape)
     check.together("first", first, "second", second)
-    choose_backend("compose", second.device.type, backend)
-    return reference.compose(first, second)
+    if choose_backend("compose", second.device.type, backend).backend == "reference":
+        return reference.compose(first, second)
+    wide = torch.promote_types(first.dtype, second.dtype)
+    out: Tensor = torch.ops.lganet_fast.compose(first.to(wide), second.to(wide))
+    return out
+
+
+if native.LOADED:
+
+    @torch.library.register_fake("lganet_fast::compose")
+    def _(first: Tensor, second: Tensor) -> Tensor:
+        return result_in_format_of(first, *first.shape)
+
+    @torch.library.register_fake("lganet_fast::compose_backward")
+    def _(
+        grad: Tensor, first: Tensor, second: Tensor, need_first: bool, need_second: bool
+    ) -> tuple[Tensor, ...]:
+        return gradient_shapes((first, need_first), (second, need_second))
+
+    def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep both flows."""
+        ctx.save_for_backward(*inputs)
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients that are asked for."""
+        need = ctx.needs_input_grad
+        found = torch.ops.lganet_fast.compose_backward(grad, *ctx.saved_tensors, *need)
+        return tuple(g if asked else None for g, asked in zip(found, need, strict=True))
+
+    torch.library.register_autograd("lganet_fast::compose", gradients, setup_context=remember)
+    native.forbid_double_backward("compose_backward")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from . import check, reference
+from . import check, native, reference
 from .dispatch import choose_backend
+from .warp import result_in_format_of
 
 
 def integrate(velocity: Tensor, steps: int = 7, backend: str | None = None) -> Tensor:
@@ -17,5 +21,31 @@ def integrate(velocity: Tensor, steps: int = 7, backend: str | None = None) -> T
     """
     check.flow("velocity", velocity)
     check.at_least("steps", steps, 0)
-    choose_backend("integrate", velocity.device.type, backend)
-    return reference.integrate(velocity, steps)
+    if choose_backend("integrate", velocity.device.type, backend).backend == "reference":
+        return reference.integrate(velocity, steps)
+    out: Tensor = torch.ops.lganet_fast.integrate(velocity, steps)
+    return out
+
+
+if native.LOADED:
+
+    @torch.library.register_fake("lganet_fast::integrate")
+    def _(velocity: Tensor, steps: int) -> Tensor:
+        return result_in_format_of(velocity, *velocity.shape)
+
+    @torch.library.register_fake("lganet_fast::integrate_backward")
+    def _(grad: Tensor, velocity: Tensor, steps: int) -> Tensor:
+        return result_in_format_of(velocity, *velocity.shape)
+
+    def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the velocity alone: the backward computes the fields in between again."""
+        velocity, ctx.steps = inputs
+        ctx.save_for_backward(velocity)
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The gradient to the velocity."""
+        (velocity,) = ctx.saved_tensors
+        return torch.ops.lganet_fast.integrate_backward(grad, velocity, ctx.steps), None
+
+    torch.library.register_autograd("lganet_fast::integrate", gradients, setup_context=remember)
+    native.forbid_double_backward("integrate_backward")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from . import check, reference
+from . import check, native, reference
 from .dispatch import choose_backend
 
 
@@ -29,5 +32,65 @@ def warp(
     check.together("flow", flow, "image", image)
     check.choice("mode", mode, ("trilinear", "nearest"))
     check.choice("padding", padding, ("zeros", "border"))
-    choose_backend("warp", image.device.type, backend)
-    return reference.warp(image, flow, mode, padding)
+    if choose_backend("warp", image.device.type, backend).backend == "reference":
+        return reference.warp(image, flow, mode, padding)
+    wide = torch.promote_types(reference.working(image).dtype, flow.dtype)
+    read = image.double() if wide == torch.float64 else image
+    out = native_warp(read, flow.to(wide), mode == "nearest", padding == "border")
+    return out.to(image.dtype)
+
+
+def native_warp(image: Tensor, flow: Tensor, nearest: bool, border: bool) -> Tensor:
+    """The compiled operator; the flow is float64 for a float64 image and float32 for any other."""
+    out: Tensor = torch.ops.lganet_fast.warp(image, flow, nearest, border)
+    return out
+
+
+def result_in_format_of(image: Tensor, *size: int) -> Tensor:
+    """An empty tensor as the compiled operators make it: channels_last_3d where the image is."""
+    last = image.stride(1) == 1 and image.shape[1] > 1
+    return image.new_empty(size).to(
+        memory_format=torch.channels_last_3d if last else torch.contiguous_format
+    )
+
+
+def gradient_shapes(*wanted: tuple[Tensor, bool]) -> tuple[Tensor, ...]:
+    """What a compiled backward returns: a gradient like each tensor, or nothing where not asked."""
+    return tuple(
+        result_in_format_of(x, *x.shape) if asked else x.new_empty(0) for x, asked in wanted
+    )
+
+
+if native.LOADED:
+
+    @torch.library.register_fake("lganet_fast::warp")
+    def _(image: Tensor, flow: Tensor, nearest: bool, border: bool) -> Tensor:
+        return result_in_format_of(image, *image.shape[:2], *flow.shape[2:])
+
+    @torch.library.register_fake("lganet_fast::warp_backward")
+    def _(
+        grad: Tensor,
+        image: Tensor,
+        flow: Tensor,
+        nearest: bool,
+        border: bool,
+        need_image: bool,
+        need_flow: bool,
+    ) -> tuple[Tensor, ...]:
+        return gradient_shapes((image, need_image), (flow, need_flow))
+
+    def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what the gradients read."""
+        image, flow, ctx.nearest, ctx.border = inputs
+        ctx.save_for_backward(image, flow)
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients that are asked for."""
+        need_image, need_flow = ctx.needs_input_grad[:2]
+        found = torch.ops.lganet_fast.warp_backward(
+            grad, *ctx.saved_tensors, ctx.nearest, ctx.border, need_image, need_flow
+        )
+        return (found[0] if need_image else None, found[1] if need_flow else None, None, None)
+
+    torch.library.register_autograd("lganet_fast::warp", gradients, setup_context=remember)
+    native.forbid_double_backward("warp_backward")

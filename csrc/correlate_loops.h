@@ -1,0 +1,262 @@
+// The sweeps of correlate over planes. Rows of features are copied, zero-padded, to scratch, where
+// the vectors run along the channels (channels_last_3d) or along the last axis (contiguous); the
+// rest is the same for both.
+namespace lganet::LGANET_ISA {
+
+#include "lanes.h"
+
+// What adds two halves of every block of `size` lanes in (u, v), and puts the blocks in order.
+template <int SIZE, typename T, int... I>
+LGANET_HD Vec<T> fold(const Vec<T>& u, const Vec<T>& v, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(u, v, (I / (SIZE / 2) * SIZE + I % (SIZE / 2))...) +
+         __builtin_shufflevector(u, v, (I / (SIZE / 2) * SIZE + SIZE / 2 + I % (SIZE / 2))...);
+#else
+  using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+  typedef Index Mask __attribute__((vector_size(kVectorBytes)));
+  return __builtin_shuffle(u, v, Mask{(I / (SIZE / 2) * SIZE + I % (SIZE / 2))...}) +
+         __builtin_shuffle(u, v, Mask{(I / (SIZE / 2) * SIZE + SIZE / 2 + I % (SIZE / 2))...});
+#endif
+}
+
+// to[n] = factor times the sum of the lanes of x[n], n < N, where the lanes form blocks of SIZE.
+template <int N, int SIZE, typename T>
+LGANET_HD void sum_lanes(T* to, const Vec<T>* x, T factor) {
+  constexpr int lanes = kLanes<T>;
+  constexpr auto order = std::make_integer_sequence<int, lanes>{};
+  if constexpr (SIZE == 1) {
+    for (int n = 0; n < N; ++n) store(to + n * lanes, x[n] * factor);
+  } else if constexpr (N == 1) {  // fewer sums than lanes: the second half is thrown away
+    const Vec<T> folded = fold<SIZE, T>(x[0], x[0], order);
+    if constexpr (SIZE == 2) {
+      const Vec<T> scaled = folded * factor;
+      __builtin_memcpy(to, &scaled, sizeof scaled / 2);
+    } else {
+      T all[lanes];
+      store(all, folded * factor);
+      for (int n = 0; n < lanes / SIZE; ++n) {
+        T sum = 0;
+        for (int i = 0; i < SIZE / 2; ++i) sum += all[n * (SIZE / 2) + i];
+        to[n] = sum;
+      }
+    }
+  } else {
+    Vec<T> folded[N / 2];
+    for (int n = 0; n < N / 2; ++n) folded[n] = fold<SIZE, T>(x[2 * n], x[2 * n + 1], order);
+    sum_lanes<N / 2, SIZE / 2>(to, folded, factor);
+  }
+}
+
+// Row (h, w) of a tensor into padded scratch, `to` being the place of voxel 0; zeros outside.
+template <typename In, typename T>
+void read_row(T* to, const RowLayout& row, const View<const In>& x, int64_t b, int64_t h, int64_t w) {
+  const int64_t channels = x.size[1], depth = x.size[4];
+  if (h < 0 || h >= x.size[2] || w < 0 || w >= x.size[3]) {
+    std::memset(to - row.origin, 0, sizeof(T) * row.length);
+    return;
+  }
+  const In* from = x.at(b, 0) + h * x.stride[2] + w * x.stride[3];
+  const int64_t by_channel = x.stride[1], by_voxel = x.stride[4];
+  if (row.channel == 1 && by_channel == 1)
+    for (int64_t d = 0; d < depth; ++d)
+      for (int64_t c = 0; c < channels; ++c)
+        to[d * row.voxel + c] = static_cast<T>(from[d * by_voxel + c]);
+  else if (row.voxel == 1 && by_voxel == 1)
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t d = 0; d < depth; ++d)
+        to[c * row.channel + d] = static_cast<T>(from[c * by_channel + d]);
+  else
+    for (int64_t d = 0; d < depth; ++d)
+      for (int64_t c = 0; c < channels; ++c)
+        to[d * row.voxel + c * row.channel] = static_cast<T>(from[d * by_voxel + c * by_channel]);
+}
+
+template <typename Out, typename T>
+void write_row(const View<Out>& x, int64_t b, int64_t h, int64_t w, const T* from, const RowLayout& row) {
+  const int64_t channels = x.size[1], depth = x.size[4];
+  Out* to = x.at(b, 0) + h * x.stride[2] + w * x.stride[3];
+  const int64_t by_channel = x.stride[1], by_voxel = x.stride[4];
+  if (row.channel == 1 && by_channel == 1)
+    for (int64_t d = 0; d < depth; ++d)
+      for (int64_t c = 0; c < channels; ++c)
+        to[d * by_voxel + c] = static_cast<Out>(from[d * row.voxel + c]);
+  else if (row.voxel == 1 && by_voxel == 1)
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t d = 0; d < depth; ++d)
+        to[c * by_channel + d] = static_cast<Out>(from[c * row.channel + d]);
+  else
+    for (int64_t d = 0; d < depth; ++d)
+      for (int64_t c = 0; c < channels; ++c)
+        to[d * by_voxel + c * by_channel] = static_cast<Out>(from[d * row.voxel + c * row.channel]);
+}
+
+// A run of planes with `radius` more on either side, of which the last `side` rows are kept.
+template <typename T>
+struct Ring {
+  T* data;
+  RowLayout row;
+  int64_t side;
+
+  T* at(int64_t plane, int64_t w) const {
+    return data + (plane * side + (w + side) % side) * row.length + row.origin;
+  }
+
+  template <typename In>
+  void enter(const View<const In>& x, int64_t b, int64_t h, int64_t count, int64_t w) const {
+    for (int64_t i = 0; i < count; ++i) read_row(at(i, w), row, x, b, h + i, w);
+  }
+};
+
+// Products of a row with N shifted ones, summed over the channels.
+template <int N, typename T>
+void products(T* to, const RowLayout& out, const T* x, const T* const* y, const RowLayout& row,
+              int64_t channels, int64_t depth, T factor) {
+  const T* shifted[N];
+  for (int n = 0; n < N; ++n) shifted[n] = y[n];
+  if (row.channel == 1) {
+    for (int64_t d = 0; d < depth; ++d) {
+      Vec<T> sum[N] = {};
+      for (int64_t at = d * row.voxel; at < d * row.voxel + channels; at += kLanes<T>) {
+        const Vec<T> centre = load(x + at);
+        for (int n = 0; n < N; ++n) sum[n] += centre * load(shifted[n] + at);
+      }
+      sum_lanes<N, kLanes<T>>(to + d * out.voxel, sum, factor);
+    }
+  } else {
+    for (int64_t d = 0; d < depth; d += kLanes<T>) {
+      Vec<T> sum[N] = {};
+      for (int64_t at = d; at < d + channels * row.channel; at += row.channel) {
+        const Vec<T> centre = load(x + at);
+        for (int n = 0; n < N; ++n) sum[n] += centre * load(shifted[n] + at);
+      }
+      for (int n = 0; n < N; ++n) store(to + n * out.channel + d, sum[n] * factor);
+    }
+  }
+}
+
+// Planes first .. first + count - 1, of one volume, of the result.
+template <typename In, typename T>
+void correlate_planes(const View<const In>& x, const View<const In>& y, const View<In>& to,
+                      const CorrelateSize& size, int64_t first, int64_t count, T* scratch,
+                      const T** shifted) {
+  const int64_t radius = size.radius, side = 2 * radius + 1;
+  const int64_t b = first / x.size[2], h0 = first % x.size[2];
+  const Ring<T> ring{scratch, size.features, side};
+  T* const centre = scratch + (size.planes + 2 * radius) * side * size.features.length;
+  T* const out = centre + size.features.length;
+  const T factor = T(1) / x.size[1];
+  for (int64_t w = -radius; w < radius; ++w) ring.enter(y, b, h0 - radius, count + 2 * radius, w);
+  for (int64_t w = 0; w < x.size[3]; ++w) {
+    ring.enter(y, b, h0 - radius, count + 2 * radius, w + radius);
+    for (int64_t p = 0; p < count; ++p) {
+      read_row(centre + size.features.origin, size.features, x, b, h0 + p, w);
+      int64_t o = 0;
+      for (int64_t i = 0; i < side; ++i)
+        for (int64_t j = -radius; j <= radius; ++j)
+          for (int64_t k = -radius; k <= radius; ++k)
+            shifted[o++] = ring.at(p + i, w + j) + k * size.features.voxel;
+      for (; o < size.offsets_padded; ++o) shifted[o] = shifted[0];
+      for (int64_t n = 0; n < size.offsets_padded;) {
+        T* const part = out + n * size.offsets.channel;
+        const T* const at = centre + size.features.origin;
+        if (size.offsets_padded - n >= 8) {
+          products<8>(part, size.offsets, at, shifted + n, size.features, x.size[1], x.size[4], factor);
+          n += 8;
+        } else {
+          products<4>(part, size.offsets, at, shifted + n, size.features, x.size[1], x.size[4], factor);
+          n += 4;
+        }
+      }
+      write_row(to, b, h0 + p, w, out, size.offsets);
+    }
+  }
+}
+
+// to(p) = factor sum_o g[o](p) f(p + o), for N vectors of channels and P of voxels at a time.
+// `f` and `g` point, for each (i, j) of the offsets, to what voxel 0 needs at k = -radius.
+template <int N, int P, bool CHANNELS, typename T>
+void gather(T* to, const T* const* f, const T* const* g, const RowLayout& row,
+            const RowLayout& coefficients, int64_t side, int64_t k_step, int64_t depth, T factor) {
+  constexpr int64_t lanes = kLanes<T>;
+  const int64_t channel = CHANNELS ? lanes : row.channel;
+  const int64_t voxel = CHANNELS ? row.voxel : lanes;
+  const int64_t g_voxel = CHANNELS ? coefficients.voxel : lanes;
+  const int64_t step = CHANNELS ? P : P * lanes;
+  for (int64_t d = 0; d < depth; d += step) {
+    Vec<T> sum[N][P] = {};
+    const int64_t f_at = d * row.voxel, g_at = d * coefficients.voxel;
+    for (int64_t ij = 0; ij < side * side; ++ij) {
+      const T* from = f[ij] + f_at;
+      const T* by = g[ij] + g_at;
+      for (int64_t k = 0; k < side; ++k, from += row.voxel, by += k_step)
+        for (int p = 0; p < P; ++p) {
+          Vec<T> factor_here;
+          if constexpr (CHANNELS)
+            factor_here = Vec<T>{} + by[p * g_voxel];
+          else
+            factor_here = load(by + p * g_voxel);
+          for (int n = 0; n < N; ++n)
+            sum[n][p] += factor_here * load(from + p * voxel + n * channel);
+        }
+    }
+    for (int p = 0; p < P; ++p)
+      for (int n = 0; n < N; ++n) store(to + f_at + p * voxel + n * channel, sum[n][p] * factor);
+  }
+}
+
+// Planes of a gradient. To x: `f` is y and the coefficient is g[o](p); to y (MIRRORED): `f` is x
+// and the coefficient is g[-o](p + o).
+template <bool MIRRORED, typename In, typename T>
+void correlate_gradient_planes(const View<const In>& g, const View<const In>& f, const View<In>& to,
+                               const CorrelateSize& size, int64_t first, int64_t count, T* scratch,
+                               const T** pointers) {
+  const int64_t radius = size.radius, side = 2 * radius + 1, last = side * side * side - 1;
+  const int64_t b = first / f.size[2], h0 = first % f.size[2], depth = f.size[4];
+  const RowLayout &row = size.features, &by = size.offsets;
+  const int64_t planes = size.planes + 2 * radius;
+  const Ring<T> ring{scratch, row, side};
+  T* const out = scratch + planes * side * row.length;
+  const Ring<T> g_ring{out + row.length, by, side};
+  const T** const from = pointers;
+  const T** const coefficients = pointers + side * side;
+  const int64_t reach = MIRRORED ? radius : 0;  // of g
+  const T factor = T(1) / f.size[1];
+  for (int64_t w = -radius; w < radius; ++w) {
+    ring.enter(f, b, h0 - radius, count + 2 * radius, w);
+    if (MIRRORED) g_ring.enter(g, b, h0 - radius, count + 2 * radius, w);
+  }
+  for (int64_t w = 0; w < f.size[3]; ++w) {
+    ring.enter(f, b, h0 - radius, count + 2 * radius, w + radius);
+    g_ring.enter(g, b, h0 - reach, count + 2 * reach, w + reach);
+    for (int64_t p = 0; p < count; ++p) {
+      for (int64_t i = 0, ij = 0; i < side; ++i)
+        for (int64_t j = -radius; j <= radius; ++j, ++ij) {
+          from[ij] = ring.at(p + i, w + j) - radius * row.voxel;
+          coefficients[ij] = MIRRORED
+                                 ? g_ring.at(p + i, w + j) + (last - ij * side) * by.channel - radius * by.voxel
+                                 : g_ring.at(p, w) + ij * side * by.channel;
+        }
+      const int64_t k_step = MIRRORED ? by.voxel - by.channel : by.channel;
+      const bool channels_inner = row.channel == 1;
+      const int64_t vectors = channels_inner ? (f.size[1] + kLanes<T> - 1) / kLanes<T> : f.size[1];
+      const int64_t vector = channels_inner ? kLanes<T> : row.channel;
+      T* const voxels = out + row.origin;
+      for (int64_t n = 0; n < vectors;) {
+        const int64_t width = vectors - n >= 4 ? 4 : 1;
+        if (channels_inner && width == 4)
+          gather<4, 2, true>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth, factor);
+        else if (channels_inner)
+          gather<1, 4, true>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth, factor);
+        else if (width == 4)
+          gather<4, 2, false>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth, factor);
+        else
+          gather<1, 2, false>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth, factor);
+        for (int64_t ij = 0; ij < side * side; ++ij) from[ij] += width * vector;
+        n += width;
+      }
+      write_row(to, b, h0 + p, w, voxels, row);
+    }
+  }
+}
+
+}  // namespace lganet::LGANET_ISA

@@ -1,0 +1,179 @@
+// Integrate: scaling and squaring. The loops are in integrate_loops.h.
+//
+// The backward computes the intermediate fields again. It holds at most kHeld of them up to twice as
+// many steps, and one more each time the number of steps doubles, at 4 numbers a voxel, beside two
+// gradients of that size.
+#include <cmath>
+#include <utility>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
+
+#include "warp_call.h"
+
+namespace lganet {
+
+// Three components and a zero at every voxel of (batch, height, width, depth).
+template <typename A>
+struct Field {
+  A* data;
+  int64_t batch, height, width, depth;
+
+  LGANET_HD int64_t rows() const { return batch * height * width; }
+};
+
+}  // namespace lganet
+
+#define LGANET_LOOPS "integrate_loops.h"
+#include "each_isa.h"
+
+namespace lganet {
+
+namespace {
+
+constexpr int64_t kVoxelsPerTask = 2048;
+constexpr int64_t kHeld = 4;
+
+template <typename A>
+class Integration {
+ public:
+  explicit Integration(const Tensor& velocity)
+      : like_(velocity),
+        size_{nullptr, velocity.size(0), velocity.size(2), velocity.size(3), velocity.size(4)} {}
+
+  Tensor buffer() const {
+    const int64_t numbers = 4 * (size_.rows() * size_.depth + 1);  // a pair may end in the last one
+    Tensor result = torch::stable::new_empty(like_, {numbers});
+    for (int64_t i = numbers - 4; i < numbers; ++i) data(result)[i] = 0;
+    return result;
+  }
+
+  Tensor together(const Tensor& apart, A scale) const {
+    Tensor result = buffer();
+    const auto from = view_of<const A>(apart);
+    over_rows([&](int64_t begin, int64_t end) {
+      LGANET_BEST(gather_components, from, field(result), scale, begin, end);
+    });
+    return result;
+  }
+
+  Tensor apart(const Tensor& together, A scale) const {
+    Tensor result = empty_in_format_of(like_, {like_.sizes().begin(), like_.sizes().end()});
+    const auto to = view_of<A>(result);
+    over_rows([&](int64_t begin, int64_t end) {
+      LGANET_BEST(spread_components, field(together), to, scale, begin, end);
+    });
+    return result;
+  }
+
+  // The field after `steps` squarings of `start`, which is left as it is.
+  Tensor advance(const Tensor& start, int64_t steps) const {
+    Tensor from = start;
+    Tensor to = buffer();
+    for (int64_t step = 0; step < steps; ++step) {
+      over_rows([&](int64_t begin, int64_t end) {
+        LGANET_BEST(square_rows, field(from), field(to), begin, end);
+      });
+      from = step == 0 && steps > 1 ? std::exchange(to, buffer()) : std::exchange(to, from);
+    }
+    return from;
+  }
+
+  // Replaces the gradient to the field after `steps` squarings of `start` by the one to `start`.
+  void reverse(const Tensor& start, int64_t steps, Tensor& grad, Tensor& spare) const {
+    if (steps > kHeld) {
+      reverse(advance(start, steps / 2), steps - steps / 2, grad, spare);
+      reverse(start, steps / 2, grad, spare);
+      return;
+    }
+    std::vector<Tensor> fields{start};
+    while (int64_t(fields.size()) < steps) fields.push_back(advance(fields.back(), 1));
+    for (; steps > 0; --steps) {
+      step_back(fields[steps - 1], grad, spare);
+      std::swap(grad, spare);
+      fields.pop_back();
+    }
+  }
+
+ private:
+  static A* data(const Tensor& x) { return reinterpret_cast<A*>(x.data_ptr()); }
+
+  Field<A> field(const Tensor& x) const {
+    Field<A> result = size_;
+    result.data = data(x);
+    return result;
+  }
+
+  template <typename F>
+  void over_rows(const F& body) const {
+    const int64_t grain = std::max<int64_t>(1, kVoxelsPerTask / size_.depth);
+    torch::stable::parallel_for(0, size_.rows(), grain, body);
+  }
+
+  void step_back(const Tensor& at, const Tensor& grad, const Tensor& to) const {
+    std::vector<Reach> reach(size_.rows());
+    over_rows([&](int64_t begin, int64_t end) {
+      LGANET_BEST(reach_of_rows, field(at), reach.data(), begin, end);
+    });
+    const int64_t planes = size_.height;
+    const int64_t grain = std::max<int64_t>(1, kVoxelsPerTask / (size_.width * size_.depth));
+    torch::stable::parallel_for(0, size_.batch * planes, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin / planes; b * planes < end; ++b) {
+        const Own own{b, std::max<int64_t>(begin - b * planes, 0),
+                      std::min(end - b * planes, planes) - 1};
+        LGANET_BEST(square_gradient, field(at), field(grad), field(to), reach.data(), own);
+      }
+    });
+  }
+
+  Tensor like_;
+  Field<A> size_;
+};
+
+void check(const Tensor& velocity, int64_t steps) {
+  STD_TORCH_CHECK(velocity.dim() == 5 && velocity.size(1) == 3 && steps >= 0,
+                  "integrate: expected a velocity (B, 3, H, W, D) and steps of at least 0");
+}
+
+Tensor integrate(Tensor velocity, int64_t steps) {
+  check(velocity, steps);
+  Tensor result = empty_in_format_of(velocity, {velocity.sizes().begin(), velocity.sizes().end()});
+  if (velocity.numel() == 0) return result;
+  switch_wide_float(velocity.scalar_type(), [&](auto zero) {
+    using A = decltype(zero);
+    const Integration<A> run(velocity);
+    const Tensor start = run.together(velocity, A(std::ldexp(1.0, -int(steps))));
+    result = run.apart(steps > 0 ? run.advance(start, steps) : start, 1);
+  });
+  return result;
+}
+
+Tensor integrate_backward(Tensor grad, Tensor velocity, int64_t steps) {
+  check(velocity, steps);
+  Tensor result = empty_in_format_of(velocity, {velocity.sizes().begin(), velocity.sizes().end()});
+  if (velocity.numel() == 0) return result;
+  switch_wide_float(velocity.scalar_type(), [&](auto zero) {
+    using A = decltype(zero);
+    const Integration<A> run(velocity);
+    const A scale = A(std::ldexp(1.0, -int(steps)));
+    Tensor passed = run.together(grad, 1), spare = run.buffer();
+    run.reverse(run.together(velocity, scale), steps, passed, spare);
+    result = run.apart(passed, scale);
+  });
+  return result;
+}
+
+}  // namespace
+
+}  // namespace lganet
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
+  m.def("integrate(Tensor velocity, int steps) -> Tensor");
+  m.def("integrate_backward(Tensor grad, Tensor velocity, int steps) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {
+  m.impl("integrate", TORCH_BOX(&lganet::integrate));
+  m.impl("integrate_backward", TORCH_BOX(&lganet::integrate_backward));
+}

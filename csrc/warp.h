@@ -1,0 +1,76 @@
+// Where along one axis an interpolated read falls, and with which weights: the arithmetic of warp,
+// compose and integrate. V is a number or a vector of numbers, A its scalar type.
+// Compiled once per instruction set, in the namespace of the loops: no include guard.
+//
+// A position x reads two neighbours, `first` and `first` + 1, always inside the axis. The weight of a
+// voxel c is max(0, 1 - |x - c|), which is linear interpolation with zeros outside. Border padding
+// clamps x to the axis before. A NaN counts as a position before the axis.
+
+// One axis of an image: the range that x is clamped to, the last voxel, the last one that has a next
+// one, and the distance to that next one: infinite, so that its weight is 0, on an axis of one voxel.
+template <typename A>
+struct Axis {
+  A low, high, end, last, next;
+};
+
+template <typename A>
+LGANET_HD Axis<A> axis_of(int64_t size, bool border) {
+  return {border ? A(0) : A(-2), border ? A(size - 1) : A(size + 1), A(size - 1),
+          A(size > 1 ? size - 2 : 0), size > 1 ? A(1) : A(__builtin_inf())};
+}
+
+template <typename V>
+LGANET_HD V larger(V a, V b) {
+  return a > b ? a : b;
+}
+
+template <typename V>
+LGANET_HD V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+
+// x within [low, high]; NaN becomes low.
+template <typename V, typename A>
+LGANET_HD V clamped(V x, A low, A high) {
+  return smaller(larger(x, V{} + low), V{} + high);
+}
+
+template <typename V>
+LGANET_HD V tent(V distance) {
+  return larger(smaller(1 - distance, 1 + distance), V{});
+}
+
+// The derivative of tent(x - c) to x, from the right where it has a kink.
+template <typename V>
+LGANET_HD V tent_slope(V distance) {
+  const V up = V{} + 1, none = V{};
+  return distance >= -1 ? (distance < 0 ? up : (distance < 1 ? -up : none)) : none;
+}
+
+// Two neighbours along an axis: weights and, for the gradient, their derivatives to the position.
+template <typename V>
+struct Pair {
+  V below, above;
+};
+
+template <typename V, typename A>
+LGANET_HD Pair<V> weights_at(V distance, Axis<A> axis) {
+  return {tent(distance), tent(distance - axis.next)};
+}
+
+// `position` is x before clamping: where clamping moved it, the derivative is 0.
+template <typename V, typename A>
+LGANET_HD Pair<V> slopes_at(V distance, V position, Axis<A> axis) {
+  const V below = tent_slope(distance), above = tent_slope(distance - axis.next), none = V{};
+  return {position > axis.low ? (position < axis.high ? below : none) : none,
+          position > axis.low ? (position < axis.high ? above : none) : none};
+}
+
+// The nearest whole number, ties to even, of |x| below 2^22.
+template <typename A>
+constexpr A kRound = sizeof(A) == 4 ? A(12582912.0) : A(6755399441055744.0);
+
+template <typename A, typename V>
+LGANET_HD V nearest_whole(V x) {
+  return (x + kRound<A>)-kRound<A>;
+}

@@ -1,0 +1,126 @@
+// Where the voxels of a row read an image, lanes side by side: shared by warp and integrate.
+// Included in the loops' namespace once per instruction set: no include guard.
+
+// Row `row` of a (B, C, H, W, D) array, counted over B, H and W.
+struct Row {
+  int64_t b, i, j;
+};
+
+template <typename T>
+LGANET_HD Row row_of(const View<T>& x, int64_t row) {
+  return {row / (x.size[2] * x.size[3]), row / x.size[3] % x.size[2], row % x.size[3]};
+}
+
+// The axes of the image that a call reads, and the distances in memory between two neighbours.
+template <typename A>
+struct Volume {
+  Axis<A> axis[3];
+  int64_t step[3], next[3];
+};
+
+template <typename A, typename T>
+LGANET_HD Volume<A> volume_of(const View<T>& image, bool border) {
+  Volume<A> volume;
+  for (int a = 0; a < 3; ++a) {
+    volume.axis[a] = axis_of<A>(image.size[2 + a], border);
+    volume.step[a] = image.stride[2 + a];
+    volume.next[a] = image.size[2 + a] > 1 ? volume.step[a] : 0;
+  }
+  return volume;
+}
+
+template <typename T>
+LGANET_HD T* place_of(const View<T>& x, Row row, int64_t k, int64_t c) {
+  return x.at(row.b, c) + row.i * x.stride[2] + row.j * x.stride[3] + k * x.stride[4];
+}
+
+// How many of the voxels k, k + 1, ... fill a register before the row ends.
+template <typename A>
+LGANET_HD int lanes_left(int64_t size, int64_t k) {
+  return int(size - k < kLanes<A> ? size - k : kLanes<A>);
+}
+
+// Where the voxels k, k + 1, ... of a row read.
+template <typename A>
+struct Positions {
+  Lanes<A> shift[3], at[3];
+};
+
+template <typename A>
+LGANET_HD Positions<A> positions_of(const View<const A>& flow, Row row, int64_t k, int count) {
+  Positions<A> p;
+  for (int a = 0; a < 3; ++a)
+    p.shift[a] = load_lanes<A>(place_of(flow, row, k, a), flow.stride[4], count);
+  p.at[0] = p.shift[0] + A(row.i);
+  p.at[1] = p.shift[1] + A(row.j);
+  p.at[2] = p.shift[2] + (counting<A>() + A(k));
+  return p;
+}
+
+// The corners that those voxels read: the first of each, and the weights along the axes.
+template <typename A, typename I>
+struct Corners {
+  I offset[kLanes<A>];
+  int32_t plane[kLanes<A>];
+  Pair<Lanes<A>> weight[3], slope[3];
+};
+
+template <bool kSlopes, typename I, typename A>
+LGANET_HD Corners<A, I> corners_at(const Positions<A>& p, const Volume<A>& volume) {
+  using V = Lanes<A>;
+  using N = Indices<A, int32_t>;
+  using O = Indices<A, I>;
+  Corners<A, I> corners;
+  O offset = {};
+  for (int a = 0; a < 3; ++a) {
+    const Axis<A> axis = volume.axis[a];
+    const V x = clamped(p.at[a], axis.low, axis.high);
+    const N index = __builtin_convertvector(clamped(x, A(0), axis.last), N);
+    const V distance = x - __builtin_convertvector(index, V);
+    corners.weight[a] = weights_at(distance, axis);
+    if constexpr (kSlopes) corners.slope[a] = slopes_at(distance, p.at[a], axis);
+    offset += __builtin_convertvector(index, O) * I(volume.step[a]);
+    if (a == 0) store_vector(corners.plane, index);
+  }
+  store_vector(corners.offset, offset);
+  return corners;
+}
+
+// The products of the weights along the first two axes: the four rows of corners.
+template <typename V>
+struct Square {
+  V row[4];
+};
+
+template <typename V>
+LGANET_HD Square<V> square_of(const Pair<V>& h, const Pair<V>& w) {
+  return {{h.below * w.below, h.below * w.above, h.above * w.below, h.above * w.above}};
+}
+
+template <typename A>
+LGANET_HD int64_t row_offset(const Volume<A>& volume, int r) {
+  return (r & 2 ? volume.next[0] : 0) + (r & 1 ? volume.next[1] : 0);
+}
+
+// The weights of the eight corners of every lane, corner by corner.
+template <typename A>
+struct Cube {
+  A weight[8][kLanes<A>];
+};
+
+template <typename A>
+LGANET_HD Cube<A> cube_of(const Pair<Lanes<A>> (&w)[3]) {
+  const Square<Lanes<A>> square = square_of(w[0], w[1]);
+  Cube<A> cube;
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    store_vector(cube.weight[2 * r], square.row[r] * w[2].below);
+    store_vector(cube.weight[2 * r + 1], square.row[r] * w[2].above);
+  }
+  return cube;
+}
+
+template <typename A>
+LGANET_HD int64_t corner_offset(const Volume<A>& volume, int corner) {
+  return row_offset(volume, corner >> 1) + (corner & 1 ? volume.next[2] : 0);
+}
