@@ -71,7 +71,7 @@ def test_register_writes_everything_and_says_so(files, capsys):
     after = f"{labels['mean_dice_after']:.4f}"
     assert f"{labels['mean_dice_before']:.4f} -> {after} over 4 labels" in printed.out
     assert rows["results"] == "out"
-    assert "resolution 1/2" in printed.err
+    assert "resolution 1/1" in printed.err
     assert report["settings"]["iterations"] == [6, 3]
     assert report["inputs"]["fixed_mask"]["path"] == "fixed_labels.nii.gz"
 
