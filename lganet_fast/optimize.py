@@ -91,7 +91,7 @@ def stalled(losses: list[float]) -> bool:
         return False
     recent = sum(losses[-PATIENCE:]) / PATIENCE
     before = sum(losses[-2 * PATIENCE : -PATIENCE]) / PATIENCE
-    return before - recent < TOLERANCE * (max(losses) - recent)
+    return before - recent <= TOLERANCE * (max(losses) - recent)
 
 
 def hidden(features: Tensor, weight: Tensor | None) -> Tensor:

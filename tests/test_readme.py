@@ -9,6 +9,7 @@ import pytest
 from synthetic import synthetic_pair
 
 from lganet_fast.cli import build_parser
+from lganet_fast.io import save_volume
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,6 +41,31 @@ def test_every_command_line_parses():
     assert len(commands) >= 5
     for words in commands:
         build_parser().parse_args(words[1:])
+
+
+def test_commands_run_one_after_the_other(tmp_path, monkeypatch):
+    """The first registration, then what is done with its results."""
+    pytest.importorskip("SimpleITK")
+    monkeypatch.chdir(tmp_path)
+    pair = synthetic_pair()
+    for path, volume in (
+        ("fixed.nii.gz", pair.fixed),
+        ("moving.nii.gz", pair.moving),
+        ("labels.nii.gz", pair.moving_labels),
+    ):
+        save_volume(path, volume.data, volume.grid)
+    Path("moving.csv").write_text("x,y,z\n1,2,3\n-4,5,6\n")
+    ran = []
+    for line in command_lines():
+        words = shlex.split(line)
+        if words[0] != "lganet-fast" or words[1] in ("demo", "doctor") or "S02" in words:
+            continue
+        arguments = build_parser().parse_args(words[1:])
+        if words[1] == "register":
+            arguments.iterations = (5, 2)
+        arguments.run(arguments)
+        ran.append(words[1])
+    assert set(ran) == {"register", "apply", "convert", "metrics"}
 
 
 def test_set_up_commands_name_extras_that_exist():

@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
         "convert",
         help="write a transform in another file format",
         description="Write a displacement field in another file format. It lives on the fixed "
-        f"image's grid and points from fixed to moving.\n\nformats:\n{formats}",
+        f"image's\ngrid and points from fixed to moving.\n\nformats:\n{formats}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", metavar="IN", help="transform to read")

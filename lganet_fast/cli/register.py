@@ -75,7 +75,11 @@ def add_parser(subparsers: Any) -> None:
     )
     machine.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     machine.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of random samples (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="of the affine stage's random samples (default: 0)",
     )
     machine.add_argument(
         "--precision",
@@ -87,7 +91,7 @@ def add_parser(subparsers: Any) -> None:
         "--qc",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="write qc.html, a page to judge the result by",
+        help="write qc.html, a page to judge the result by, or not (default: --qc)",
     )
     machine.add_argument("--quiet", action="store_true", help="print only errors and warnings")
     parser.set_defaults(run=run)
