@@ -35,6 +35,7 @@ class BuildNative(build_ext):
     def run(self):
         """Build; a failure is recorded, not raised."""
         reason = missing()
+        inplace = self.inplace  # the base class changes it while it runs
         if reason is None:
             try:
                 self.use_torch()
@@ -42,6 +43,7 @@ class BuildNative(build_ext):
             except Exception as error:  # any failure must leave a working pure-Python install
                 reason = f"compiling failed: {str(error).strip().splitlines()[0]}"
                 self.announce(f"lganet_fast: {reason}; installing without it", level=3)
+        self.inplace = inplace
         if reason is not None:
             self.extensions.clear()
         self.leave_note(reason)

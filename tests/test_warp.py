@@ -135,7 +135,7 @@ def test_second_derivative_is_right_or_refused():
         torch.autograd.gradgradcheck(warp, leaves, atol=1e-6)
     except RuntimeError as error:  # older torch has no derivative of its backward
         refusal = str(error)
-    assert refusal is None or "not implemented" in refusal
+    assert refusal is None or "not implemented" in refusal or "no second" in refusal
 
 
 @pytest.mark.parametrize("mode", MODES)
