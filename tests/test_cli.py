@@ -327,10 +327,10 @@ def test_warnings_are_one_line_each(files, capsys, pair):
     assert note in err
 
 
-def test_main_leaves_the_caller_s_warnings_alone(files):
-    shown = warnings.showwarning
+def test_main_leaves_the_caller_s_warnings_and_signals_alone(files):
+    before = warnings.showwarning, signal.getsignal(signal.SIGTERM)
     register("--no-qc", "--quiet")
-    assert warnings.showwarning is shown
+    assert (warnings.showwarning, signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_version(capsys):

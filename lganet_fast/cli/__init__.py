@@ -55,8 +55,15 @@ def interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
-    signal.signal(signal.SIGTERM, interrupted)
-    arguments = build_parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, interrupted)
+    try:
+        return execute(build_parser().parse_args(argv))
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run a parsed command, what goes wrong in one line on stderr; returns the exit code."""
     with warnings.catch_warnings():
         warnings.showwarning = print_warning
         try:
