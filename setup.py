@@ -77,6 +77,7 @@ native = Extension(
         "-fno-math-errno",
         "-fno-trapping-math",
         "-fvisibility=hidden",
+        "-Wno-psabi",  # vectors are never passed between two libraries
         "-g0",
     ],
     py_limited_api=True,

@@ -5,51 +5,76 @@ namespace lganet::LGANET_ISA {
 
 #include "lanes.h"
 
-// What adds two halves of every block of `size` lanes in (u, v), and puts the blocks in order.
-template <int SIZE, typename T, int... I>
-LGANET_HD Vec<T> fold(const Vec<T>& u, const Vec<T>& v, std::integer_sequence<int, I...>) {
+// Lanes of two vectors, by their place in both: Order::low(lane) plus those at Order::high(lane).
+template <typename Order, typename T, int... I>
+LGANET_HD Vec<T> add_lanes(const Vec<T>& u, const Vec<T>& v, std::integer_sequence<int, I...>) {
 #if defined(__clang__)
-  return __builtin_shufflevector(u, v, (I / (SIZE / 2) * SIZE + I % (SIZE / 2))...) +
-         __builtin_shufflevector(u, v, (I / (SIZE / 2) * SIZE + SIZE / 2 + I % (SIZE / 2))...);
+  return __builtin_shufflevector(u, v, Order::low(I)...) +
+         __builtin_shufflevector(u, v, Order::high(I)...);
 #else
   using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
   typedef Index Mask __attribute__((vector_size(kVectorBytes)));
-  return __builtin_shuffle(u, v, Mask{(I / (SIZE / 2) * SIZE + I % (SIZE / 2))...}) +
-         __builtin_shuffle(u, v, Mask{(I / (SIZE / 2) * SIZE + SIZE / 2 + I % (SIZE / 2))...});
+  return __builtin_shuffle(u, v, Mask{Order::low(I)...}) +
+         __builtin_shuffle(u, v, Mask{Order::high(I)...});
 #endif
 }
 
-// to[n] = factor times the sum of the lanes of x[n], n < N, where the lanes form blocks of SIZE.
-template <int N, int SIZE, typename T>
-LGANET_HD void sum_lanes(T* to, const Vec<T>* x, T factor) {
-  constexpr int lanes = kLanes<T>;
-  constexpr auto order = std::make_integer_sequence<int, lanes>{};
-  if constexpr (SIZE == 1) {
-    for (int n = 0; n < N; ++n) store(to + n * lanes, x[n] * factor);
-  } else if constexpr (N == 1) {  // fewer sums than lanes: the second half is thrown away
-    const Vec<T> folded = fold<SIZE, T>(x[0], x[0], order);
-    if constexpr (SIZE == 2) {
-      const Vec<T> scaled = folded * factor;
-      __builtin_memcpy(to, &scaled, sizeof scaled / 2);
-    } else {
-      T all[lanes];
-      store(all, folded * factor);
-      for (int n = 0; n < lanes / SIZE; ++n) {
-        T sum = 0;
-        for (int i = 0; i < SIZE / 2; ++i) sum += all[n * (SIZE / 2) + i];
-        to[n] = sum;
-      }
-    }
-  } else {
-    Vec<T> folded[N / 2];
-    for (int n = 0; n < N / 2; ++n) folded[n] = fold<SIZE, T>(x[2 * n], x[2 * n + 1], order);
-    sum_lanes<N / 2, SIZE / 2>(to, folded, factor);
+// Adds two halves of every block of SIZE lanes and puts the blocks of u, then v, in order.
+template <int SIZE>
+struct Halves {
+  static constexpr int low(int i) { return i / (SIZE / 2) * SIZE + i % (SIZE / 2); }
+  static constexpr int high(int i) { return low(i) + SIZE / 2; }
+};
+
+// Adds two halves of every 16 bytes, GROUP lanes of u beside GROUP of v: cheaper than across them.
+template <int LANES, int PER_16, int GROUP>
+struct Beside {
+  static constexpr int low(int i) {
+    const int place = i % PER_16;
+    return i / PER_16 * PER_16 + place / (2 * GROUP) * GROUP + place % GROUP +
+           place / GROUP % 2 * LANES;
   }
+  static constexpr int high(int i) { return low(i) + PER_16 / 2; }
+};
+
+// x[m] = Order applied to x[2m] and x[2m + 1], or to x[0] twice.
+template <typename Order, int N, typename T>
+LGANET_HD void add_pairs(Vec<T>* x) {
+  constexpr auto lanes = std::make_integer_sequence<int, int(kLanes<T>)>{};
+  for (int m = 0; m < (N + 1) / 2; ++m)
+    x[m] = add_lanes<Order, T>(x[2 * m], x[N > 1 ? 2 * m + 1 : 0], lanes);
+}
+
+template <int N, int SIZE, int PER_16, typename T>
+LGANET_HD void add_halves(Vec<T>* x) {
+  if constexpr (SIZE > PER_16) {
+    add_pairs<Halves<SIZE>, N, T>(x);
+    add_halves<(N + 1) / 2, SIZE / 2, PER_16, T>(x);
+  }
+}
+
+// to[n] = factor times the sum of the lanes of x[n], n < N.
+template <int N, typename T>
+LGANET_HD void sum_lanes(T* to, Vec<T>* x, T factor) {
+  constexpr int lanes = kLanes<T>, per_16 = 16 / sizeof(T);
+  add_pairs<Beside<lanes, per_16, 1>, N, T>(x);
+  if constexpr (per_16 == 4) add_pairs<Beside<lanes, per_16, 2>, N / 2, T>(x);
+  add_halves<N / per_16, lanes, per_16, T>(x);
+  constexpr int count = N < lanes ? 1 : N / lanes;
+  for (int n = 0; n < count; ++n) x[n] *= factor;
+  __builtin_memcpy(to, x, sizeof(T) * N);
+}
+
+// Whether the rows of a tensor are laid out as in scratch, but for the margins.
+template <typename In>
+bool stands_as(const View<In>& x, const RowLayout& row) {
+  return row.channel == 1 && x.stride[1] == 1 && x.stride[4] == x.size[1] && x.size[1] == row.voxel;
 }
 
 // Row (h, w) of a tensor into padded scratch, `to` being the place of voxel 0; zeros outside.
 template <typename In, typename T>
-void read_row(T* to, const RowLayout& row, const View<const In>& x, int64_t b, int64_t h, int64_t w) {
+void read_row(T* to, const RowLayout& row, const View<const In>& x, int64_t b, int64_t h,
+              int64_t w) {
   const int64_t channels = x.size[1], depth = x.size[4];
   if (h < 0 || h >= x.size[2] || w < 0 || w >= x.size[3]) {
     std::memset(to - row.origin, 0, sizeof(T) * row.length);
@@ -57,7 +82,9 @@ void read_row(T* to, const RowLayout& row, const View<const In>& x, int64_t b, i
   }
   const In* from = x.at(b, 0) + h * x.stride[2] + w * x.stride[3];
   const int64_t by_channel = x.stride[1], by_voxel = x.stride[4];
-  if (row.channel == 1 && by_channel == 1)
+  if (stands_as(x, row))
+    for (int64_t i = 0; i < depth * channels; ++i) to[i] = static_cast<T>(from[i]);
+  else if (row.channel == 1 && by_channel == 1)
     for (int64_t d = 0; d < depth; ++d)
       for (int64_t c = 0; c < channels; ++c)
         to[d * row.voxel + c] = static_cast<T>(from[d * by_voxel + c]);
@@ -72,11 +99,14 @@ void read_row(T* to, const RowLayout& row, const View<const In>& x, int64_t b, i
 }
 
 template <typename Out, typename T>
-void write_row(const View<Out>& x, int64_t b, int64_t h, int64_t w, const T* from, const RowLayout& row) {
+void write_row(const View<Out>& x, int64_t b, int64_t h, int64_t w, const T* from,
+               const RowLayout& row) {
   const int64_t channels = x.size[1], depth = x.size[4];
   Out* to = x.at(b, 0) + h * x.stride[2] + w * x.stride[3];
   const int64_t by_channel = x.stride[1], by_voxel = x.stride[4];
-  if (row.channel == 1 && by_channel == 1)
+  if (stands_as(x, row))
+    for (int64_t i = 0; i < depth * channels; ++i) to[i] = static_cast<Out>(from[i]);
+  else if (row.channel == 1 && by_channel == 1)
     for (int64_t d = 0; d < depth; ++d)
       for (int64_t c = 0; c < channels; ++c)
         to[d * by_voxel + c] = static_cast<Out>(from[d * row.voxel + c]);
@@ -109,7 +139,7 @@ struct Ring {
 
 // Products of a row with N shifted ones, summed over the channels.
 template <int N, typename T>
-void products(T* to, const RowLayout& out, const T* x, const T* const* y, const RowLayout& row,
+void products(T* to, const RowLayout out, const T* x, const T* const* y, const RowLayout row,
               int64_t channels, int64_t depth, T factor) {
   const T* shifted[N];
   for (int n = 0; n < N; ++n) shifted[n] = y[n];
@@ -120,7 +150,7 @@ void products(T* to, const RowLayout& out, const T* x, const T* const* y, const 
         const Vec<T> centre = load(x + at);
         for (int n = 0; n < N; ++n) sum[n] += centre * load(shifted[n] + at);
       }
-      sum_lanes<N, kLanes<T>>(to + d * out.voxel, sum, factor);
+      sum_lanes<N>(to + d * out.voxel, sum, factor);
     }
   } else {
     for (int64_t d = 0; d < depth; d += kLanes<T>) {
@@ -149,25 +179,31 @@ void correlate_planes(const View<const In>& x, const View<const In>& y, const Vi
   for (int64_t w = 0; w < x.size[3]; ++w) {
     ring.enter(y, b, h0 - radius, count + 2 * radius, w + radius);
     for (int64_t p = 0; p < count; ++p) {
-      read_row(centre + size.features.origin, size.features, x, b, h0 + p, w);
+      const T* at = centre + size.features.origin;
+      if constexpr (std::is_same_v<In, T>) {
+        if (stands_as(x, size.features)) at = x.at(b, 0) + (h0 + p) * x.stride[2] + w * x.stride[3];
+      }
+      if (at == centre + size.features.origin)
+        read_row(centre + size.features.origin, size.features, x, b, h0 + p, w);
       int64_t o = 0;
       for (int64_t i = 0; i < side; ++i)
         for (int64_t j = -radius; j <= radius; ++j)
           for (int64_t k = -radius; k <= radius; ++k)
             shifted[o++] = ring.at(p + i, w + j) + k * size.features.voxel;
       for (; o < size.offsets_padded; ++o) shifted[o] = shifted[0];
-      for (int64_t n = 0; n < size.offsets_padded;) {
-        T* const part = out + n * size.offsets.channel;
-        const T* const at = centre + size.features.origin;
-        if (size.offsets_padded - n >= 8) {
-          products<8>(part, size.offsets, at, shifted + n, size.features, x.size[1], x.size[4], factor);
-          n += 8;
+      // From the last to the first: what a part writes beyond its own is written again.
+      for (int64_t n = size.offsets_padded; n > 0;) {
+        if (n % 8) {
+          n -= 4;
+          products<4>(out + n * size.sums.channel, size.sums, at, shifted + n, size.features,
+                      x.size[1], x.size[4], factor);
         } else {
-          products<4>(part, size.offsets, at, shifted + n, size.features, x.size[1], x.size[4], factor);
-          n += 4;
+          n -= 8;
+          products<8>(out + n * size.sums.channel, size.sums, at, shifted + n, size.features,
+                      x.size[1], x.size[4], factor);
         }
       }
-      write_row(to, b, h0 + p, w, out, size.offsets);
+      write_row(to, b, h0 + p, w, out, size.sums);
     }
   }
 }
@@ -175,8 +211,8 @@ void correlate_planes(const View<const In>& x, const View<const In>& y, const Vi
 // to(p) = factor sum_o g[o](p) f(p + o), for N vectors of channels and P of voxels at a time.
 // `f` and `g` point, for each (i, j) of the offsets, to what voxel 0 needs at k = -radius.
 template <int N, int P, bool CHANNELS, typename T>
-void gather(T* to, const T* const* f, const T* const* g, const RowLayout& row,
-            const RowLayout& coefficients, int64_t side, int64_t k_step, int64_t depth, T factor) {
+void gather(T* to, const T* const* f, const T* const* g, const RowLayout row,
+            const RowLayout coefficients, int64_t side, int64_t k_step, int64_t depth, T factor) {
   constexpr int64_t lanes = kLanes<T>;
   const int64_t channel = CHANNELS ? lanes : row.channel;
   const int64_t voxel = CHANNELS ? row.voxel : lanes;
@@ -232,9 +268,9 @@ void correlate_gradient_planes(const View<const In>& g, const View<const In>& f,
       for (int64_t i = 0, ij = 0; i < side; ++i)
         for (int64_t j = -radius; j <= radius; ++j, ++ij) {
           from[ij] = ring.at(p + i, w + j) - radius * row.voxel;
-          coefficients[ij] = MIRRORED
-                                 ? g_ring.at(p + i, w + j) + (last - ij * side) * by.channel - radius * by.voxel
-                                 : g_ring.at(p, w) + ij * side * by.channel;
+          coefficients[ij] = MIRRORED ? g_ring.at(p + i, w + j) + (last - ij * side) * by.channel -
+                                            radius * by.voxel
+                                      : g_ring.at(p, w) + ij * side * by.channel;
         }
       const int64_t k_step = MIRRORED ? by.voxel - by.channel : by.channel;
       const bool channels_inner = row.channel == 1;
@@ -244,13 +280,17 @@ void correlate_gradient_planes(const View<const In>& g, const View<const In>& f,
       for (int64_t n = 0; n < vectors;) {
         const int64_t width = vectors - n >= 4 ? 4 : 1;
         if (channels_inner && width == 4)
-          gather<4, 2, true>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth, factor);
+          gather<4, 2, true>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth,
+                             factor);
         else if (channels_inner)
-          gather<1, 4, true>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth, factor);
+          gather<1, 4, true>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth,
+                             factor);
         else if (width == 4)
-          gather<4, 2, false>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth, factor);
+          gather<4, 2, false>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth,
+                              factor);
         else
-          gather<1, 2, false>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth, factor);
+          gather<1, 2, false>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth,
+                              factor);
         for (int64_t ij = 0; ij < side * side; ++ij) from[ij] += width * vector;
         n += width;
       }

@@ -25,6 +25,9 @@ struct Field {
 
 }  // namespace lganet
 
+// Every function that takes or returns a wide vector is inlined, so no calling convention matters.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 #define LGANET_LOOPS "integrate_loops.h"
 #include "each_isa.h"
 
@@ -32,8 +35,9 @@ namespace lganet {
 
 namespace {
 
-constexpr int64_t kVoxelsPerTask = 2048;
+constexpr int64_t kVoxelsPerTask = 8192;
 constexpr int64_t kHeld = 4;
+constexpr int64_t kBehind = 8;  // voxels behind a field's end that a full register may read
 
 template <typename A>
 class Integration {
@@ -42,15 +46,23 @@ class Integration {
       : like_(velocity),
         size_{nullptr, velocity.size(0), velocity.size(2), velocity.size(3), velocity.size(4)} {}
 
-  Tensor buffer() const {
-    const int64_t numbers = 4 * (size_.rows() * size_.depth + 1);  // a pair may end in the last one
-    Tensor result = torch::stable::new_empty(like_, {numbers});
-    for (int64_t i = numbers - 4; i < numbers; ++i) data(result)[i] = 0;
+  // An uninitialised field; the ones given back come first, their memory being in place already.
+  Tensor take() {
+    if (!free_.empty()) {
+      const Tensor result = free_.back();
+      free_.pop_back();
+      return result;
+    }
+    const int64_t numbers = 4 * (size_.rows() * size_.depth + kBehind);
+    const Tensor result = torch::stable::new_empty(like_, {numbers});
+    for (int64_t i = numbers - 4 * kBehind; i < numbers; ++i) data(result)[i] = 0;
     return result;
   }
 
-  Tensor together(const Tensor& apart, A scale) const {
-    Tensor result = buffer();
+  void give(const Tensor& field) { free_.push_back(field); }
+
+  Tensor together(const Tensor& apart, A scale) {
+    const Tensor result = take();
     const auto from = view_of<const A>(apart);
     over_rows([&](int64_t begin, int64_t end) {
       LGANET_BEST(gather_components, from, field(result), scale, begin, end);
@@ -67,33 +79,41 @@ class Integration {
     return result;
   }
 
-  // The field after `steps` squarings of `start`, which is left as it is.
-  Tensor advance(const Tensor& start, int64_t steps) const {
-    Tensor from = start;
-    Tensor to = buffer();
-    for (int64_t step = 0; step < steps; ++step) {
-      over_rows([&](int64_t begin, int64_t end) {
-        LGANET_BEST(square_rows, field(from), field(to), begin, end);
-      });
-      from = step == 0 && steps > 1 ? std::exchange(to, buffer()) : std::exchange(to, from);
+  // One squaring more.
+  Tensor squared(const Tensor& from) {
+    const Tensor to = take();
+    over_rows([&](int64_t begin, int64_t end) {
+      LGANET_BEST(square, field(from), field(to), begin, end);
+    });
+    return to;
+  }
+
+  // The same, `steps` times, giving `from` back.
+  Tensor squared(Tensor from, int64_t steps) {
+    for (; steps > 0; --steps) {
+      const Tensor to = squared(from);
+      give(std::exchange(from, to));
     }
     return from;
   }
 
-  // Replaces the gradient to the field after `steps` squarings of `start` by the one to `start`.
-  void reverse(const Tensor& start, int64_t steps, Tensor& grad, Tensor& spare) const {
+  // The gradient to `start`, which is given back, from that to the field after `steps` squarings.
+  Tensor reverse(const Tensor& start, int64_t steps, Tensor grad) {
     if (steps > kHeld) {
-      reverse(advance(start, steps / 2), steps - steps / 2, grad, spare);
-      reverse(start, steps / 2, grad, spare);
-      return;
+      const int64_t half = steps / 2;
+      grad = reverse(squared(squared(start), half - 1), steps - half, grad);
+      return reverse(start, half, grad);
     }
     std::vector<Tensor> fields{start};
-    while (int64_t(fields.size()) < steps) fields.push_back(advance(fields.back(), 1));
+    while (int64_t(fields.size()) < steps) fields.push_back(squared(fields.back()));
     for (; steps > 0; --steps) {
-      step_back(fields[steps - 1], grad, spare);
-      std::swap(grad, spare);
+      const Tensor to = take();
+      step_back(fields.back(), grad, to);
+      give(std::exchange(grad, to));
+      give(fields.back());
       fields.pop_back();
     }
+    return grad;
   }
 
  private:
@@ -122,12 +142,13 @@ class Integration {
       for (int64_t b = begin / planes; b * planes < end; ++b) {
         const Own own{b, std::max<int64_t>(begin - b * planes, 0),
                       std::min(end - b * planes, planes) - 1};
-        LGANET_BEST(square_gradient, field(at), field(grad), field(to), reach.data(), own);
+        LGANET_BEST(square_backward, field(at), field(grad), field(to), reach.data(), own);
       }
     });
   }
 
   Tensor like_;
+  std::vector<Tensor> free_;
   Field<A> size_;
 };
 
@@ -142,9 +163,9 @@ Tensor integrate(Tensor velocity, int64_t steps) {
   if (velocity.numel() == 0) return result;
   switch_wide_float(velocity.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
-    const Integration<A> run(velocity);
-    const Tensor start = run.together(velocity, A(std::ldexp(1.0, -int(steps))));
-    result = run.apart(steps > 0 ? run.advance(start, steps) : start, 1);
+    Integration<A> run(velocity);
+    const A scale = A(std::ldexp(1.0, -int(steps)));
+    result = run.apart(run.squared(run.together(velocity, scale), steps), 1);
   });
   return result;
 }
@@ -155,11 +176,10 @@ Tensor integrate_backward(Tensor grad, Tensor velocity, int64_t steps) {
   if (velocity.numel() == 0) return result;
   switch_wide_float(velocity.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
-    const Integration<A> run(velocity);
+    Integration<A> run(velocity);
     const A scale = A(std::ldexp(1.0, -int(steps)));
-    Tensor passed = run.together(grad, 1), spare = run.buffer();
-    run.reverse(run.together(velocity, scale), steps, passed, spare);
-    result = run.apart(passed, scale);
+    const Tensor start = run.together(velocity, scale);
+    result = run.apart(run.reverse(start, steps, run.together(grad, 1)), scale);
   });
   return result;
 }

@@ -46,10 +46,11 @@ LGANET_HD A* start_of(const Field<A>& field, int64_t b) {
   return field.data + 4 * b * field.height * field.width * field.depth;
 }
 
+// Past the end of a row it reads on into the next, or into what every field has behind its end.
 template <typename A>
-LGANET_HD Positions<A> positions_of(const A* quads, Row row, int64_t k, int count) {
+LGANET_HD Positions<A> positions_of(const A* quads, Row row, int64_t k) {
   Positions<A> p;
-  for (int a = 0; a < 3; ++a) p.shift[a] = load_lanes<A>(quads + a, 4, count);
+  for (int a = 0; a < 3; ++a) p.shift[a] = load_spread<A>(quads + a, 4);
   p.at[0] = p.shift[0] + A(row.i);
   p.at[1] = p.shift[1] + A(row.j);
   p.at[2] = p.shift[2] + (counting<A>() + A(k));
@@ -82,7 +83,7 @@ void spread_components(const Field<A>& from, const View<A>& to, A scale, int64_t
 }
 
 // to(p) = from(p) + from(p + from(p)).
-template <typename A>
+template <typename I, typename A>
 void square_rows(const Field<A>& from, const Field<A>& to, int64_t begin, int64_t end) {
   const Volume<A> volume = volume_of(from);
   for (int64_t line = begin; line < end; ++line) {
@@ -91,8 +92,8 @@ void square_rows(const Field<A>& from, const Field<A>& to, int64_t begin, int64_
     for (int64_t k = 0; k < from.depth; k += kLanes<A>) {
       const int count = lanes_left<A>(from.depth, k);
       const int64_t place = 4 * (line * from.depth + k);
-      const Positions<A> p = positions_of(from.data + place, row, k, count);
-      const Corners<A, int64_t> corners = corners_at<false, int64_t>(p, volume);
+      const Positions<A> p = positions_of(from.data + place, row, k);
+      const Corners<A, I> corners = corners_at<false, I>(p, volume);
       const Square<Lanes<A>> square = square_of(corners.weight[0], corners.weight[1]);
       A weight[4][kLanes<A>], below[kLanes<A>], above[kLanes<A>];
 #pragma GCC unroll 4
@@ -140,10 +141,25 @@ LGANET_HD Quad<A> dots(Quad<A> x, Quad<A> a, Quad<A> b, Quad<A> c) {
   return __builtin_shufflevector(ab, cc, 0, 1, 4, 5) + __builtin_shufflevector(ab, cc, 2, 3, 6, 7);
 }
 
+// Adds to the first corners of the four rows that start at `to`, in the planes that are owned.
+template <typename A>
+LGANET_HD void add_rows(A* to, const Volume<A>& volume, const Quad<A> (&value)[4], Own own,
+                        int32_t plane) {
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half)
+    if (own.holds(plane + half))
+#pragma GCC unroll 2
+      for (int r = 2 * half; r < 2 * half + 2; ++r) {
+        A* at = to + row_offset(volume, r);
+        store_vector(at, load_vector<Quad<A>>(at) + value[r]);
+      }
+}
+
 // The backward of one squaring, for the planes [begin, end) of `to`, counted over B and H: each
 // voxel's gradient is passed to itself, to its position by the field's slope there, and to the
-// corners that it read. Adds to no other plane, in the order of the voxels.
-template <typename A>
+// corners that it read. Adds to no other plane, in the order of the voxels. Where the next voxel reads
+// the next corners, what both add to one is summed up first.
+template <typename I, typename A>
 void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>& to,
                      const Reach* reach, Own own) {
   using V = Lanes<A>;
@@ -160,8 +176,8 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
     for (int64_t k = 0; k < field.depth; k += kLanes<A>) {
       const int count = lanes_left<A>(field.depth, k);
       const int64_t place = 4 * (line * field.depth + k);
-      const Positions<A> p = positions_of(field.data + place, row, k, count);
-      const Corners<A, int64_t> corners = corners_at<true, int64_t>(p, volume);
+      const Positions<A> p = positions_of(field.data + place, row, k);
+      const Corners<A, I> corners = corners_at<true, I>(p, volume);
       const Cube<A> cube = cube_of<A>(corners.weight);
       const auto& [wh, ww, wd] = corners.weight;
       const auto& [sh, sw, sd] = corners.slope;
@@ -177,17 +193,24 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
       store_vector(ends[1], wd.above);
       store_vector(ends[2], sd.below);
       store_vector(ends[3], sd.above);
+      Quad<A> pending[4] = {};
+      I expected = corners.offset[0];
+      int32_t plane = corners.plane[0];
       for (int l = 0; l < count; ++l) {
         const Quad<A> g = load_vector<Quad<A>>(grad.data + place + 4 * l);
-        A* corner = target + corners.offset[l];
-        for (int half = 0; half < 2; ++half) {
-          if (!own.holds(corners.plane[l] + half)) continue;
-#pragma GCC unroll 4
-          for (int c = 4 * half; c < 4 * half + 4; ++c) {
-            A* at = corner + corner_offset(volume, c);
-            store_vector(at, load_vector<Quad<A>>(at) + cube.weight[c][l] * g);
-          }
+        if (corners.offset[l] != expected) {
+          add_rows<A>(target + expected, volume, pending, own, plane);
+          for (Quad<A>& row : pending) row = Quad<A>{};
+          plane = corners.plane[l];
         }
+        Quad<A> value[4];
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) {
+          value[r] = pending[r] + cube.weight[2 * r][l] * g;
+          pending[r] = cube.weight[2 * r + 1][l] * g;
+        }
+        add_rows<A>(target + corners.offset[l], volume, value, own, plane);
+        expected = corners.offset[l] + I(volume.next[2]);
         if (!inside) continue;
         const A* read = start + corners.offset[l];
         TwoQuads<A> slope[3] = {};
@@ -203,8 +226,27 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
                                  ends[0][l] * first_of<A>(slope[1]) + ends[1][l] * second_of<A>(slope[1]),
                                  ends[2][l] * first_of<A>(slope[2]) + ends[3][l] * second_of<A>(slope[2])));
       }
+      add_rows<A>(target + expected, volume, pending, own, plane);
     }
   }
+}
+
+template <typename A>
+LGANET_HD bool is_small(const Field<A>& field) {
+  return 4 * field.height * field.width * field.depth < INT32_MAX;
+}
+
+template <typename A>
+void square(const Field<A>& from, const Field<A>& to, int64_t begin, int64_t end) {
+  is_small(from) ? square_rows<int32_t>(from, to, begin, end)
+                 : square_rows<int64_t>(from, to, begin, end);
+}
+
+template <typename A>
+void square_backward(const Field<A>& field, const Field<A>& grad, const Field<A>& to,
+                     const Reach* reach, Own own) {
+  is_small(field) ? square_gradient<int32_t>(field, grad, to, reach, own)
+                  : square_gradient<int64_t>(field, grad, to, reach, own);
 }
 
 }  // namespace lganet::LGANET_ISA

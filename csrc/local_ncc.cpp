@@ -1,9 +1,12 @@
-// Local normalised cross-correlation on the CPU: a sweep along the first axis that keeps a few rows,
-// and for the gradient a few planes, of temporaries.
+// Local normalised cross-correlation on the CPU: a sweep along the first axis that keeps a few
+// rows, and for the gradient a few planes, of temporaries. The gradient is linear in what comes
+// from above, a single number, so it is found in the same sweep as the value and only scaled by the
+// backward.
 //
 // Rows are independent of how the sweep is cut, so that results do not depend on the threads.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -69,15 +72,18 @@ void check(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight
   for (int axis = 0; axis < 5; ++axis)
     STD_TORCH_CHECK(a.size(axis) == b.size(axis), "a and b must have one shape");
   if (!weight) return;
-  STD_TORCH_CHECK(weight->dim() == 5 && weight->size(1) == 1, "weight must have shape (B, 1, H, W, D)");
-  STD_TORCH_CHECK(weight->scalar_type() == accumulator_type(a), "weight must have the result's type");
+  STD_TORCH_CHECK(weight->dim() == 5 && weight->size(1) == 1,
+                  "weight must have shape (B, 1, H, W, D)");
+  STD_TORCH_CHECK(weight->scalar_type() == accumulator_type(a),
+                  "weight must have the result's type");
   for (int axis : {0, 2, 3, 4})
     STD_TORCH_CHECK(weight->size(axis) == a.size(axis), "weight must have the images' size");
 }
 
 template <typename In, typename T>
 NccInput<In, T> input_of(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight) {
-  return {view_of<const In>(a), view_of<const In>(b), weight ? view_of<const T>(*weight) : View<const T>{}};
+  return {view_of<const In>(a), view_of<const In>(b),
+          weight ? view_of<const T>(*weight) : View<const T>{}};
 }
 
 // Calls body(first, count) for runs of at most kPlanes planes, none across two volumes.
@@ -110,96 +116,124 @@ double total_weight(const NccInput<In, T>& in) {
   return total * channels;
 }
 
-Tensor local_ncc(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight, int64_t window) {
-  check(a, b, weight, window);
-  Tensor value = torch::stable::empty({}, accumulator_type(a), torch::headeronly::Layout::Strided, a.device());
-  switch_float(a.scalar_type(), [&](auto zero) {
-    using In = decltype(zero);
-    using T = AccumulatorOf<In>;
-    const auto in = input_of<In, T>(a, b, weight);
-    const NccSize<T> size(window, a.size(4));
-    const int64_t height = a.size(2), planes = a.numel() ? a.size(0) * a.size(1) * height : 0;
-    std::vector<double> sums(planes);
-    torch::stable::parallel_for(0, planes, kPlanes, [&](int64_t begin, int64_t end) {
-      const Scratch<T> scratch(size.scratch(0));
-      for_runs(begin, end, height, [&](int64_t first, int64_t count) {
-        LGANET_BEST(template ncc_planes<0>, in, size, first, count, scratch.get(), sums.data(), static_cast<T*>(nullptr));
-      });
-    });
-    double sum = 0;
-    for (double part : sums) sum += part;
-    *reinterpret_cast<T*>(value.data_ptr()) = static_cast<T>(sum / total_weight(in));
-  });
-  return value;
-}
-
-// The gradient to b, and with FIELDS = 5 also that to a, times `grad`.
+// The weighted mean; with FIELDS > 0 also the gradient to b, with FIELDS = 5 that to a, of it.
 template <int FIELDS, typename In, typename T>
-void gradient(const NccInput<In, T>& in, double grad, int64_t window, const View<In>& grad_a,
-              const View<In>& grad_b) {
+double sweep(const NccInput<In, T>& in, int64_t window, const View<T>& grad_a,
+             const View<T>& grad_b) {
   NccSize<T> size(window, in.a.size[4]);
   const int64_t height = in.a.size[2], width = in.a.size[3], reach = window / 2;
   const int64_t planes = in.a.size[0] * in.a.size[1] * height;
-  const int64_t block = std::max<int64_t>(16, 2 * kPlanes * torch::stable::get_num_threads());
+  const double total = total_weight(in);
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t block = FIELDS ? std::max<int64_t>(16, 2 * kPlanes * threads) : planes;
   size.slots = std::min(planes, block + 2 * reach);
-  size.scale = static_cast<T>(2 * grad / (double(window) * window * window * total_weight(in)));
+  size.scale = static_cast<T>(2 / (double(window) * window * window * total));
   const Scratch<T> slots(size.slots * width * FIELDS * size.line);
   std::vector<double> sums(planes);
-  int64_t written = 0;
-  for (int64_t done = 0; done < planes;) {
+  for (int64_t done = 0, written = 0; done < planes;) {
     const int64_t end = std::min(planes, done + block);
-    torch::stable::parallel_for(done, end, kPlanes, [&](int64_t chunk_begin, int64_t chunk_end) {
+    torch::stable::parallel_for(done, end, 1, [&](int64_t chunk_begin, int64_t chunk_end) {
       const Scratch<T> scratch(size.scratch(FIELDS));
       for_runs(chunk_begin, chunk_end, height, [&](int64_t first, int64_t count) {
-        LGANET_BEST(template ncc_planes<FIELDS>, in, size, first, count, scratch.get(), sums.data(), slots.get());
+        LGANET_BEST(template ncc_planes<FIELDS>, in, size, first, count, scratch.get(), sums.data(),
+                    slots.get());
       });
     });
     done = end;
-    const int64_t ready = done % height ? std::max(done / height * height, done - reach) : done;
-    torch::stable::parallel_for(written, ready, kPlanes, [&](int64_t chunk_begin, int64_t chunk_end) {
-      const Scratch<T> scratch(4 * size.line);
-      for_runs(chunk_begin, chunk_end, height, [&](int64_t first, int64_t count) {
-        LGANET_BEST(template ncc_gradient_planes<FIELDS>, in, size, first, count, scratch.get(), slots.get(), grad_a, grad_b);
+    if constexpr (FIELDS > 0) {
+      const int64_t ready = done % height ? std::max(done / height * height, done - reach) : done;
+      torch::stable::parallel_for(written, ready, 1, [&](int64_t chunk_begin, int64_t chunk_end) {
+        const Scratch<T> scratch(4 * size.line);
+        for_runs(chunk_begin, chunk_end, height, [&](int64_t first, int64_t count) {
+          LGANET_BEST(template ncc_gradient_planes<FIELDS>, in, size, first, count, scratch.get(),
+                      slots.get(), grad_a, grad_b);
+        });
       });
-    });
-    written = ready;
+      written = std::max(written, ready);
+    }
   }
+  double sum = 0;
+  for (double part : sums) sum += part;
+  return sum / total;
 }
 
-std::tuple<Tensor, Tensor> local_ncc_backward(const Tensor& grad, const Tensor& a, const Tensor& b,
-                                              const std::optional<Tensor>& weight, int64_t window,
-                                              bool need_a, bool need_b) {
+// A gradient of the image's shape and memory format, in another type; empty where not needed.
+Tensor gradient_like(const Tensor& x, ScalarType type, bool needed) {
+  const auto format = is_channels_last(x) && needed
+                          ? torch::headeronly::MemoryFormat::ChannelsLast3d
+                          : torch::headeronly::MemoryFormat::Contiguous;
+  std::vector<int64_t> size{0};
+  if (needed) size = {x.size(0), x.size(1), x.size(2), x.size(3), x.size(4)};
+  return torch::stable::empty(size, type, torch::headeronly::Layout::Strided, x.device(), false,
+                              format);
+}
+
+std::tuple<Tensor, Tensor, Tensor> local_ncc(const Tensor& a, const Tensor& b,
+                                             const std::optional<Tensor>& weight, int64_t window,
+                                             bool need_a, bool need_b) {
   check(a, b, weight, window);
-  const auto result = [&](const Tensor& x, bool needed) {
-    if (needed) return empty_in_format_of(x, {x.size(0), x.size(1), x.size(2), x.size(3), x.size(4)});
-    return torch::stable::empty({0}, x.scalar_type(), torch::headeronly::Layout::Strided, x.device());
-  };
-  Tensor grad_a = result(a, need_a), grad_b = result(b, need_b);
-  if (a.numel() == 0 || !(need_a || need_b)) return {grad_a, grad_b};
+  const ScalarType type = accumulator_type(a);
+  Tensor value = torch::stable::empty({}, type, torch::headeronly::Layout::Strided, a.device());
+  Tensor grad_a = gradient_like(a, type, need_a), grad_b = gradient_like(b, type, need_b);
   switch_float(a.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
     using T = AccumulatorOf<In>;
-    const double by = *reinterpret_cast<const T*>(grad.data_ptr());
-    const auto to = [](const Tensor& x, bool needed) { return needed ? view_of<In>(x) : View<In>{}; };
-    const View<In> to_a = to(grad_a, need_a), to_b = to(grad_b, need_b);
-    if (need_a && need_b)
-      gradient<5>(input_of<In, T>(a, b, weight), by, window, to_a, to_b);
+    const auto view = [](const Tensor& x, bool needed) {
+      return needed ? view_of<T>(x) : View<T>{};
+    };
+    const View<T> to_a = view(grad_a, need_a), to_b = view(grad_b, need_b);
+    double mean;
+    if (a.numel() == 0)
+      mean = std::numeric_limits<double>::quiet_NaN();
+    else if (need_a && need_b)
+      mean = sweep<5>(input_of<In, T>(a, b, weight), window, to_a, to_b);
     else if (need_b)
-      gradient<3>(input_of<In, T>(a, b, weight), by, window, to_a, to_b);
+      mean = sweep<3>(input_of<In, T>(a, b, weight), window, to_a, to_b);
+    else if (need_a)
+      mean = sweep<3>(input_of<In, T>(b, a, weight), window, to_b, to_a);
     else
-      gradient<3>(input_of<In, T>(b, a, weight), by, window, to_b, to_a);
+      mean = sweep<0>(input_of<In, T>(a, b, weight), window, to_a, to_b);
+    *reinterpret_cast<T*>(value.data_ptr()) = static_cast<T>(mean);
   });
-  return {grad_a, grad_b};
+  return {value, grad_a, grad_b};
+}
+
+// `unit` in the image's type, times `grad`.
+Tensor scaled(const Tensor& grad, const Tensor& x, const Tensor& unit) {
+  const bool needed = unit.dim() == 5;
+  Tensor out = gradient_like(unit, x.scalar_type(), needed);
+  switch_float(x.scalar_type(), [&](auto zero) {
+    using In = decltype(zero);
+    using T = AccumulatorOf<In>;
+    STD_TORCH_CHECK(
+        grad.scalar_type() == unit.scalar_type() && unit.scalar_type() == accumulator_type(x),
+        "gradients must be in the result's type");
+    const T by = *reinterpret_cast<const T*>(grad.data_ptr());
+    const T* from = reinterpret_cast<const T*>(unit.data_ptr());
+    In* to = reinterpret_cast<In*>(out.data_ptr());
+    torch::stable::parallel_for(0, unit.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
+      LGANET_BEST(scale, to + begin, from + begin, end - begin, by);
+    });
+  });
+  return out;
+}
+
+// a and b are arguments so that who differentiates this again is told that it cannot be done.
+std::tuple<Tensor, Tensor> local_ncc_backward(const Tensor& grad, const Tensor& a, const Tensor& b,
+                                              const Tensor& unit_a, const Tensor& unit_b) {
+  return {scaled(grad, a, unit_a), scaled(grad, b, unit_b)};
 }
 
 }  // namespace
 }  // namespace lganet
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
-  m.def("local_ncc(Tensor a, Tensor b, Tensor? weight, int window) -> Tensor");
   m.def(
-      "local_ncc_backward(Tensor grad, Tensor a, Tensor b, Tensor? weight, int window, bool need_a, "
-      "bool need_b) -> (Tensor, Tensor)");
+      "local_ncc(Tensor a, Tensor b, Tensor? weight, int window, bool need_a, bool need_b) -> "
+      "(Tensor, Tensor, Tensor)");
+  m.def(
+      "local_ncc_backward(Tensor grad, Tensor a, Tensor b, Tensor unit_a, Tensor unit_b) -> "
+      "(Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {

@@ -20,8 +20,7 @@ struct Join {
   // From a single voxel.
   LGANET_HD Join(const V& x, const V& y) : pivot{x, y, V{}, V{}, V{}}, a{}, b{}, aa{}, bb{}, ab{} {}
 
-  LGANET_HD explicit Join(const Moments<V>& m)
-      : pivot(m), a{}, b{}, aa(m.aa), bb(m.bb), ab(m.ab) {}
+  LGANET_HD explicit Join(const Moments<V>& m) : pivot(m), a{}, b{}, aa(m.aa), bb(m.bb), ab(m.ab) {}
 
   LGANET_HD void add(const V& x, const V& y) {
     const V da = x - pivot.a, db = y - pivot.b;
@@ -50,8 +49,8 @@ struct Join {
   }
 };
 
-// c^2 / (var_a var_b + 1e-5) and its derivatives. `epsilon` is 1e-5 over the square of the number of
-// voxels, since the definition has sums where the moments are means.
+// c^2 / (var_a var_b + 1e-5) and its derivatives. `epsilon` is 1e-5 over the square of the number
+// of voxels, since the definition has sums where the moments are means.
 template <typename V>
 struct Agreement {
   V value, slope;  // slope: c / (var_a var_b + 1e-5)

@@ -38,7 +38,8 @@ void join_columns(T* to, const T* rows, int64_t line, int64_t window) {
   for (int64_t d = 0; d < line; d += kLanes<T>) {
     const T* row = rows + d;
     Join<Vec<T>> join(load(row + 2 * middle * line), load(row + (2 * middle + 1) * line));
-    for (int64_t i = 0; i < middle; ++i) join.add(load(row + 2 * i * line), load(row + (2 * i + 1) * line));
+    for (int64_t i = 0; i < middle; ++i)
+      join.add(load(row + 2 * i * line), load(row + (2 * i + 1) * line));
     for (int64_t i = middle + 1; i < window; ++i)
       join.add(load(row + 2 * i * line), load(row + (2 * i + 1) * line));
     store_moments(to + d, line, join.whole(inverse));
@@ -47,7 +48,8 @@ void join_columns(T* to, const T* rows, int64_t line, int64_t window) {
 
 // Moments over the `window` rows of a ring, around the one in `slot`.
 template <typename T>
-void join_rows(T* to, int64_t to_stride, const T* ring, int64_t line, int64_t window, int64_t slot) {
+void join_rows(T* to, int64_t to_stride, const T* ring, int64_t line, int64_t window,
+               int64_t slot) {
   const T inverse = T(1) / window;
   for (int64_t d = 0; d < line; d += kLanes<T>) {
     const T* row = ring + d;
@@ -58,9 +60,10 @@ void join_rows(T* to, int64_t to_stride, const T* ring, int64_t line, int64_t wi
   }
 }
 
-// Agreement along a row from its moments, summed with `weight`; with FIELDS, what the gradient needs.
+// Agreement along a row from its moments, summed with `weight`; with FIELDS, what the gradient
+// needs.
 template <int FIELDS, typename T>
-double agree(T* fields, const T* moments, int64_t stride, const T* weight, const NccSize<T>& size) {
+double agree(T* fields, const T* moments, int64_t stride, const T* weight, const NccSize<T> size) {
   const int64_t reach = size.window / 2;
   const T inverse = T(1) / size.window;
   Vec<T> sum{};
@@ -107,14 +110,39 @@ void sum_along(T* to, const T* fields, int64_t stride, int64_t line, int64_t win
     }
 }
 
-// Sums over the rows of a ring.
+// Sums over the rows of a ring; two at a time, since each addition waits for the one before.
 template <typename T>
 void sum_rows(T* to, const T* ring, int64_t length, int64_t window) {
-  for (int64_t d = 0; d < length; d += kLanes<T>) {
+  int64_t d = 0;
+  for (; d + 2 * kLanes<T> <= length; d += 2 * kLanes<T>) {
+    const T* row = ring + d;
+    Vec<T> sum[2] = {load(row), load(row + kLanes<T>)};
+    for (int64_t j = 1; j < window; ++j) {
+      row += length;
+      sum[0] += load(row);
+      sum[1] += load(row + kLanes<T>);
+    }
+    store(to + d, sum[0]);
+    store(to + d + kLanes<T>, sum[1]);
+  }
+  for (; d < length; d += kLanes<T>) {
     Vec<T> sum = load(ring + d);
     for (int64_t j = 1; j < window; ++j) sum += load(ring + j * length + d);
     store(to + d, sum);
   }
+}
+
+// Asks for memory that the next row needs, while this one is worked on. It need not exist.
+inline void fetch(const void* from, int64_t bytes) {
+  const auto start = reinterpret_cast<uintptr_t>(from);
+  for (int64_t at = 0; at < bytes; at += kCacheLine)
+    __builtin_prefetch(reinterpret_cast<const void*>(start + at));
+}
+
+template <typename In>
+void fetch_row(const View<const In>& x, const In* volume, int64_t h, int64_t w) {
+  if (w < x.size[3] && x.stride[4] == 1)
+    fetch(volume + h * x.stride[2] + w * x.stride[3], x.size[4] * sizeof(In));
 }
 
 // Planes first .. first + count - 1 of one volume: adds up the agreement of each into `sums`, and
@@ -141,7 +169,8 @@ void ncc_planes(const NccInput<In, T>& in, const NccSize<T>& size, int64_t first
   if (!in.weight.data)
     for (int64_t d = 0; d < depth; ++d) weight[d] = 1;
 
-  // Row r enters; what needs rows up to r leaves: agreement at row w, sums of fields at row w - reach.
+  // Row r enters; what needs rows up to r leaves: agreement at row w, sums of fields at row w -
+  // reach.
   for (int64_t r = 0; r < width + (FIELDS ? 2 : 1) * reach; ++r) {
     const int64_t w = r - reach;
     if (r < width)
@@ -151,6 +180,8 @@ void ncc_planes(const NccInput<In, T>& in, const NccSize<T>& size, int64_t first
         if (h >= 0 && h < height) {
           read_row(row, in.a, a, h, r);
           read_row(row + line, in.b, b, h, r);
+          fetch_row(in.a, a, h, r + 1);
+          fetch_row(in.b, b, h, r + 1);
         } else {
           std::memset(row, 0, sizeof(T) * 2 * line);
         }
@@ -168,35 +199,43 @@ void ncc_planes(const NccInput<In, T>& in, const NccSize<T>& size, int64_t first
       if (w < width) {
         join_rows(box + size.lead, size.padded, ring, line, window, w % window);
         if (in.weight.data) read_row(weight, in.weight, in.weight.at(batch, 0), h0 + p, w);
-        sums[first + p] += agree<FIELDS>(fields + size.lead, box + size.lead, size.padded, weight, size);
+        sums[first + p] +=
+            agree<FIELDS>(fields + size.lead, box + size.lead, size.padded, weight, size);
         if constexpr (FIELDS > 0)
           sum_along<FIELDS>(summed, fields + size.lead, size.padded, line, window);
       } else if constexpr (FIELDS > 0) {
         std::memset(summed, 0, sizeof(T) * FIELDS * line);
       }
       if constexpr (FIELDS > 0)
-        if (w >= reach)
-          sum_rows(slots + ((first + p) % size.slots * width + w - reach) * FIELDS * line, field_ring,
-                   FIELDS * line, window);
+        if (w >= reach) {
+          T* const slot = slots + ((first + p) % size.slots * width + w - reach) * FIELDS * line;
+          sum_rows(slot, field_ring, FIELDS * line, window);
+          fetch(slot + FIELDS * line, sizeof(T) * FIELDS * line);
+        }
     }
   }
 }
 
-template <typename In, typename T>
-void write_row(const View<In>& x, int64_t b, int64_t c, int64_t h, int64_t w, const T* from) {
-  In* to = x.at(b, c) + h * x.stride[2] + w * x.stride[3];
+template <typename T>
+void write_row(const View<T>& x, int64_t b, int64_t c, int64_t h, int64_t w, const T* from) {
+  T* to = x.at(b, c) + h * x.stride[2] + w * x.stride[3];
   const int64_t n = x.size[4], step = x.stride[4];
   if (step == 1)
-    for (int64_t d = 0; d < n; ++d) to[d] = static_cast<In>(from[d]);
+    std::memcpy(to, from, sizeof(T) * n);
   else
-    for (int64_t d = 0; d < n; ++d) to[d * step] = static_cast<In>(from[d]);
+    for (int64_t d = 0; d < n; ++d) to[d * step] = from[d];
+}
+
+template <typename In, typename T>
+void scale(In* to, const T* from, int64_t count, T by) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<In>(from[i] * by);
 }
 
 // The gradient at planes first .. first + count - 1 of one volume, from the slots around each.
 template <int FIELDS, typename In, typename T>
 void ncc_gradient_planes(const NccInput<In, T>& in, const NccSize<T>& size, int64_t first,
-                         int64_t count, T* scratch, const T* slots, const View<In>& grad_a,
-                         const View<In>& grad_b) {
+                         int64_t count, T* scratch, const T* slots, const View<T>& grad_a,
+                         const View<T>& grad_b) {
   const int64_t reach = size.window / 2, line = size.line;
   const int64_t height = in.a.size[2], width = in.a.size[3];
   const int64_t volume = first / height;
@@ -205,18 +244,31 @@ void ncc_gradient_planes(const NccInput<In, T>& in, const NccSize<T>& size, int6
   T* const b = a + line;
   T* const to_a = b + line;
   T* const to_b = to_a + line;
+  const int64_t plane = width * FIELDS * line;
   for (int64_t w = 0; w < width; ++w)
     for (int64_t p = first; p < first + count; ++p) {
       const int64_t h = p % height;
       const int64_t from = p - std::min(h, reach), to = p + std::min(height - 1 - h, reach);
+      // The slots are a ring: up to two runs of them.
+      const int64_t start = from % size.slots, total = to - from + 1;
+      const int64_t before_end = std::min(total, size.slots - start);
+      const T* const row = slots + w * FIELDS * line;
       read_row(a, in.a, in.a.at(batch, channel), h, w);
       read_row(b, in.b, in.b.at(batch, channel), h, w);
+      fetch_row(in.a, in.a.at(batch, channel), h, w + 1);
+      fetch_row(in.b, in.b.at(batch, channel), h, w + 1);
+      for (int64_t q = 0; q < total; ++q)
+        if (q == 0 || p == first + count - 1)
+          fetch(row + ((start + q) % size.slots) * plane + FIELDS * line,
+                sizeof(T) * FIELDS * line);
       for (int64_t d = 0; d < line; d += kLanes<T>) {
         Vec<T> sum[FIELDS] = {};
-        for (int64_t q = from; q <= to; ++q) {
-          const T* at = slots + (q % size.slots * width + w) * FIELDS * line + d;
-          for (int f = 0; f < FIELDS; ++f) sum[f] += load(at + f * line);
-        }
+        const auto add = [&](const T* at, int64_t planes) {
+          for (int64_t q = 0; q < planes; ++q, at += plane)
+            for (int f = 0; f < FIELDS; ++f) sum[f] += load(at + f * line);
+        };
+        add(row + start * plane + d, before_end);
+        add(row + d, total - before_end);
         const Vec<T> x = load(a + d), y = load(b + d);
         store(to_b + d, x * sum[0] + y * sum[1] + sum[2]);
         if constexpr (FIELDS > 3) store(to_a + d, y * sum[0] + x * sum[3] + sum[4]);

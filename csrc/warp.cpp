@@ -15,7 +15,7 @@ namespace lganet {
 
 namespace {
 
-constexpr int64_t kVoxelsPerTask = 4096;
+constexpr int64_t kVoxelsPerTask = 8192;
 
 template <typename T>
 using Working = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -65,7 +65,8 @@ void image_gradient(const WarpCall<T, Working<T>>& call, const Tensor& grad, Ten
     LGANET_BEST(reach_rows, call, reach.data(), begin, end);
   });
   const int64_t planes = out.size[0] * out.size[2];
-  torch::stable::parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, rows_per_task(grad) / from.size[3]);
+  torch::stable::parallel_for(0, planes, grain, [&](int64_t begin, int64_t end) {
     LGANET_BEST(image_gradient_planes, call, from, out, reach.data(), begin, end);
   });
   if constexpr (!kWide) {

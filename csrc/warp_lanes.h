@@ -1,11 +1,8 @@
 // A few numbers side by side in one vector register, for GCC and Clang. Like the loops that use it,
 // it is compiled once per instruction set, so it has no include guard and nothing here may be shared.
 
-#ifdef __AVX2__
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
+// Reads of eight corners a voxel fill half a register of the widest kind as well as a whole one.
+constexpr int kVectorBytes = LGANET_VECTOR_BYTES < 32 ? 16 : 32;
 
 template <typename A>
 constexpr int kLanes = kVectorBytes / int(sizeof(A));
@@ -34,6 +31,18 @@ LGANET_HD void store_vector(void* to, V value) {
   __builtin_memcpy(to, &value, sizeof(V));
 }
 
+// from[0], from[stride], ...: built in registers, since a wide load just after narrow stores stalls.
+template <typename A, typename T>
+LGANET_HD Lanes<A> load_spread(const T* from, int64_t stride) {
+  if constexpr (kLanes<A> == 8)
+    return Lanes<A>{A(from[0]),          A(from[stride]),     A(from[2 * stride]), A(from[3 * stride]),
+                    A(from[4 * stride]), A(from[5 * stride]), A(from[6 * stride]), A(from[7 * stride])};
+  else if constexpr (kLanes<A> == 4)
+    return Lanes<A>{A(from[0]), A(from[stride]), A(from[2 * stride]), A(from[3 * stride])};
+  else
+    return Lanes<A>{A(from[0]), A(from[stride])};
+}
+
 // Numbers narrower than A, all lanes at once.
 template <typename A, typename T>
 LGANET_HD Lanes<A> widened(const T* from) {
@@ -41,7 +50,7 @@ LGANET_HD Lanes<A> widened(const T* from) {
     const auto bits = load_vector<typename VectorOf<uint16_t, kLanes<A>>::type>(from);
     return Lanes<A>(__builtin_convertvector(bits, Indices<A, uint32_t>) << 16);
   } else {
-#ifdef __F16C__
+#if LGANET_VECTOR_BYTES >= 32
     return Lanes<A>(_mm256_cvtph_ps(load_vector<__m128i>(from)));
 #else
     Lanes<A> value = {};
@@ -59,7 +68,7 @@ LGANET_HD void store_narrowed(T* to, Lanes<A> value) {
     const U narrow = value == value ? rounded : U{} + 0x7fc0;
     store_vector(to, __builtin_convertvector(narrow, typename VectorOf<uint16_t, kLanes<A>>::type));
   } else {
-#ifdef __F16C__
+#if LGANET_VECTOR_BYTES >= 32
     store_vector(to, _mm256_cvtps_ph(__m256(value), _MM_FROUND_TO_NEAREST_INT));
 #else
     for (int l = 0; l < kLanes<A>; ++l) to[l] = static_cast<T>(value[l]);
@@ -76,6 +85,7 @@ LGANET_HD Lanes<A> load_lanes(const T* from, int64_t stride, int count) {
     else
       return widened<A>(from);
   }
+  if (count == kLanes<A>) return load_spread<A>(from, stride);
   Lanes<A> value = {};
   for (int l = 0; l < count; ++l) value[l] = static_cast<A>(from[l * stride]);
   return value;
@@ -108,7 +118,7 @@ LGANET_HD void load_pairs(const A* from, const I* o, Lanes<A>& first, Lanes<A>& 
     using P = typename VectorOf<double, kVectorBytes / 8>::type;
     double pair[kLanes<A>];
     for (int l = 0; l < kLanes<A>; ++l) __builtin_memcpy(&pair[l], from + o[l], 8);
-#ifdef __AVX2__
+#if LGANET_VECTOR_BYTES >= 32
     const V p = V(P{pair[0], pair[1], pair[4], pair[5]}), q = V(P{pair[2], pair[3], pair[6], pair[7]});
     first = __builtin_shufflevector(p, q, 0, 2, 8, 10, 4, 6, 12, 14);
     second = __builtin_shufflevector(p, q, 1, 3, 9, 11, 5, 7, 13, 15);
@@ -118,7 +128,7 @@ LGANET_HD void load_pairs(const A* from, const I* o, Lanes<A>& first, Lanes<A>& 
     second = __builtin_shufflevector(p, q, 1, 3, 5, 7);
 #endif
   } else {
-#ifdef __AVX2__
+#if LGANET_VECTOR_BYTES >= 32
     const V p = V{from[o[0]], from[o[0] + 1], from[o[2]], from[o[2] + 1]};
     const V q = V{from[o[1]], from[o[1] + 1], from[o[3]], from[o[3] + 1]};
     first = __builtin_shufflevector(p, q, 0, 4, 2, 6);
@@ -134,7 +144,11 @@ LGANET_HD void load_pairs(const A* from, const I* o, Lanes<A>& first, Lanes<A>& 
 // from[offset[l]] of every lane.
 template <typename A, typename T, typename I>
 LGANET_HD Lanes<A> load_each(const T* from, const I* o) {
-  Lanes<A> value = {};
-  for (int l = 0; l < kLanes<A>; ++l) value[l] = static_cast<A>(from[o[l]]);
-  return value;
+  if constexpr (kLanes<A> == 8)
+    return Lanes<A>{A(from[o[0]]), A(from[o[1]]), A(from[o[2]]), A(from[o[3]]),
+                    A(from[o[4]]), A(from[o[5]]), A(from[o[6]]), A(from[o[7]])};
+  else if constexpr (kLanes<A> == 4)
+    return Lanes<A>{A(from[o[0]]), A(from[o[1]]), A(from[o[2]]), A(from[o[3]])};
+  else
+    return Lanes<A>{A(from[o[0]]), A(from[o[1]])};
 }

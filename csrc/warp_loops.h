@@ -55,7 +55,8 @@ void warp_lanes(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, i
   const int64_t depth = out.size[4];
   for (int64_t line = begin; line < end; ++line) {
     const Row row = row_of(out, line);
-    for (int64_t k = 0; k < depth; k += kLanes<A>) {
+    for (int64_t next = 0; next < depth; next += kLanes<A>) {
+      const int64_t k = full_run<A>(depth, next);
       const int count = lanes_left<A>(depth, k);
       const Positions<A> p = positions_of(call.flow, row, k, count);
       const Corners<A, I> corners = corners_at<false, I>(p, volume);
@@ -96,7 +97,7 @@ void warp_nearest(const WarpCall<T, A>& call, const View<T>& out, int64_t begin,
   }
 }
 
-template <typename T, typename A>
+template <typename I, typename T, typename A>
 void warp_channels(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, int64_t end) {
   using V = Lanes<A>;
   const Volume<A> volume = volume_of<A>(call.image, call.border);
@@ -106,7 +107,7 @@ void warp_channels(const WarpCall<T, A>& call, const View<T>& out, int64_t begin
     for (int64_t k = 0; k < depth; k += kLanes<A>) {
       const int count = lanes_left<A>(depth, k);
       const Positions<A> p = positions_of(call.flow, row, k, count);
-      const Corners<A, int64_t> corners = corners_at<false, int64_t>(p, volume);
+      const Corners<A, I> corners = corners_at<false, I>(p, volume);
       const Cube<A> cube = cube_of<A>(corners.weight);
       for (int l = 0; l < count; ++l) {
         const T* image = call.image.at(row.b, 0) + corners.offset[l];
@@ -134,7 +135,8 @@ void flow_gradient_lanes(const WarpCall<T, A>& call, const View<const T>& grad, 
   const int64_t depth = out.size[4];
   for (int64_t line = begin; line < end; ++line) {
     const Row row = row_of(out, line);
-    for (int64_t k = 0; k < depth; k += kLanes<A>) {
+    for (int64_t next = 0; next < depth; next += kLanes<A>) {
+      const int64_t k = full_run<A>(depth, next);
       const int count = lanes_left<A>(depth, k);
       const Positions<A> p = positions_of(call.flow, row, k, count);
       const Corners<A, I> corners = corners_at<true, I>(p, volume);
@@ -173,7 +175,7 @@ LGANET_HD auto sum_of_lanes(V x) {
   return sum;
 }
 
-template <typename T, typename A>
+template <typename I, typename T, typename A>
 void flow_gradient_channels(const WarpCall<T, A>& call, const View<const T>& grad,
                             const View<A>& out, int64_t begin, int64_t end) {
   using V = Lanes<A>;
@@ -184,7 +186,7 @@ void flow_gradient_channels(const WarpCall<T, A>& call, const View<const T>& gra
     for (int64_t k = 0; k < depth; k += kLanes<A>) {
       const int count = lanes_left<A>(depth, k);
       const Positions<A> p = positions_of(call.flow, row, k, count);
-      const Corners<A, int64_t> corners = corners_at<true, int64_t>(p, volume);
+      const Corners<A, I> corners = corners_at<true, I>(p, volume);
       A product[8][kLanes<A>] = {};
       for (int l = 0; l < count; ++l) {
         const T* image = call.image.at(row.b, 0) + corners.offset[l];
@@ -256,6 +258,17 @@ LGANET_HD void clear(const View<A>& out, Own own) {
                      planes * out.stride[2] * sizeof(A));
 }
 
+// Adds to the first corners of the four rows that start at `to`, in the planes that are owned.
+template <typename A>
+LGANET_HD void add_rows(A* to, const Volume<A>& volume, const A (&value)[4], Own own, int32_t plane) {
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half)
+    if (own.holds(plane + half))
+#pragma GCC unroll 2
+      for (int r = 2 * half; r < 2 * half + 2; ++r) to[row_offset(volume, r)] += value[r];
+}
+
+// Where the next voxel reads the next corners, what both add to one is summed up first.
 template <typename I, typename T, typename A>
 void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
                    const Reach* reach, Own own) {
@@ -275,20 +288,31 @@ void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const 
         A g[kLanes<A>];
         store_vector(g, from);
         A* image = out.at(row.b, c);
-        for (int l = 0; l < count; ++l)
-          for (int half = 0; half < 2; ++half) {
-            if (!own.holds(corners.plane[l] + half)) continue;
-#pragma GCC unroll 4
-            for (int corner = 4 * half; corner < 4 * half + 4; ++corner)
-              image[corners.offset[l] + corner_offset(volume, corner)] +=
-                  g[l] * cube.weight[corner][l];
+        A pending[4] = {};
+        I expected = corners.offset[0];
+        int32_t plane = corners.plane[0];
+        for (int l = 0; l < count; ++l) {
+          if (corners.offset[l] != expected) {
+            add_rows(image + expected, volume, pending, own, plane);
+            for (A& row : pending) row = 0;
+            plane = corners.plane[l];
           }
+          A value[4];
+#pragma GCC unroll 4
+          for (int r = 0; r < 4; ++r) {
+            value[r] = pending[r] + cube.weight[2 * r][l] * g[l];
+            pending[r] = cube.weight[2 * r + 1][l] * g[l];
+          }
+          add_rows(image + corners.offset[l], volume, value, own, plane);
+          expected = corners.offset[l] + I(volume.next[2]);
+        }
+        add_rows(image + expected, volume, pending, own, plane);
       }
     }
   }
 }
 
-template <typename T, typename A>
+template <typename I, typename T, typename A>
 void scatter_channels(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
                       const Reach* reach, Own own) {
   using V = Lanes<A>;
@@ -300,7 +324,7 @@ void scatter_channels(const WarpCall<T, A>& call, const View<const T>& grad, con
     for (int64_t k = 0; k < depth; k += kLanes<A>) {
       const int count = lanes_left<A>(depth, k);
       const Positions<A> p = positions_of(call.flow, row, k, count);
-      const Corners<A, int64_t> corners = corners_at<false, int64_t>(p, volume);
+      const Corners<A, I> corners = corners_at<false, I>(p, volume);
       const Cube<A> cube = cube_of<A>(corners.weight);
       for (int l = 0; l < count; ++l) {
         const T* g = place_of(grad, row, k + l, 0);
@@ -364,7 +388,9 @@ LGANET_HD bool in_pairs(const View<T>& image) {
 template <typename T, typename A>
 void warp_rows(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, int64_t end) {
   if (call.nearest) return warp_nearest(call, out, begin, end);
-  if (by_channels(call.image) && out.stride[1] == 1) return warp_channels(call, out, begin, end);
+  if (by_channels(call.image) && out.stride[1] == 1)
+    return is_small(call.image) ? warp_channels<int32_t>(call, out, begin, end)
+                                : warp_channels<int64_t>(call, out, begin, end);
   if (!is_small(call.image)) return warp_lanes<false, int64_t>(call, out, begin, end);
   if constexpr (sizeof(T) == sizeof(A))
     if (in_pairs(call.image)) return warp_lanes<true, int32_t>(call, out, begin, end);
@@ -375,7 +401,8 @@ template <typename T, typename A>
 void flow_gradient_rows(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
                         int64_t begin, int64_t end) {
   if (by_channels(call.image) && grad.stride[1] == 1)
-    return flow_gradient_channels(call, grad, out, begin, end);
+    return is_small(call.image) ? flow_gradient_channels<int32_t>(call, grad, out, begin, end)
+                                : flow_gradient_channels<int64_t>(call, grad, out, begin, end);
   if (!is_small(call.image))
     return flow_gradient_lanes<false, int64_t>(call, grad, out, begin, end);
   if constexpr (sizeof(T) == sizeof(A))
@@ -396,11 +423,11 @@ void image_gradient_planes(const WarpCall<T, A>& call, const View<const T>& grad
     if (call.nearest)
       scatter_nearest(call, grad, out, reach, own);
     else if (by_channels(out) && grad.stride[1] == 1)
-      scatter_channels(call, grad, out, reach, own);
-    else if (is_small(out))
-      scatter_lanes<int32_t>(call, grad, out, reach, own);
+      is_small(out) ? scatter_channels<int32_t>(call, grad, out, reach, own)
+                    : scatter_channels<int64_t>(call, grad, out, reach, own);
     else
-      scatter_lanes<int64_t>(call, grad, out, reach, own);
+      is_small(out) ? scatter_lanes<int32_t>(call, grad, out, reach, own)
+                    : scatter_lanes<int64_t>(call, grad, out, reach, own);
   }
 }
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
+
+from lganet_fast.ops import native
+
+needs_native = pytest.mark.skipif(not native.LOADED, reason=f"not compiled: {native.REASON}")
+BACKENDS = ["reference", pytest.param("native", marks=needs_native)]
+CHANNELS_LAST = torch.channels_last_3d
 
 Wrong = Callable[[Tensor], Tensor]
 WRONG_GRADIENTS: dict[str, Wrong] = {
@@ -22,7 +34,7 @@ WRONG_GRADIENTS: dict[str, Wrong] = {
 def uniform(*shape: int, seed: int = 0, low: float = -1.0, high: float = 1.0) -> Tensor:
     """Seeded float64 numbers between `low` and `high`."""
     generator = torch.Generator().manual_seed(seed)
-    return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
 def kink_free(flow: Tensor, margin: float = 0.02) -> Tensor:
@@ -123,3 +135,50 @@ def warp_oracle(
                 mode={"zeros": "grid-constant", "border": "nearest"}[padding],
             )
     return out
+
+
+def values_and_gradients(operation: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
+    """The result, and the gradient to each input of a seeded weighting of the result."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    out = operation(*leaves)
+    out.backward(uniform(*out.shape, seed=9).to(out.dtype))
+    return [out.detach(), *(leaf.grad for leaf in leaves)]
+
+
+def check_same(
+    actual: Sequence[Tensor], expected: Sequence[Tensor], tolerances: Sequence[float]
+) -> None:
+    """Assert equal types and shapes and, relative to the largest value, small differences."""
+    for x, y, tolerance in zip(actual, expected, tolerances, strict=True):
+        assert x.dtype == y.dtype
+        scale = max(y.abs().max().item(), 1e-30) if y.numel() else 1
+        close(x.double() / scale, y.double() / scale, tolerance)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run with `count` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def total_on(isa: str, expression: str, setup: str) -> float:
+    """The sum of a tensor, computed by a fresh process held back to an instruction set."""
+    code = (
+        "import torch; from ops_checks import uniform; from lganet_fast.ops import *\n"
+        f"{setup}\nprint(({expression}).double().sum().item())"
+    )
+    environment = os.environ | {"LGANET_FAST_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=Path(__file__).parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(done.stdout)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_checks import (
+    BACKENDS,
     LAYOUTS,
     check_compiles,
     check_gradient_strictly,
@@ -17,7 +18,13 @@ from ops_checks import (
     warp_oracle,
 )
 
-from lganet_fast.ops import compose, warp
+from lganet_fast.ops import compose, use_backend, warp
+
+
+@pytest.fixture(autouse=True, scope="module", params=BACKENDS)
+def backend(request):
+    with use_backend(request.param):
+        yield request.param
 
 
 def flows(*size, batch=2, reach=2.0):
@@ -85,6 +92,13 @@ def test_layouts(layout):
 
 def test_empty_batch():
     assert compose(*flows(4, 5, 6, batch=0)).shape == (0, 3, 4, 5, 6)
+
+
+def test_mixed_types_compute_in_the_wider():
+    first, second = flows(4, 5, 6)
+    out = compose(first.float(), second)
+    assert out.dtype == torch.float64
+    close(out, compose(first.float().double(), second), 1e-6)
 
 
 @pytest.mark.parametrize(

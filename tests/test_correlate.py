@@ -9,9 +9,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops_checks import LAYOUTS, check_compiles, check_gradient_strictly, close, uniform
+from ops_checks import (
+    BACKENDS,
+    LAYOUTS,
+    check_compiles,
+    check_gradient_strictly,
+    close,
+    uniform,
+    values_and_gradients,
+)
 
-from lganet_fast.ops import correlate
+from lganet_fast.ops import correlate, use_backend
+
+
+@pytest.fixture(autouse=True, scope="module", params=BACKENDS)
+def backend(request):
+    with use_backend(request.param):
+        yield request.param
 
 
 def inputs(*shape):
@@ -67,9 +81,14 @@ def test_gradient():
     check_gradient_strictly(correlate, *inputs(1, 2, 1, 2, 2))
 
 
-def test_second_derivative():
+def test_second_derivative(backend):
     leaves = [t.requires_grad_() for t in inputs(1, 2, 2, 2, 1)]
-    torch.autograd.gradgradcheck(lambda x, y: correlate(x, y, backend="reference"), leaves)
+    if backend == "reference":
+        torch.autograd.gradgradcheck(correlate, leaves)
+        return
+    grad = torch.autograd.grad(correlate(*leaves).sum(), leaves[0], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad.sum().backward()
 
 
 def test_compiles():
@@ -84,7 +103,39 @@ def test_layouts(layout):
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4, 5), (1, 2, 0, 4, 5)])
 def test_empty(shape):
-    assert correlate(*inputs(*shape)).shape == (shape[0], 27, *shape[2:])
+    leaves = [t.requires_grad_() for t in inputs(*shape)]
+    out = correlate(*leaves)
+    out.sum().backward()
+    assert out.shape == (shape[0], 27, *shape[2:])
+    assert all(leaf.grad.shape == shape for leaf in leaves)
+
+
+def test_gradients_only_where_asked_for():
+    x, y = inputs(1, 2, 3, 4, 3)
+    _, *both = values_and_gradients(correlate, x, y)
+    for i, expected in enumerate(both):
+        leaves = [x.clone(), y.clone()]
+        leaves[i].requires_grad_()
+        out = correlate(*leaves)
+        out.backward(uniform(*out.shape, seed=9))
+        close(leaves[i].grad, expected)
+        assert leaves[1 - i].grad is None
+
+
+def test_not_a_number_reaches_only_its_neighbours():
+    x, y = inputs(1, 2, 7, 7, 7)
+    y[0, 0, 3, 3, 3] = torch.nan
+    bad = correlate(x, y).isnan().any(1)[0]
+    assert bad[2:5, 2:5, 2:5].all()
+    assert bad.sum() == 27
+
+
+def test_autocast_changes_nothing():
+    x, y = (t.float() for t in inputs(1, 2, 3, 4, 5))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = correlate(x, y)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, correlate(x, y))
 
 
 @pytest.mark.parametrize(

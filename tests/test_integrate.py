@@ -7,11 +7,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops_checks import LAYOUTS, check_compiles, check_gradient_strictly, close, uniform, warp_oracle
+from ops_checks import (
+    BACKENDS,
+    LAYOUTS,
+    check_compiles,
+    check_gradient_strictly,
+    close,
+    uniform,
+    warp_oracle,
+)
 from scipy.linalg import expm
 from scipy.ndimage import gaussian_filter
 
-from lganet_fast.ops import compose, integrate
+from lganet_fast.ops import compose, integrate, use_backend
+
+
+@pytest.fixture(autouse=True, scope="module", params=BACKENDS)
+def backend(request):
+    with use_backend(request.param):
+        yield request.param
 
 
 def oracle(velocity, steps):
@@ -87,6 +101,16 @@ def test_layouts(layout):
 
 def test_empty_batch():
     assert integrate(torch.zeros(0, 3, 4, 5, 6)).shape == (0, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
+def test_a_velocity_that_is_no_number_crashes_nothing(bad):
+    velocity = smooth(5, 6, 9).float()
+    velocity[0, 0, 2, 3, 4] = bad
+    velocity.requires_grad_()
+    out = integrate(velocity, 3)
+    out.sum().backward()
+    assert out[..., 0].isfinite().all()
 
 
 @pytest.mark.parametrize(

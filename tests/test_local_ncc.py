@@ -7,9 +7,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ops_checks import LAYOUTS, check_compiles, check_gradient_strictly, close, uniform
+from ops_checks import (
+    BACKENDS,
+    LAYOUTS,
+    check_compiles,
+    check_gradient_strictly,
+    close,
+    uniform,
+    values_and_gradients,
+)
 
-from lganet_fast.ops import local_ncc
+from lganet_fast.ops import local_ncc, use_backend
+
+
+@pytest.fixture(autouse=True, scope="module", params=BACKENDS)
+def backend(request):
+    with use_backend(request.param):
+        yield request.param
 
 
 def images(*shape):
@@ -108,9 +122,14 @@ def test_gradient_with_weight():
     check_gradient_strictly(lambda a, b: local_ncc(a, b, 3, weight), *images(1, 2, 2, 3, 2))
 
 
-def test_second_derivative():
+def test_second_derivative(backend):
     leaves = [t.requires_grad_() for t in images(1, 1, 2, 3, 2)]
-    torch.autograd.gradgradcheck(lambda a, b: local_ncc(a, b, 3, backend="reference"), leaves)
+    if backend == "reference":
+        torch.autograd.gradgradcheck(lambda a, b: local_ncc(a, b, 3), leaves)
+        return
+    grad = torch.autograd.grad(local_ncc(*leaves, 3), leaves[1], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad.sum().backward()
 
 
 def test_compiles():
@@ -121,6 +140,45 @@ def test_compiles():
 def test_layouts(layout):
     a, b = images(2, 2, 3, 4, 5)
     close(local_ncc(LAYOUTS[layout](a), LAYOUTS[layout](b), 3), local_ncc(a, b, 3))
+
+
+def test_gradients_only_where_asked_for():
+    a, b = images(1, 2, 5, 4, 6)
+    _, *both = values_and_gradients(lambda a, b: local_ncc(a, b, 3), a, b)
+    for i, expected in enumerate(both):
+        leaves = [a.clone(), b.clone()]
+        leaves[i].requires_grad_()
+        out = local_ncc(*leaves, 3)
+        out.backward(uniform(seed=9))
+        close(leaves[i].grad, expected, 1e-16)
+        assert leaves[1 - i].grad is None
+
+
+def test_empty():
+    a, b = (t.requires_grad_() for t in images(0, 1, 4, 4, 4))
+    value = local_ncc(a, b, 3)
+    value.backward()
+    assert value.isnan()
+    assert b.grad.shape == b.shape
+
+
+def test_not_a_number_stays_in_its_windows():
+    a, b = images(1, 1, 12, 12, 12)
+    a[0, 0, 2, 2, 2] = torch.nan
+    b.requires_grad_()
+    value = local_ncc(a, b, 3)
+    value.backward()
+    assert value.isnan()
+    assert b.grad[..., :5, :5, :5].isnan().any()
+    assert b.grad[..., 5:, :, :].isfinite().all()
+
+
+def test_autocast_changes_nothing():
+    a, b = (t.float() for t in images(1, 1, 5, 6, 7))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = local_ncc(a, b, 3)
+    assert out.dtype == torch.float32
+    assert out == local_ncc(a, b, 3)
 
 
 @pytest.mark.parametrize(

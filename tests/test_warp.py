@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_checks import (
+    BACKENDS,
     LAYOUTS,
     check_compiles,
     check_gradient_strictly,
@@ -19,11 +20,17 @@ from ops_checks import (
     warp_oracle,
 )
 
-from lganet_fast.ops import warp
+from lganet_fast.ops import use_backend, warp
 
 SIZES = [(5, 6, 7), (1, 4, 5), (4, 1, 1), (1, 1, 1), (2, 9, 3)]
 PADDINGS = ["zeros", "border"]
 MODES = ["trilinear", "nearest"]
+
+
+@pytest.fixture(autouse=True, scope="module", params=BACKENDS)
+def backend(request):
+    with use_backend(request.param):
+        yield request.param
 
 
 def inputs(image_size, flow_size, batch=2, channels=2, reach=3.0):
@@ -163,6 +170,33 @@ def test_whole_shifts(shift, mode):
     padded = np.pad(image[0, 0].numpy(), 7)
     part = padded[tuple(slice(7 + s, 7 + s + n) for s, n in zip(shift, (5, 4, 6), strict=True))]
     close(warp(image, flow, mode)[0, 0], part, 1e-11)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_flow_that_is_no_position_reads_outside(mode, bad):
+    image = uniform(1, 2, 3, 4, 9).float().requires_grad_()
+    flow = torch.full((1, 3, 3, 4, 9), 0.25)
+    flow[0, 1, 1, 2, 3:5] = bad
+    flow.requires_grad_()
+    out = warp(image, flow, mode)
+    out.sum().backward()
+    assert not out[0, :, 1, 2, 3:5].any()
+    assert not flow.grad[0, :, 1, 2, 3:5].any()
+    assert out.isfinite().all()
+    assert image.grad.isfinite().all()
+    assert flow.grad.isfinite().all()
+    assert warp(image, flow, mode, "border").isfinite().all()
+
+
+def test_only_the_gradients_that_are_asked_for():
+    image, flow = inputs((3, 4, 5), (3, 4, 5))
+    for wants_image, wants_flow in [(True, False), (False, True)]:
+        leaves = (
+            image.clone().requires_grad_(wants_image), flow.clone().requires_grad_(wants_flow)
+        )  # fmt: skip
+        warp(*leaves).sum().backward()
+        assert [leaf.grad is not None for leaf in leaves] == [wants_image, wants_flow]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def local_ncc(
         if weight.requires_grad and torch.is_grad_enabled():
             raise ValueError("weight must not require a gradient except with backend='reference'")
         weight = weight.to(result_type(a))
-    return torch.ops.lganet_fast.local_ncc(a, b, weight, window)
+    need_a, need_b = (torch.is_grad_enabled() and x.requires_grad for x in (a, b))
+    return torch.ops.lganet_fast.local_ncc(a, b, weight, window, need_a, need_b)[0]
 
 
 def result_type(a: Tensor) -> torch.dtype:
@@ -52,46 +53,52 @@ def result_type(a: Tensor) -> torch.dtype:
     return torch.promote_types(a.dtype, torch.float32)
 
 
-def value_like(a: Tensor, b: Tensor, weight: Tensor | None, window: int) -> Tensor:
-    """An empty tensor of the result's shape."""
-    return a.new_empty((), dtype=result_type(a))
+def results_like(
+    a: Tensor, b: Tensor, weight: Tensor | None, window: int, need_a: bool, need_b: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Empty tensors of the shapes of the value and of its gradients, those that are needed."""
+    dtype = result_type(a)
+    return (
+        a.new_empty((), dtype=dtype),
+        torch.empty_like(a, dtype=dtype) if need_a else a.new_empty(0, dtype=dtype),
+        torch.empty_like(b, dtype=dtype) if need_b else b.new_empty(0, dtype=dtype),
+    )
 
 
 def gradients_like(
-    grad: Tensor,
-    a: Tensor,
-    b: Tensor,
-    weight: Tensor | None,
-    window: int,
-    need_a: bool,
-    need_b: bool,
+    grad: Tensor, a: Tensor, b: Tensor, unit_a: Tensor, unit_b: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Empty tensors of the gradients' shapes."""
-    return (
-        torch.empty_like(a) if need_a else a.new_empty(0),
-        torch.empty_like(b) if need_b else b.new_empty(0),
-    )
+    return torch.empty_like(unit_a, dtype=a.dtype), torch.empty_like(unit_b, dtype=b.dtype)
 
 
-def save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: Tensor) -> None:
-    """Keep the inputs: the moments are cheaper to find again than to store."""
-    a, b, weight, ctx.window = inputs
-    ctx.save_for_backward(a, b, weight)
+def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Keep the gradients that the forward found on its way."""
+    a, b, *_, need_a, need_b = inputs
+    _, unit_a, unit_b = output
+    ctx.found = need_a, need_b
+    ctx.mark_non_differentiable(unit_a, unit_b)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(a, b, unit_a, unit_b)
 
 
-def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     """The gradients asked for."""
-    need_a, need_b, need_weight, _ = ctx.needs_input_grad
+    if grad is None:
+        return (None,) * 6
+    need_a, need_b, need_weight = ctx.needs_input_grad[:3]
     if need_weight:
         raise RuntimeError("local_ncc has no gradient to weight: use backend='reference' for it")
-    grad_a, grad_b = torch.ops.lganet_fast.local_ncc_backward(
-        grad, *ctx.saved_tensors, ctx.window, need_a, need_b
-    )
-    return grad_a if need_a else None, grad_b if need_b else None, None, None
+    if need_a > ctx.found[0] or need_b > ctx.found[1]:
+        raise RuntimeError(
+            "local_ncc was called without need_a or need_b for a gradient now needed"
+        )
+    grad_a, grad_b = torch.ops.lganet_fast.local_ncc_backward(grad, *ctx.saved_tensors)
+    return grad_a if need_a else None, grad_b if need_b else None, None, None, None, None
 
 
 if native.LOADED:
-    torch.library.register_fake("lganet_fast::local_ncc", value_like)
+    torch.library.register_fake("lganet_fast::local_ncc", results_like)
     torch.library.register_fake("lganet_fast::local_ncc_backward", gradients_like)
     torch.library.register_autograd("lganet_fast::local_ncc", backward, setup_context=save)
     native.forbid_double_backward("local_ncc_backward")
