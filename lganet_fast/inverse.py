@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .grid import Array, Grid
-from .sampling import cell, sample_channels
+from .ops import warp
+from .resample import channels_first, channels_last, index_flow, squared_length, turned
+from .sampling import cell
 
 SHRINK = 0.9  # an iteration that leaves more than this of the error is too slow
 FEW = 0.02  # of the points: so few are quicker to finish one by one
 MAX_NEWTON = 60
+TOLERANCE = 9e-4  # of a mm, or of a smaller voxel: the rest of 1e-3 is left to rounding
 
 
 class Inverter:
@@ -26,7 +33,8 @@ class Inverter:
         self.displacement = displacement
         self.grid = grid
         self.to_index = np.linalg.inv(grid.affine)[:3, :3]
-        self.tolerance = 1e-3 * min(1.0, grid.spacing.min())  # mm
+        self.field = turned(self.to_index, channels_first(displacement))
+        self.tolerance = TOLERANCE * min(1.0, grid.spacing.min())  # mm
         self.linear, self.offset = self._nearest_affine()
 
     def start(self, targets: Array) -> Array:
@@ -38,29 +46,61 @@ class Inverter:
 
         start: (N, 3), a guess. All in RAS+ mm. Where no x exists, one of locally least error.
         """
-        # In voxels of the field's grid and channels first, so that long axes are contiguous.
-        matrix = self.grid.affine[:3, :3]
-        step = self.to_index @ self.linear @ matrix
-        goal, x = (np.array(self.grid.to_index(p).T, order="C") for p in (targets, start))
-        active, before = np.arange(len(targets)), np.full(len(targets), np.inf)
-        slow = [active[:0]]
-        at, aim = x, goal
-        while len(active) > FEW * len(targets):
-            value = sample_channels(self.displacement, at, "border")
-            error = at + self.to_index @ value - aim
-            size = np.sqrt(np.einsum("cn,cn->n", matrix @ error, matrix @ error))
-            x[:, active] = at
-            unsolved = size > self.tolerance
-            shrinks = size < SHRINK * before
-            slow.append(active[unsolved & ~shrinks])
-            keep = np.flatnonzero(unsolved & shrinks)
-            active, before, aim = active[keep], size[keep], aim[:, keep]
-            at = at[:, keep] - step @ error[:, keep]
-        x[:, active] = at
-        points = self.grid.to_world(x.T)
-        rest = np.concatenate([*slow, active])
+        if not len(targets):
+            return targets.copy()
+        # Piled up as a cube, whose indices are small numbers, and the rest of it filled up.
+        side = math.ceil(len(targets) ** (1 / 3))
+        pile = np.arange(side**3) % len(targets)
+        own = np.indices((side, side, side)).reshape(3, -1)
+        goal, flow = (
+            torch.from_numpy((self.grid.to_index(points)[pile].T - own).astype(np.float32))
+            for points in (targets, start)
+        )
+        cube = (1, 3, side, side, side)
+        flow, solved = self._iterate(goal.reshape(cube), flow.reshape(cube))
+        index = flow.double().reshape(3, -1).numpy() + own
+        points = self.grid.to_world(index[:, : len(targets)].T)
+        rest = np.flatnonzero(~solved.flatten()[: len(targets)].numpy())
         points[rest] = self._newton(targets[rest], points[rest])
         return points
+
+    def solve_on(self, grid: Grid, planes: slice, guess: Tensor | None) -> Tensor:
+        """The way x - y for the voxels y of some planes of a grid: (1, 3, x, Y, Z) RAS+ mm.
+
+        guess: a first x - y, alike.
+        """
+        goal = index_flow(grid, self.grid, planes)
+        if guess is None:
+            linear = np.eye(4)
+            linear[:3, :3], linear[:3, 3] = self.linear, self.offset
+            into = Grid(self.grid.shape, np.linalg.inv(linear) @ self.grid.affine)
+            flow = index_flow(grid, into, planes)
+        else:
+            flow = goal + turned(self.to_index, guess)
+        flow, solved = self._iterate(goal, flow)
+        out = turned(self.grid.affine[:3, :3], flow - goal)
+        rest = (~solved[0].numpy()).nonzero()
+        if rest[0].size:
+            voxels = np.stack(rest, -1) + np.array([planes.start, 0, 0])
+            targets = grid.to_world(voxels)
+            vectors = channels_last(out)
+            vectors[rest] = self.solve(targets, targets + vectors[rest]) - targets
+        return out
+
+    def _iterate(self, goal: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Iterate until few points are left that converge well; (flow, which are solved)."""
+        matrix = self.grid.affine[:3, :3]
+        step = self.to_index @ self.linear @ matrix
+        before = torch.full_like(goal[:, 0], torch.inf)
+        converging = torch.ones_like(before, dtype=torch.bool)
+        while True:
+            error = warp(self.field, flow, padding="border").add_(flow).sub_(goal)
+            size = squared_length(turned(matrix, error))
+            solved = size <= self.tolerance**2
+            converging &= ~solved & (size < SHRINK**2 * before)
+            if converging.sum() <= FEW * size.numel():
+                return flow, solved
+            flow, before = flow - turned(step, error), size
 
     def _newton(self, targets: Array, points: Array) -> Array:
         damping = np.full(len(points), 1e-3)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
@@ -216,8 +217,12 @@ def save_nifti(
     if intent is not None:
         image.header.set_intent(intent)
     image.header.set_xyzt_units("mm")
-    with atomic(path) as temporary:
-        nib.save(image, temporary)
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        if temporary.suffix.lower() == ".gz":
+            with igzip.IGzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
 
 
 def check_affine(affine: ArrayLike | None, label: str) -> Array:

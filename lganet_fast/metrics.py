@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 from scipy.spatial import KDTree
 
 from .grid import Array, Grid
 from .jacobian import jacobian_determinant
-from .sampling import inside
+from .resample import channels_first, index_flow, reaches, read, squared_length, turned
 
 if TYPE_CHECKING:
     from .transform import DisplacementField
+
+TABLE = 1 << 20  # label values up to which a look-up table is small
 
 __all__ = [
     "Overlap",
@@ -115,8 +118,8 @@ def hd95(
         if from_a is None or from_b is None:
             out[name] = float("nan")
             continue
-        there, _ = KDTree(from_b).query(from_a)
-        back, _ = KDTree(from_a).query(from_b)
+        there, _ = KDTree(from_b).query(from_a, workers=-1)
+        back, _ = KDTree(from_a).query(from_b, workers=-1)
         if profile == "medpy":
             out[name] = float(np.percentile(np.concatenate([there, back]), 95))
         else:
@@ -164,14 +167,20 @@ def inverse_consistency(
     if mask is not None and mask.shape != grid.shape:
         raise ValueError(f"mask must have shape {grid.shape}, got {mask.shape}")
     residuals, considered = [], 0
+    field = channels_first(forward.displacement)
+    to_index = np.linalg.inv(forward.grid.affine)[:3, :3]
     for part in grid.slabs():
-        chosen = ... if mask is None else mask[part] != 0
-        points = grid.world(part)[chosen].reshape(-1, 3)
-        sent = points + inverse.displacement[part][chosen].reshape(-1, 3)
-        known = inside(forward.grid.to_index(sent), forward.grid.shape)
-        back = forward.map(sent[known])
-        residuals.append(np.linalg.norm(back - points[known], axis=-1))
-        considered += len(points)
+        sent = channels_first(inverse.displacement[part])
+        flow = index_flow(grid, forward.grid, part) + turned(to_index, sent)
+        error = squared_length(sent + read(field, flow))[0].sqrt_()
+        known = reaches(flow, forward.grid.shape)
+        if mask is not None:
+            chosen = torch.from_numpy(mask[part] != 0)
+            known &= chosen
+            considered += int(chosen.sum())
+        else:
+            considered += error.numel()
+        residuals.append(error[known].numpy())
     values = np.concatenate(residuals)
     outside = 100 * (1 - len(values) / considered) if considered else float("nan")
     if not len(values):
@@ -208,27 +217,51 @@ def _labels(a: NDArray, b: NDArray, labels: Iterable[int] | None) -> list[int]:
         raise ValueError(f"label maps must have one shape, got {a.shape} and {b.shape}")
     if labels is not None:
         return sorted({int(label) for label in labels})
-    return sorted({int(v) for x in (a, b) for v in np.unique(x)} - {0})
+    return present(a, b)
 
 
-def _codes(x: NDArray, labels: list[int]) -> NDArray[np.int64]:
+def present(*maps: NDArray) -> list[int]:
+    """The labels but 0 that occur in any of some integer label maps, ascending."""
+    found: set[int] = set()
+    for x in maps:
+        low, high = int(x.min(initial=0)), int(x.max(initial=0))
+        if high - low < TABLE:
+            found.update(
+                (np.bincount((x.ravel().astype(np.intp)) - low).nonzero()[0] + low).tolist()
+            )
+        else:
+            found.update(np.unique(x).tolist())
+    return sorted(found - {0})
+
+
+def _codes(x: NDArray, labels: list[int]) -> NDArray[np.intp]:
     """Each voxel's place in the sorted `labels`, from 1; 0 for a value that is not among them."""
+    low, high = int(x.min(initial=0)), int(x.max(initial=0))
+    if high - low < TABLE:
+        table = np.zeros(high - low + 1, np.intp)
+        for code, label in enumerate(labels, start=1):
+            if low <= label <= high:
+                table[label - low] = code
+        return np.take(table, x.astype(np.intp) - low)
     if not labels:
-        return np.zeros(x.shape, np.int64)
+        return np.zeros(x.shape, np.intp)
     values = np.array(labels)
     place = np.minimum(np.searchsorted(values, x), len(values) - 1)
     return np.where(values[place] == x, place + 1, 0)
 
 
-def _surfaces(codes: NDArray[np.int64], count: int, spacing: Array) -> list[Array | None]:
+def _surfaces(codes: NDArray[np.intp], count: int, spacing: Array) -> list[Array | None]:
     """For each code from 1 to `count`, (N, 3) mm of its surface voxels, None where it is absent."""
-    out: list[Array | None] = []
-    for code, box in enumerate(ndimage.find_objects(codes, count), start=1):
-        if box is None:
-            out.append(None)
-            continue
-        region = codes[box] == code
-        surface = region & ~ndimage.binary_erosion(region)
-        origin = [side.start for side in box]
-        out.append((np.argwhere(surface) + origin) * spacing)
-    return out
+    surface = np.zeros(codes.shape, bool)
+    for axis in range(codes.ndim):
+        at, before, after = (np.moveaxis(x, axis, 0) for x in (surface, codes, codes))
+        change = before[1:] != after[:-1]
+        at[1:] |= change
+        at[:-1] |= change
+        at[[0, -1]] = True
+    places = np.flatnonzero(surface & (codes > 0))
+    found = codes.ravel()[places]
+    order = np.argsort(found, kind="stable")
+    points = np.stack(np.unravel_index(places[order], codes.shape), -1) * spacing
+    ends = np.searchsorted(found[order], np.arange(1, count + 2))
+    return [points[i:j] if j > i else None for i, j in itertools.pairwise(ends)]

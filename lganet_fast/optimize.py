@@ -22,6 +22,7 @@ from .separable import along_axes, gaussian_map, shrink, stretch_flow
 
 STEPS = 4  # squarings while optimising, and in the result
 LEARNING_RATE = 0.3  # voxels of the velocity's grid
+BETAS = (0.9, 0.999)  # of Adam's means
 SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
 FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
 LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
@@ -103,6 +104,23 @@ def hidden(features: Tensor, weight: Tensor | None) -> Tensor:
     return features if weight is None else features * weight
 
 
+class Adam:
+    """Adam (Kingma and Ba, 2015) for one tensor; torch's takes a second to import."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.count = x, 0
+        self.mean, self.square = torch.zeros_like(x), torch.zeros_like(x)
+
+    @torch.no_grad()
+    def step(self, slope: Tensor) -> None:
+        """Move x down its slope."""
+        self.count += 1
+        self.mean.lerp_(slope, 1 - BETAS[0])
+        self.square.lerp_(slope.square(), 1 - BETAS[1])
+        size = (self.square / (1 - BETAS[1] ** self.count)).sqrt_().add_(1e-8)
+        self.x.addcdiv_(self.mean, size, value=-LEARNING_RATE / (1 - BETAS[0] ** self.count))
+
+
 def optimise(
     fixed: Tensor,
     moving: Tensor,
@@ -135,15 +153,14 @@ def optimise(
         window = taper(level.velocity, margin * (level.velocity[0] - 1) / (size[0] - 1)).to(fixed)
         blur = [gaussian_map(n, n, SIGMA).to(fixed) for n in level.velocity]
         raw = stretch_flow(velocity, level.velocity).requires_grad_(True)
-        adam = torch.optim.Adam([raw], lr=LEARNING_RATE)
+        adam = Adam(raw)
         losses: list[float] = []
         for iteration in range(1, level.iterations + 1):
             flow = integrate(along_axes(raw, blur) * window, STEPS)
             warped = hidden(warp(source, stretch_flow(flow, level.images)), counts)
             loss = share * measure.loss(target, warped, counts) + smoothness * gradient_loss(flow)
-            adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            adam.step()
+            (slope,) = torch.autograd.grad(loss, raw)
+            adam.step(slope)
             losses.append(float(loss.detach()))
             done += level.cost // level.iterations
             on_step(Step(level, iteration, losses[-1], done, total))

@@ -49,6 +49,7 @@ def panels(
     before: NDArray,
     after: NDArray,
     transform: DisplacementField,
+    det: Array,
     fixed_labels: NDArray | None = None,
     labels_before: NDArray | None = None,
     labels_after: NDArray | None = None,
@@ -62,7 +63,7 @@ def panels(
         _checkerboard(views, still, warped),
         *_differences(views, still, unmoved, warped),
         _lattice(views, warped, transform),
-        _jacobian(views, transform.jacobian_determinant()),
+        _jacobian(views, det),
     ]
     for when, moved in (("before", labels_before), ("after", labels_after)):
         if moved is not None:

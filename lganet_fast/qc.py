@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .grid import Volume
+from .grid import Array, Volume
 from .panels import Panel, foreground, panels
 from .qc_style import STYLE
 from .transform import DisplacementField
@@ -26,6 +26,7 @@ def qc_page(
     before: NDArray,
     after: NDArray,
     transform: DisplacementField,
+    det: Array,
     fixed_labels: NDArray | None = None,
     labels_before: NDArray | None = None,
     labels_after: NDArray | None = None,
@@ -34,14 +35,16 @@ def qc_page(
 
     report: as in `Registration.report`; run time and memory are left to report.json, so that the
     same input gives the same page. before, after: the moving image on the fixed grid (X, Y, Z),
-    unmoved and warped. transform: a field on the fixed grid. Labels, where given, lie there too.
+    unmoved and warped. transform: a field on the fixed grid, det: its Jacobian determinant there.
+    Labels, where given, lie there too.
     The planes run through the centre of the fixed labels, or of the fixed image's foreground.
     """
     mask = foreground(fixed.data) if fixed_labels is None else fixed_labels != 0
     views = Views(fixed.grid, mask)
     labels = fixed_labels, labels_before, labels_after
     figures = "\n".join(
-        _figure(panel, views) for panel in panels(views, fixed, before, after, transform, *labels)
+        _figure(panel, views)
+        for panel in panels(views, fixed, before, after, transform, det, *labels)
     )
     inputs = report["inputs"]
     moving, target = (_file_name(inputs[role], role) for role in ("moving", "fixed"))

@@ -27,7 +27,7 @@ from .report import write_report_json
 from .runtime import choose_device, guard_memory, peak_memory_mb, set_threads, versions
 from .settings import Settings, check_settings
 from .transform import DisplacementField
-from .workspace import MARGIN, Workspace, affine_field, prepare, transforms
+from .workspace import MARGIN, Workspace, prepare, transforms
 
 FOLDED_PERCENT = 1.0  # above this a result is warned about
 BYTES_PER_VOXEL = {"lncc": 220, "mse": 220, "mind": 600}  # measured, optimising in float32
@@ -139,9 +139,11 @@ def register(
             velocity = search(work, settings, quiet)
         with clock.stage("transform"):
             transform, inverse = transforms(velocity, work, pair)
-            before, after = (carry(pair, t) for t in (affine_field(matrix, pair), transform))
+            affinely = DisplacementField.from_affine(matrix, pair.fixed.grid)
+            before, after = (carry(pair, t) for t in (affinely, transform))
         with clock.stage("measure"):
-            jacobian = summary.jacobian_summary(transform)
+            det = transform.jacobian_determinant()
+            jacobian = summary.jacobian_summary(det)
             measures = {
                 "similarity": summary.similarity_change(velocity, work, settings.similarity),
                 "jacobian": jacobian,
@@ -178,6 +180,7 @@ def register(
                         before[0].data,
                         after[0].data,
                         transform,
+                        det,
                         *(None if volume is None else volume.data for volume in labels),
                     )
                     (Path(folder) / "qc.html").write_text(page, encoding="utf-8")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .grid import Array, Grid, Volume
+from .grid import Array
 from .ops import reference
 
 
@@ -102,24 +102,3 @@ def sample_labels(data: NDArray, index: Array) -> NDArray:
         out[mixed] = np.where(better, label, out[mixed])
     out[~inside(points, data.shape)] = 0
     return out.reshape(index.shape[:-1])
-
-
-def pull(
-    volume: Volume,
-    onto: Grid,
-    mode: str = "trilinear",
-    through: Callable[[Array], Array] | None = None,
-) -> NDArray:
-    """The volume read on another grid; zero outside it.
-
-    onto: the grid of the result. through: maps (..., 3) RAS+ mm of `onto` to RAS+ mm of the volume;
-    identity where omitted. Returns an array of shape `onto.shape` (plus the volume's channels).
-    """
-    kind = np.float32 if volume.data.dtype == np.float32 else np.float64
-    out = np.empty(onto.shape + volume.data.shape[3:], kind)
-    for part in onto.slabs():
-        world = onto.world(part)
-        if through is not None:
-            world = through(world)
-        out[part] = sample(volume.data, volume.grid.to_index(world), mode)
-    return out

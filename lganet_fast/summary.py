@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .grid import Volume
+from .grid import Array, Volume
 from .losses import SIMILARITIES
-from .metrics import dice, folded_percent, hd95, inverse_consistency, sdlogj
+from .metrics import dice, folded_percent, hd95, inverse_consistency, present, sdlogj
 from .ops import warp
 from .optimize import flow_of
 from .pair import Pair
@@ -42,9 +42,8 @@ def similarity_change(velocity: Tensor, work: Workspace, similarity: str) -> dic
     }
 
 
-def jacobian_summary(transform: DisplacementField) -> dict[str, float]:
+def jacobian_summary(det: Array) -> dict[str, float]:
     """Folding and spread of the Jacobian determinant over the fixed grid."""
-    det = transform.jacobian_determinant()
     return {
         "folded_percent": folded_percent(det),
         "sdlogj": sdlogj(det),
@@ -70,7 +69,7 @@ def label_scores(
     """
     if fixed is None or before is None or after is None:
         return None
-    labels = [int(n) for n in np.union1d(fixed.data, before.data) if n != 0]
+    labels = present(fixed.data, before.data)
     spacing = fixed.grid.spacing
     columns = {
         "dice_before": dice(fixed.data, before.data, labels),

@@ -7,12 +7,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from . import jacobian
 from .errors import InputError
 from .grid import SLAB, Array, Grid, Volume
 from .inverse import Inverter
+from .resample import (
+    channels_first,
+    channels_last,
+    index_flow,
+    linear_on,
+    places,
+    read,
+    read_nearest,
+    turned,
+)
 from .sampling import inside, sample, sample_labels
 
 INTERPOLATIONS = ("linear", "nearest", "label")
@@ -76,16 +88,19 @@ class DisplacementField:
                 f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}"
             )
         grid = reference or self.grid
-        linear = interpolation == "linear"
-        out = np.empty(grid.shape, np.float32 if linear else volume.data.dtype)
-        for part, points in self._moved(grid):
-            index = volume.grid.to_index(points)
-            if linear:
-                out[part] = sample(volume.data, index, padding="half")
-            elif interpolation == "nearest":
-                out[part] = sample(volume.data, index, "nearest")
+        if interpolation == "linear":
+            image = torch.from_numpy(np.array(volume.data, np.float32))[None, None]
+            out = np.empty(grid.shape, np.float32)
+            for part, flow in self._flows(grid, volume.grid):
+                out[part] = read(image, flow)[0, 0].numpy()
+            return Volume(out, grid, volume.name)
+        out = np.empty(grid.shape, volume.data.dtype)
+        # In float64, so that no label hangs on rounding.
+        for part, flow in self._flows(grid, volume.grid, torch.float64):
+            if interpolation == "nearest":
+                out[part] = read_nearest(volume.data, flow)
             else:
-                out[part] = sample_labels(volume.data, index)
+                out[part] = sample_labels(volume.data, torch.stack(places(flow), -1).numpy())
         return Volume(out, grid, volume.name)
 
     def invert(
@@ -100,19 +115,17 @@ class DisplacementField:
         grid = grid or self.grid
         inverter = Inverter(self.displacement, self.grid)
         out = np.empty((*grid.shape, 3), np.float32)
-        moved = guess._moved(grid) if guess else ((p, None) for p in grid.slabs())
-        for part, near in moved:
-            targets = grid.world(part).reshape(-1, 3)
-            start = inverter.start(targets) if near is None else near.reshape(-1, 3)
-            solution = inverter.solve(targets, start)
-            out[part] = (solution - targets).reshape(out[part].shape)
+        for part in grid.slabs():
+            near = None if guess is None else channels_first(guess.displacement[part])
+            out[part] = channels_last(inverter.solve_on(grid, part, near))
         return DisplacementField(out, grid)
 
     def compose(self, first: DisplacementField) -> DisplacementField:
         """The map x -> T(first(x)), as a field on the grid of `first`."""
         out = np.empty_like(first.displacement)
-        for part, points in first._moved(first.grid):
-            out[part] = self.map(points) - first.grid.world(part)
+        field = channels_first(self.displacement)
+        for part, flow in first._flows(first.grid, self.grid):
+            out[part] = channels_last(read(field, flow)) + first.displacement[part]
         return DisplacementField(out, first.grid)
 
     def voxels(self, moving: Grid) -> NDArray[np.float32]:
@@ -121,10 +134,18 @@ class DisplacementField:
         moving: the moving image's grid, whose voxels p + u(p) counts.
         """
         out = np.empty_like(self.displacement)
-        index_grid = Grid(self.grid.shape, np.eye(4))
-        for part, points in self._moved(self.grid):
-            out[part] = moving.to_index(points) - index_grid.world(part)
+        for part, flow in self._flows(self.grid, moving, torch.float64):
+            flow[:, 0] -= part.start
+            out[part] = channels_last(flow)
         return out
+
+    @classmethod
+    def from_affine(cls, matrix: NDArray[np.floating], grid: Grid) -> DisplacementField:
+        """The field of an affine map (4, 4) of RAS+ mm."""
+        out = np.empty((*grid.shape, 3), np.float32)
+        for part in grid.slabs():
+            out[part] = channels_last(linear_on(grid, (matrix - np.eye(4)) @ grid.affine, part))
+        return cls(out, grid)
 
     @classmethod
     def from_voxels(cls, flow: NDArray, fixed: Grid, moving: Grid) -> DisplacementField:
@@ -175,9 +196,16 @@ class DisplacementField:
 
         return read_field(path, format, fixed, moving)
 
-    def _moved(self, grid: Grid) -> Iterator[tuple[slice, Array]]:
-        """T at the voxel centres of a grid, in slabs: which planes, and (x, Y, Z, 3) RAS+ mm."""
+    def _flows(
+        self, grid: Grid, into: Grid, dtype: torch.dtype = torch.float32
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Where T takes the voxels of a grid, slab by slab, as `resample.read` reads `into`."""
         own = grid.shape == self.grid.shape and np.array_equal(grid.affine, self.grid.affine)
+        field = None if own else channels_first(self.displacement)
+        to_index = np.linalg.inv(into.affine)[:3, :3]
         for part in grid.slabs():
-            world = grid.world(part)
-            yield part, world + self.displacement[part] if own else self.map(world)
+            if field is None:
+                shift = channels_first(self.displacement[part])
+            else:
+                shift = read(field, index_flow(grid, self.grid, part))
+            yield part, index_flow(grid, into, part, dtype) + turned(to_index, shift.to(dtype))

@@ -68,7 +68,8 @@ class Views:
 
     def cut(self, data: NDArray, plane: Plane) -> NDArray:
         """(horizontal, vertical, ...) values of `data` (X, Y, Z, ...) in a plane, in RAS+ order."""
-        return np.take(self._turned(data), self.centre[plane.axis], plane.axis)
+        turned = self._turned(data)
+        return turned[(slice(None),) * plane.axis + (self.centre[plane.axis],)]
 
     def show(self, axes: Any, plane: Plane, values: NDArray, cmap: Any, limits: Any) -> None:
         """Draw (horizontal, vertical) values of a plane in colours, voxel by voxel."""

@@ -7,6 +7,7 @@ anything, with a margin in which the displacement falls to zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from .errors import InputError
 from .grid import Array, Grid, Volume
-from .optimize import flow_of
+from .ops import integrate
+from .optimize import STEPS
 from .pair import Pair, apply_affine
-from .sampling import pull, sample
+from .resample import channels_last, index_flow, pull, read, turned
+from .separable import along_axes, linear_map
 from .transform import DisplacementField
 
 MARGIN = 6  # working voxels around the anatomy
@@ -96,7 +99,8 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
         return torch.from_numpy(data).to(device, dtype)[None, None]
 
     first = tensor(pull(normalised(fixed, grid), grid))
-    second = tensor(pull(normalised(moving, grid), grid, through=lambda x: apply_affine(affine, x)))
+    seen = Grid(moving.grid.shape, np.linalg.inv(affine) @ moving.grid.affine)
+    second = tensor(pull(Volume(normalised(moving, grid).data, seen, moving.name), grid))
     if not second.any():
         raise InputError(
             f"{moving.name} shows nothing where {fixed.name} lies; try affine alignment"
@@ -104,24 +108,6 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     counts = np.ones(fixed.grid.shape, np.float32) if pair.mask is None else pair.mask.data
     weight = tensor(pull(Volume(counts, fixed.grid, "weight"), grid))
     return Workspace(grid, first, second, None if bool((weight == 1).all()) else weight, affine)
-
-
-def in_millimetres(flow: Tensor, work: Workspace) -> NDArray:
-    """A flow on the working grid, (1, 3, H, W, D) in its voxels, as (H, W, D, 3) RAS+ mm."""
-    vectors = flow[0].permute(1, 2, 3, 0).cpu() @ torch.from_numpy(work.grid.affine[:3, :3].T).to(
-        flow.dtype
-    )
-    return vectors.numpy()
-
-
-def affine_field(affine: Array, pair: Pair) -> DisplacementField:
-    """An affine, fixed to moving points in RAS+ mm, as a field on the fixed grid."""
-    grid = pair.fixed.grid
-    field = np.empty((*grid.shape, 3), np.float32)
-    for part in grid.slabs():
-        world = grid.world(part)
-        field[part] = apply_affine(affine, world) - world
-    return DisplacementField(field, grid)
 
 
 @torch.no_grad()
@@ -133,20 +119,33 @@ def transforms(
     velocity: as `optimise` returns it. The inverse starts from exp(-velocity) and is refined until
     it inverts the sampled field itself.
     """
-    forward, backward = (
-        in_millimetres(flow_of(v, work.grid.shape), work) for v in (velocity, -velocity)
-    )
     fixed, moving = pair.fixed.grid, pair.moving.grid
-    field = np.empty((*fixed.shape, 3), np.float32)
-    for part in fixed.slabs():
-        world = fixed.world(part)
-        local = sample(forward, work.grid.to_index(world))
-        field[part] = apply_affine(work.affine, world + local) - world
-    back = np.linalg.inv(work.affine)
-    guess = np.empty((*moving.shape, 3), np.float32)
+    coarse = velocity.shape[2], velocity.shape[3], velocity.shape[4]
+    ratio = [(n - 1) / max(o - 1, 1) for o, n in zip(coarse, work.grid.shape, strict=True)]
+    own = Grid(coarse, work.grid.affine @ np.diag([*ratio, 1]))
+    forward, backward = (
+        turned(own.affine[:3, :3], integrate(v, STEPS).cpu().float()) for v in (velocity, -velocity)
+    )
+    pulled = along_axes(turned(work.affine[:3, :3], forward), maps_onto(fixed, work, coarse))
+    field = DisplacementField.from_affine(work.affine, fixed)
+    field.displacement[:] += channels_last(pulled)
+    guess = DisplacementField.from_affine(np.linalg.inv(work.affine), moving)
+    seen = Grid(own.shape, work.affine @ own.affine)
     for part in moving.slabs():
-        world = moving.world(part)
-        aligned = apply_affine(back, world)
-        guess[part] = aligned + sample(backward, work.grid.to_index(aligned)) - world
-    transform = DisplacementField(field, fixed)
-    return transform, transform.invert(moving, DisplacementField(guess, moving))
+        back = read(backward, index_flow(moving, seen, part), "zeros")
+        guess.displacement[part] += channels_last(back)
+    return field, field.invert(moving, guess)
+
+
+def maps_onto(fixed: Grid, work: Workspace, coarse: Sequence[int]) -> list[Tensor]:
+    """One matrix per axis: linear from the velocity's grid to the working one, to the fixed one.
+
+    Zero outside the working grid. The fixed grid's axes run along the working grid's.
+    """
+    onto = np.linalg.inv(work.grid.affine) @ fixed.affine
+    maps = []
+    for axis, (o, n, m) in enumerate(zip(coarse, work.grid.shape, fixed.shape, strict=True)):
+        at = torch.arange(m, dtype=torch.float64) * onto[axis, axis] + onto[axis, 3]
+        fine = (1 - (at[:, None] - torch.arange(n)).abs()).clamp_min(0)
+        maps.append((fine @ linear_map(o, n)).float())
+    return maps

@@ -31,7 +31,7 @@ MODULE = [
     sys.executable,
     "-c",
     f"import sys; sys.path.insert(0, {PLACE!r})\n"
-    "from lganet_fast.cli import main; sys.exit(main())",
+    "from lganet_fast.__main__ import main; sys.exit(main())",
 ]
 
 
@@ -300,7 +300,7 @@ def test_a_full_disk(files, capsys, monkeypatch):
     def full(self, *arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nib.Nifti1Image, "to_filename", full)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", full)
     before = names(".")
     assert_refused(capsys, before, register("--quiet"), "No space left on device")
 
@@ -458,3 +458,18 @@ def test_threads_are_limited(files):
     report = json.loads(Path("out/report.json").read_text())
     assert report["backend"]["threads"] == 1
     assert torch.get_num_threads() == 1
+
+
+def test_answers_before_torch_loads():
+    code = (
+        f"import sys; sys.path.insert(0, {PLACE!r})\n"
+        "import lganet_fast, lganet_fast.__main__\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert callable(lganet_fast.register)\n"
+        "assert 'torch' in sys.modules and lganet_fast.register is lganet_fast.register\n"
+        "assert lganet_fast.ops.warp\n"
+        "try: lganet_fast.nothing\n"
+        "except AttributeError as error: assert 'nothing' in str(error)\n"
+        "else: raise SystemExit('no error')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -292,7 +292,7 @@ def full_disk(*args, **kwargs):
 
 
 def test_full_disk(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(nib, "save", full_disk)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", full_disk)
     with pytest.raises(InputError, match=r"cannot write .*a\.nii: No space left on device"):
         io.save_volume(tmp_path / "a.nii", data, GRID)
 

@@ -16,10 +16,10 @@ import pytest
 from matplotlib.image import imread
 from scipy import ndimage
 
+from lganet_fast import qc
 from lganet_fast.errors import InputError
 from lganet_fast.grid import Grid, Volume
 from lganet_fast.panels import FIXED_COLOUR, FOLD_COLOUR, MOVED_COLOUR, foreground
-from lganet_fast.qc import qc_page
 from lganet_fast.report import write_report_json
 from lganet_fast.transform import DisplacementField
 from lganet_fast.views import PLANES, Views
@@ -106,6 +106,12 @@ def report(with_labels=True):
         "labels": labels if with_labels else None,
         "warnings": ["1.20% of voxels fold <script>alert(1)</script>"],
     }
+
+
+def qc_page(report, fixed, before, after, transform, *labels):
+    """The page, with the Jacobian determinant of the transform."""
+    det = transform.jacobian_determinant()
+    return qc.qc_page(report, fixed, before, after, transform, det, *labels)
 
 
 @pytest.fixture(scope="module")

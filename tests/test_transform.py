@@ -138,7 +138,7 @@ def test_other_reference_grid(pair, field):
     where = (index >= 0).all(0) & (index <= np.array(MOVING.shape)[:, None, None, None] - 1).all(0)
     result = field.apply(pair.moving, coarse)
     assert result.grid is coarse
-    np.testing.assert_allclose(result.data[where], expected[where], atol=1e-6)
+    np.testing.assert_allclose(result.data[where], expected[where], atol=5e-6)
 
 
 def test_slabs_change_nothing(monkeypatch, pair, field):
@@ -146,7 +146,7 @@ def test_slabs_change_nothing(monkeypatch, pair, field):
     monkeypatch.setattr("lganet_fast.grid.SLAB", 3000)
     # Not to the bit: matrix products round differently with the number of points.
     np.testing.assert_allclose(field.apply(pair.moving).data, whole[0], atol=1e-5)
-    np.testing.assert_allclose(field.invert(MOVING).displacement, whole[1], atol=2e-4)
+    np.testing.assert_allclose(field.invert(MOVING).displacement, whole[1], atol=2e-3)
 
 
 def test_label_interpolation_against_one_hot(pair, field):

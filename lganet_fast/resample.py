@@ -1,0 +1,108 @@
+"""Reading volumes on a grid, straight or through a displacement, by the package's own warp.
+
+Where a voxel of the result lies in the source is held as `ops.warp` takes it: as a flow, the way
+from the voxel's own index in its slab. All are (1, 3, x, Y, Z) for a slab of x planes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .grid import Grid, Volume
+from .ops import warp
+
+
+def linear_on(
+    grid: Grid, matrix: NDArray[np.floating], planes: slice, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The product matrix @ (i, j, k, 1) at the voxels of some planes: (1, 3, x, Y, Z).
+
+    matrix: (3, 4) or (4, 4), of which three rows count.
+    """
+    lines = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
+    lines[0] = lines[0][planes]
+    out = torch.empty(1, 3, *map(len, lines), dtype=dtype)
+    for axis, (a, b, c, offset) in enumerate(np.asarray(matrix, float)[:3].tolist()):
+        plane = (a * lines[0] + offset)[:, None] + b * lines[1]
+        torch.add(plane.to(dtype)[..., None], (c * lines[2]).to(dtype), out=out[0, axis])
+    return out
+
+
+def index_flow(onto: Grid, into: Grid, planes: slice, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Where the voxels of `onto` lie in `into`, in its voxels, less their index in the slab."""
+    matrix = np.linalg.inv(into.affine) @ onto.affine - np.eye(4)
+    matrix[0, 3] += planes.start
+    return linear_on(onto, matrix, planes, dtype)
+
+
+def turned(matrix: NDArray[np.floating], vectors: Tensor) -> Tensor:
+    """The (3, 3) matrix times each vector of (1, 3, x, Y, Z)."""
+    return (torch.as_tensor(matrix).to(vectors) @ vectors.flatten(2)).reshape(vectors.shape)
+
+
+def squared_length(vectors: Tensor) -> Tensor:
+    """The square of the length of each vector of (1, 3, x, Y, Z): (1, x, Y, Z)."""
+    first, second, third = vectors.unbind(1)
+    return (first * first).addcmul_(second, second).addcmul_(third, third)
+
+
+def channels_first(data: NDArray) -> Tensor:
+    """(X, Y, Z, C) as (1, C, X, Y, Z)."""
+    return torch.from_numpy(data).permute(3, 0, 1, 2)[None].contiguous()
+
+
+def channels_last(data: Tensor) -> NDArray:
+    """(1, C, X, Y, Z) as (X, Y, Z, C)."""
+    return data[0].permute(1, 2, 3, 0).numpy()
+
+
+def places(flow: Tensor) -> list[Tensor]:
+    """The voxel coordinates that a flow points at, each (x, Y, Z)."""
+    return [
+        line + torch.arange(line.shape[axis]).to(line).reshape([-1, *[1] * (2 - axis)])
+        for axis, line in enumerate(flow[0])
+    ]
+
+
+def reaches(flow: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """True (x, Y, Z) where a flow points up to half a voxel from a voxel of the source."""
+    lines = zip(places(flow), shape, strict=True)
+    first, second, third = ((at >= -0.5) & (at < n - 0.5) for at, n in lines)
+    return first & second & third
+
+
+def read(image: Tensor, flow: Tensor, padding: str = "half") -> Tensor:
+    """Trilinear values of an image (1, C, h, w, d) where a flow points: (1, C, x, Y, Z).
+
+    padding: "zeros" or "border" as in `ops.warp`, or "half": the edge's value up to half a voxel
+    outside, 0 farther out (ITK's rule).
+    """
+    if padding != "half":
+        return warp(image, flow, padding=padding)
+    return warp(image, flow, padding="border") * reaches(flow, image.shape[2:])
+
+
+def read_nearest(data: NDArray, flow: Tensor) -> NDArray:
+    """The nearest voxels' values, (x, Y, Z) in the type of `data`; halves round up, as in ITK."""
+    index = torch.zeros(flow.shape[2:], dtype=torch.int64)
+    outside = torch.zeros(flow.shape[2:], dtype=torch.bool)
+    for at, n in zip(places(flow), data.shape, strict=True):
+        voxel = at.add_(0.5).floor_().long()
+        outside |= (voxel < 0) | (voxel >= n)
+        index.mul_(n).add_(voxel)
+    index[outside] = 0
+    values = data.ravel()[index.numpy()]
+    values[outside.numpy()] = 0
+    return values
+
+
+def pull(volume: Volume, onto: Grid) -> NDArray[np.float32]:
+    """The volume on another grid: trilinear, zeros outside, float32."""
+    image = torch.from_numpy(np.array(volume.data, np.float32))[None, None]
+    out = np.empty(onto.shape, np.float32)
+    for part in onto.slabs():
+        out[part] = read(image, index_flow(onto, volume.grid, part), "zeros")[0, 0].numpy()
+    return out
