@@ -8,7 +8,8 @@ namespace {
 Tensor compose(Tensor first, Tensor second) { return warp_image(first, second, false, false, true); }
 
 std::tuple<Tensor, Tensor> compose_backward(Tensor grad, Tensor first, Tensor second,
-                                            bool need_first, bool need_second) {
+                                            bool need_first, bool need_second,
+                                            bool /*deterministic*/) {
   return warp_image_backward(grad, first, second, false, false, true, need_first, need_second);
 }
 
@@ -20,7 +21,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
   m.def("compose(Tensor first, Tensor second) -> Tensor");
   m.def(
       "compose_backward(Tensor grad, Tensor first, Tensor second, bool need_first, "
-      "bool need_second) -> (Tensor, Tensor)");
+      "bool need_second, bool deterministic=False) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {

@@ -1,8 +1,7 @@
 // Integrate: scaling and squaring. The loops are in integrate_loops.h.
 //
-// The backward computes the intermediate fields again. It holds at most kHeld of them up to twice as
-// many steps, and one more each time the number of steps doubles, at 4 numbers a voxel, beside two
-// gradients of that size.
+// A field takes 4 numbers a voxel; the backward has two gradients of that size beside the fields that
+// it holds.
 #include <cmath>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include <immintrin.h>
 #endif
 
+#include "squarings.h"
 #include "warp_call.h"
 
 namespace lganet {
@@ -36,7 +36,6 @@ namespace lganet {
 namespace {
 
 constexpr int64_t kVoxelsPerTask = 8192;
-constexpr int64_t kHeld = 4;
 constexpr int64_t kBehind = 8;  // voxels behind a field's end that a full register may read
 
 template <typename A>
@@ -71,7 +70,7 @@ class Integration {
   }
 
   Tensor apart(const Tensor& together, A scale) const {
-    Tensor result = empty_in_format_of(like_, {like_.sizes().begin(), like_.sizes().end()});
+    Tensor result = empty_in_format_of(like_, sizes_of(like_));
     const auto to = view_of<A>(result);
     over_rows([&](int64_t begin, int64_t end) {
       LGANET_BEST(spread_components, field(together), to, scale, begin, end);
@@ -88,32 +87,24 @@ class Integration {
     return to;
   }
 
-  // The same, `steps` times, giving `from` back.
-  Tensor squared(Tensor from, int64_t steps) {
-    for (; steps > 0; --steps) {
-      const Tensor to = squared(from);
-      give(std::exchange(from, to));
-    }
-    return from;
-  }
-
-  // The gradient to `start`, which is given back, from that to the field after `steps` squarings.
-  Tensor reverse(const Tensor& start, int64_t steps, Tensor grad) {
-    if (steps > kHeld) {
-      const int64_t half = steps / 2;
-      grad = reverse(squared(squared(start), half - 1), steps - half, grad);
-      return reverse(start, half, grad);
-    }
-    std::vector<Tensor> fields{start};
-    while (int64_t(fields.size()) < steps) fields.push_back(squared(fields.back()));
-    for (; steps > 0; --steps) {
-      const Tensor to = take();
-      step_back(fields.back(), grad, to);
-      give(std::exchange(grad, to));
-      give(fields.back());
-      fields.pop_back();
-    }
-    return grad;
+  // Gives `grad` back.
+  Tensor step_back(const Tensor& at, const Tensor& grad) {
+    const Tensor to = take();
+    std::vector<Reach> reach(size_.rows());
+    over_rows([&](int64_t begin, int64_t end) {
+      LGANET_BEST(reach_of_rows, field(at), reach.data(), begin, end);
+    });
+    const int64_t planes = size_.height;
+    const int64_t grain = std::max<int64_t>(1, kVoxelsPerTask / (size_.width * size_.depth));
+    torch::stable::parallel_for(0, size_.batch * planes, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin / planes; b * planes < end; ++b) {
+        const Own own{b, std::max<int64_t>(begin - b * planes, 0),
+                      std::min(end - b * planes, planes) - 1};
+        LGANET_BEST(square_backward, field(at), field(grad), field(to), reach.data(), own);
+      }
+    });
+    give(grad);
+    return to;
   }
 
  private:
@@ -131,55 +122,34 @@ class Integration {
     torch::stable::parallel_for(0, size_.rows(), grain, body);
   }
 
-  void step_back(const Tensor& at, const Tensor& grad, const Tensor& to) const {
-    std::vector<Reach> reach(size_.rows());
-    over_rows([&](int64_t begin, int64_t end) {
-      LGANET_BEST(reach_of_rows, field(at), reach.data(), begin, end);
-    });
-    const int64_t planes = size_.height;
-    const int64_t grain = std::max<int64_t>(1, kVoxelsPerTask / (size_.width * size_.depth));
-    torch::stable::parallel_for(0, size_.batch * planes, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin / planes; b * planes < end; ++b) {
-        const Own own{b, std::max<int64_t>(begin - b * planes, 0),
-                      std::min(end - b * planes, planes) - 1};
-        LGANET_BEST(square_backward, field(at), field(grad), field(to), reach.data(), own);
-      }
-    });
-  }
-
   Tensor like_;
   std::vector<Tensor> free_;
   Field<A> size_;
 };
 
-void check(const Tensor& velocity, int64_t steps) {
-  STD_TORCH_CHECK(velocity.dim() == 5 && velocity.size(1) == 3 && steps >= 0,
-                  "integrate: expected a velocity (B, 3, H, W, D) and steps of at least 0");
-}
-
 Tensor integrate(Tensor velocity, int64_t steps) {
-  check(velocity, steps);
-  Tensor result = empty_in_format_of(velocity, {velocity.sizes().begin(), velocity.sizes().end()});
+  check_integrate(velocity, steps);
+  Tensor result = empty_in_format_of(velocity, sizes_of(velocity));
   if (velocity.numel() == 0) return result;
   switch_wide_float(velocity.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
     Integration<A> run(velocity);
     const A scale = A(std::ldexp(1.0, -int(steps)));
-    result = run.apart(run.squared(run.together(velocity, scale), steps), 1);
+    result = run.apart(squared(run, run.together(velocity, scale), steps), 1);
   });
   return result;
 }
 
-Tensor integrate_backward(Tensor grad, Tensor velocity, int64_t steps) {
-  check(velocity, steps);
-  Tensor result = empty_in_format_of(velocity, {velocity.sizes().begin(), velocity.sizes().end()});
+Tensor integrate_backward(Tensor grad, Tensor velocity, int64_t steps, bool /*deterministic*/) {
+  check_integrate(velocity, steps);
+  Tensor result = empty_in_format_of(velocity, sizes_of(velocity));
   if (velocity.numel() == 0) return result;
   switch_wide_float(velocity.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
     Integration<A> run(velocity);
     const A scale = A(std::ldexp(1.0, -int(steps)));
     const Tensor start = run.together(velocity, scale);
-    result = run.apart(run.reverse(start, steps, run.together(grad, 1)), scale);
+    result = run.apart(reverse(run, start, steps, run.together(grad, 1)), scale);
   });
   return result;
 }
@@ -190,7 +160,9 @@ Tensor integrate_backward(Tensor grad, Tensor velocity, int64_t steps) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
   m.def("integrate(Tensor velocity, int steps) -> Tensor");
-  m.def("integrate_backward(Tensor grad, Tensor velocity, int steps) -> Tensor");
+  m.def(
+      "integrate_backward(Tensor grad, Tensor velocity, int steps, bool deterministic=False) "
+      "-> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {

@@ -7,13 +7,11 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <optional>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
+#include "local_ncc_call.h"
 #include "scratch.h"
-#include "tensors.h"
 
 namespace lganet {
 
@@ -57,28 +55,6 @@ struct NccSize {
 
 namespace lganet {
 namespace {
-
-template <typename T>
-using AccumulatorOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-ScalarType accumulator_type(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-void check(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight, int64_t window) {
-  STD_TORCH_CHECK(a.dim() == 5 && b.dim() == 5, "a and b must have shape (B, C, H, W, D)");
-  STD_TORCH_CHECK(a.scalar_type() == b.scalar_type(), "a and b must be of one type");
-  STD_TORCH_CHECK(window > 0 && window % 2 == 1, "window must be odd, got ", window);
-  for (int axis = 0; axis < 5; ++axis)
-    STD_TORCH_CHECK(a.size(axis) == b.size(axis), "a and b must have one shape");
-  if (!weight) return;
-  STD_TORCH_CHECK(weight->dim() == 5 && weight->size(1) == 1,
-                  "weight must have shape (B, 1, H, W, D)");
-  STD_TORCH_CHECK(weight->scalar_type() == accumulator_type(a),
-                  "weight must have the result's type");
-  for (int axis : {0, 2, 3, 4})
-    STD_TORCH_CHECK(weight->size(axis) == a.size(axis), "weight must have the images' size");
-}
 
 template <typename In, typename T>
 NccInput<In, T> input_of(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight) {
@@ -157,27 +133,16 @@ double sweep(const NccInput<In, T>& in, int64_t window, const View<T>& grad_a,
   return sum / total;
 }
 
-// A gradient of the image's shape and memory format, in another type; empty where not needed.
-Tensor gradient_like(const Tensor& x, ScalarType type, bool needed) {
-  const auto format = is_channels_last(x) && needed
-                          ? torch::headeronly::MemoryFormat::ChannelsLast3d
-                          : torch::headeronly::MemoryFormat::Contiguous;
-  std::vector<int64_t> size{0};
-  if (needed) size = {x.size(0), x.size(1), x.size(2), x.size(3), x.size(4)};
-  return torch::stable::empty(size, type, torch::headeronly::Layout::Strided, x.device(), false,
-                              format);
-}
-
 std::tuple<Tensor, Tensor, Tensor> local_ncc(const Tensor& a, const Tensor& b,
                                              const std::optional<Tensor>& weight, int64_t window,
                                              bool need_a, bool need_b) {
-  check(a, b, weight, window);
-  const ScalarType type = accumulator_type(a);
+  check_ncc(a, b, weight, window);
+  const ScalarType type = working_type(a);
   Tensor value = torch::stable::empty({}, type, torch::headeronly::Layout::Strided, a.device());
   Tensor grad_a = gradient_like(a, type, need_a), grad_b = gradient_like(b, type, need_b);
   switch_float(a.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
-    using T = AccumulatorOf<In>;
+    using T = Working<In>;
     const auto view = [](const Tensor& x, bool needed) {
       return needed ? view_of<T>(x) : View<T>{};
     };
@@ -204,9 +169,9 @@ Tensor scaled(const Tensor& grad, const Tensor& x, const Tensor& unit) {
   Tensor out = gradient_like(unit, x.scalar_type(), needed);
   switch_float(x.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
-    using T = AccumulatorOf<In>;
+    using T = Working<In>;
     STD_TORCH_CHECK(
-        grad.scalar_type() == unit.scalar_type() && unit.scalar_type() == accumulator_type(x),
+        grad.scalar_type() == unit.scalar_type() && unit.scalar_type() == working_type(x),
         "gradients must be in the result's type");
     const T by = *reinterpret_cast<const T*>(grad.data_ptr());
     const T* from = reinterpret_cast<const T*>(unit.data_ptr());

@@ -9,6 +9,12 @@ struct Moments {
   V a, b, aa, bb, ab;
 };
 
+// The two images at a voxel.
+template <typename V>
+struct Sample {
+  V a, b;
+};
+
 // Joins boxes of equal size, given the deviations of their means from those of one, the pivot.
 // The pivot is itself part of the whole, so that the variance, which is a difference here, is
 // never small against what it is the difference of.
@@ -17,8 +23,12 @@ struct Join {
   Moments<V> pivot;
   V a, b, aa, bb, ab;
 
+  Join() = default;
+
   // From a single voxel.
   LGANET_HD Join(const V& x, const V& y) : pivot{x, y, V{}, V{}, V{}}, a{}, b{}, aa{}, bb{}, ab{} {}
+
+  LGANET_HD explicit Join(const Sample<V>& x) : Join(x.a, x.b) {}
 
   LGANET_HD explicit Join(const Moments<V>& m) : pivot(m), a{}, b{}, aa(m.aa), bb(m.bb), ab(m.ab) {}
 
@@ -31,6 +41,8 @@ struct Join {
     ab += da * db;
   }
 
+  LGANET_HD void add(const Sample<V>& x) { add(x.a, x.b); }
+
   LGANET_HD void add(const Moments<V>& m) {
     const V da = m.a - pivot.a, db = m.b - pivot.b;
     a += da;
@@ -39,6 +51,18 @@ struct Join {
     bb += m.bb + db * db;
     ab += m.ab + da * db;
   }
+
+  // Boxes gathered apart, around the same pivot.
+  LGANET_HD void add(const Join& other) {
+    a += other.a;
+    b += other.b;
+    aa += other.aa;
+    bb += other.bb;
+    ab += other.ab;
+  }
+
+  // To gather boxes apart, around the same pivot.
+  LGANET_HD Join none() const { return Join(pivot.a, pivot.b); }
 
   // Of the whole; `inverse` is one over the number of boxes.
   template <typename T>

@@ -10,6 +10,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "view.h"
@@ -63,14 +64,29 @@ void switch_wide_float(ScalarType type, F&& body) {
   }
 }
 
-inline bool is_channels_last(const Tensor& x) { return x.dim() == 5 && x.stride(1) == 1 && x.size(1) > 1; }
+// The type computed in.
+template <typename T>
+using Working = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// An uninitialised tensor of x's type and device, in x's memory format.
-inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& size) {
+inline bool is_empty(const Tensor& x) { return x.numel() == 0; }
+
+inline std::vector<int64_t> sizes_of(const Tensor& x) { return {x.sizes().begin(), x.sizes().end()}; }
+
+inline bool is_channels_last(const Tensor& x) {
+  return x.dim() == 5 && x.stride(1) == 1 && x.size(1) > 1;
+}
+
+// An uninitialised tensor on x's device, in x's memory format.
+inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& size,
+                                 ScalarType type) {
   const auto format = is_channels_last(x) ? torch::headeronly::MemoryFormat::ChannelsLast3d
                                           : torch::headeronly::MemoryFormat::Contiguous;
-  return torch::stable::empty(size, x.scalar_type(), torch::headeronly::Layout::Strided, x.device(),
-                              false, format);
+  return torch::stable::empty(size, type, torch::headeronly::Layout::Strided, x.device(), false,
+                              format);
+}
+
+inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& size) {
+  return empty_in_format_of(x, size, x.scalar_type());
 }
 
 }  // namespace lganet

@@ -1,6 +1,5 @@
 // Warp: checks, memory and threads. The loops are in warp_loops.h.
 #include <algorithm>
-#include <type_traits>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -17,21 +16,6 @@ namespace {
 
 constexpr int64_t kVoxelsPerTask = 8192;
 
-template <typename T>
-using Working = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-void check(const Tensor& image, const Tensor& flow) {
-  STD_TORCH_CHECK(image.dim() == 5 && flow.dim() == 5 && flow.size(1) == 3 &&
-                      image.size(0) == flow.size(0),
-                  "warp: expected an image (B, C, h, w, d) and a flow (B, 3, H, W, D)");
-  const ScalarType working =
-      image.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  STD_TORCH_CHECK(flow.scalar_type() == working,
-                  "warp: the flow must be float64 for a float64 image and float32 for any other");
-}
-
-bool is_empty(const Tensor& x) { return x.numel() == 0; }
-
 // Rows along the last axis that are worth a thread of their own.
 int64_t rows_per_task(const Tensor& x) {
   return std::max<int64_t>(1, kVoxelsPerTask / std::max<int64_t>(1, x.size(4)));
@@ -43,20 +27,11 @@ WarpCall<T, Working<T>> call_of(const Tensor& image, const Tensor& flow, bool ne
   return {view_of<const T>(image), view_of<const Working<T>>(flow), nearest, border, add_flow};
 }
 
-std::vector<int64_t> sizes_of(const Tensor& x) { return {x.sizes().begin(), x.sizes().end()}; }
-
-Tensor wider(const Tensor& x) {
-  const auto format = is_channels_last(x) ? torch::headeronly::MemoryFormat::ChannelsLast3d
-                                          : torch::headeronly::MemoryFormat::Contiguous;
-  return torch::stable::empty(sizes_of(x), ScalarType::Float, torch::headeronly::Layout::Strided,
-                              x.device(), false, format);
-}
-
 template <typename T>
 void image_gradient(const WarpCall<T, Working<T>>& call, const Tensor& grad, Tensor& result) {
   using A = Working<T>;
   constexpr bool kWide = sizeof(T) == sizeof(A);
-  Tensor wide = kWide ? result : wider(result);
+  Tensor wide = kWide ? result : empty_in_format_of(result, sizes_of(result), ScalarType::Float);
   const auto out = view_of<A>(wide);
   const auto from = view_of<const T>(grad);
   const int64_t rows = from.size[0] * from.size[2] * from.size[3];
@@ -90,7 +65,7 @@ void flow_gradient(const WarpCall<T, Working<T>>& call, const Tensor& grad, Tens
 }  // namespace
 
 Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border, bool add_flow) {
-  check(image, flow);
+  check_warp(image, flow);
   Tensor result = empty_in_format_of(
       image, {flow.size(0), image.size(1), flow.size(2), flow.size(3), flow.size(4)});
   if (is_empty(result)) return result;
@@ -110,7 +85,7 @@ Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool bo
 std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor& image,
                                                const Tensor& flow, bool nearest, bool border,
                                                bool add_flow, bool need_image, bool need_flow) {
-  check(image, flow);
+  check_warp(image, flow);
   Tensor for_image = need_image ? empty_in_format_of(image, sizes_of(image)) : torch::stable::new_empty(image, {0});
   Tensor for_flow = need_flow ? empty_in_format_of(flow, sizes_of(flow)) : torch::stable::new_empty(flow, {0});
   if (is_empty(grad) || is_empty(image)) return {torch::stable::zero_(for_image), torch::stable::zero_(for_flow)};
@@ -131,7 +106,8 @@ Tensor warp(Tensor image, Tensor flow, bool nearest, bool border) {
 }
 
 std::tuple<Tensor, Tensor> warp_backward(Tensor grad, Tensor image, Tensor flow, bool nearest,
-                                         bool border, bool need_image, bool need_flow) {
+                                         bool border, bool need_image, bool need_flow,
+                                         bool /*deterministic*/) {
   return warp_image_backward(grad, image, flow, nearest, border, false, need_image, need_flow);
 }
 
@@ -143,7 +119,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
   m.def("warp(Tensor image, Tensor flow, bool nearest, bool border) -> Tensor");
   m.def(
       "warp_backward(Tensor grad, Tensor image, Tensor flow, bool nearest, bool border, "
-      "bool need_image, bool need_flow) -> (Tensor, Tensor)");
+      "bool need_image, bool need_flow, bool deterministic=False) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {

@@ -13,15 +13,6 @@ from .ops import local_ncc
 from .ops.reference import box_sum
 
 
-def gradient_loss(flow: Tensor) -> Tensor:
-    """Mean squared forward difference of a flow, averaged over the three axes (paper 2.6).
-
-    flow: (B, 3, H, W, D) in voxels. Returns a scalar without unit. An axis of one voxel adds 0.
-    """
-    parts = [flow.diff(dim=axis).square() for axis in (2, 3, 4)]
-    return torch.stack([p.mean() if p.numel() else p.sum() for p in parts]).mean()
-
-
 def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
     """Mean of (B, C, H, W, D) over all, weighted by (B, 1, H, W, D) where given."""
     if weight is None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .losses import SIMILARITIES, gradient_loss
-from .ops import integrate, warp
+from .losses import SIMILARITIES
+from .ops import gradient_loss, integrate, warp
 from .separable import along_axes, gaussian_map, shrink, stretch_flow
 
 STEPS = 4  # squarings while optimising, and in the result

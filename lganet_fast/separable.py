@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .ops import resize
+
 
 def along_axes(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """Apply one matrix along each spatial axis.
@@ -57,6 +59,5 @@ def stretch_flow(flow: Tensor, size: Sequence[int]) -> Tensor:
     old = flow.shape[2:]
     if tuple(old) == tuple(size):
         return flow
-    maps = [linear_map(o, n).to(flow) for o, n in zip(old, size, strict=True)]
     ratio = [(n - 1) / max(o - 1, 1) for o, n in zip(old, size, strict=True)]
-    return along_axes(flow, maps) * flow.new_tensor(ratio).reshape(1, 3, 1, 1, 1)
+    return resize(flow * flow.new_tensor(ratio).reshape(1, 3, 1, 1, 1), size)

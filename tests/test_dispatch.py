@@ -19,7 +19,12 @@ def no_variable(monkeypatch):
 
 def call(operation, **options):
     flow, tokens = uniform(1, 3, 3, 3, 3), uniform(1, 6, 2)
-    arguments = {"integrate": (flow,), "attention": (tokens, tokens, tokens, 1.0)}
+    arguments = {
+        "integrate": (flow,),
+        "attention": (tokens, tokens, tokens, 1.0),
+        "gradient_loss": (flow,),
+        "resize": (flow, (2, 4, 5)),
+    }
     return getattr(ops, operation)(*arguments.get(operation, (flow, flow)), **options)
 
 

@@ -4,8 +4,11 @@ from .attention import attention
 from .compose import compose
 from .correlate import correlate
 from .dispatch import BACKENDS, OPERATIONS, choose_backend, explain, use_backend
+from .gradient_loss import gradient_loss
 from .integrate import integrate
 from .local_ncc import local_ncc
+from .norm_act import norm_act
+from .resize import resize
 from .warp import warp
 
 __all__ = [
@@ -16,8 +19,11 @@ __all__ = [
     "compose",
     "correlate",
     "explain",
+    "gradient_loss",
     "integrate",
     "local_ncc",
+    "norm_act",
+    "resize",
     "use_backend",
     "warp",
 ]

@@ -38,7 +38,12 @@ if native.LOADED:
 
     @torch.library.register_fake("lganet_fast::compose_backward")
     def _(
-        grad: Tensor, first: Tensor, second: Tensor, need_first: bool, need_second: bool
+        grad: Tensor,
+        first: Tensor,
+        second: Tensor,
+        need_first: bool,
+        need_second: bool,
+        deterministic: bool = False,
     ) -> tuple[Tensor, ...]:
         return gradient_shapes((first, need_first), (second, need_second))
 
@@ -49,7 +54,8 @@ if native.LOADED:
     def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients that are asked for."""
         need = ctx.needs_input_grad
-        found = torch.ops.lganet_fast.compose_backward(grad, *ctx.saved_tensors, *need)
+        how = (*need, native.deterministic())
+        found = torch.ops.lganet_fast.compose_backward(grad, *ctx.saved_tensors, *how)
         return tuple(g if asked else None for g, asked in zip(found, need, strict=True))
 
     torch.library.register_autograd("lganet_fast::compose", gradients, setup_context=remember)

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from . import native
 
 BACKENDS = ("auto", "reference", "native", "triton")
-OPERATIONS = ("warp", "compose", "integrate", "correlate", "attention", "local_ncc")
+OPERATIONS = (
+    "warp",
+    "compose",
+    "integrate",
+    "correlate",
+    "attention",
+    "local_ncc",
+    "gradient_loss",
+    "resize",
+    "norm_act",
+)
 
 _scope: ContextVar[str | None] = ContextVar("lganet_fast_backend", default=None)
 

@@ -34,7 +34,7 @@ if native.LOADED:
         return result_in_format_of(velocity, *velocity.shape)
 
     @torch.library.register_fake("lganet_fast::integrate_backward")
-    def _(grad: Tensor, velocity: Tensor, steps: int) -> Tensor:
+    def _(grad: Tensor, velocity: Tensor, steps: int, deterministic: bool = False) -> Tensor:
         return result_in_format_of(velocity, *velocity.shape)
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -45,7 +45,8 @@ if native.LOADED:
     def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """The gradient to the velocity."""
         (velocity,) = ctx.saved_tensors
-        return torch.ops.lganet_fast.integrate_backward(grad, velocity, ctx.steps), None
+        how = (ctx.steps, native.deterministic())
+        return torch.ops.lganet_fast.integrate_backward(grad, velocity, *how), None
 
     torch.library.register_autograd("lganet_fast::integrate", gradients, setup_context=remember)
     native.forbid_double_backward("integrate_backward")

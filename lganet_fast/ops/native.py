@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-HAS_CPU = ("warp", "compose", "integrate", "correlate", "local_ncc")
+COMPILED = ("warp", "compose", "integrate", "correlate", "local_ncc")
 
 
 def load() -> str | None:
@@ -21,25 +21,45 @@ def load() -> str | None:
     try:
         importlib.import_module("lganet_fast._native")
     except ImportError as error:
-        note = Path(__file__).parent.parent / "_build.json"
-        reason = json.loads(note.read_text())["native"] if note.exists() else None
-        return reason or str(error).splitlines()[0]
+        return NOTE.get("native") or str(error).splitlines()[0]
     return None
 
 
+def read_note() -> dict[str, str | None]:
+    """What the build left: for "native" and "cuda", why they were not compiled, or None."""
+    note = Path(__file__).parent.parent / "_build.json"
+    return json.loads(note.read_text()) if note.exists() else {}
+
+
+def kernels(device: str) -> frozenset[str]:
+    """The operations that the loaded extension has for a kind of device."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    names = COMPILED if LOADED else ()
+    return frozenset(name for name in names if has(f"lganet_fast::{name}", device.upper()))
+
+
+NOTE = read_note()
 REASON = load()
 LOADED = REASON is None
+KERNELS = {device: kernels(device) for device in ("cpu", "cuda")}
 
 
 def refusal(operation: str, device: str) -> str | None:
     """Why the compiled path cannot run `operation` on `device`, or None where it can."""
     if REASON is not None:
         return REASON
-    if operation not in HAS_CPU:
+    if operation in KERNELS.get(device, ()):
+        return None
+    if operation not in COMPILED:
         return "it has no compiled kernel"
-    if device != "cpu":
-        return f"it was compiled for the CPU, not for {device}"
-    return None
+    if device == "cuda" and not KERNELS["cuda"]:
+        return f"compiled for the CPU alone: {NOTE.get('cuda') or 'no reason was recorded'}"
+    return f"it has no compiled kernel for {device}"
+
+
+def deterministic() -> bool:
+    """Whether results must repeat bit for bit: on CUDA that takes other sums, of whole numbers."""
+    return torch.are_deterministic_algorithms_enabled()
 
 
 def no_double_backward(*_: Any) -> NoReturn:

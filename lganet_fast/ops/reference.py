@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,20 @@ def read(image: Tensor, axes: list[Tensor], mode: str, padding: str) -> Tensor:
     grid = torch.stack(scaled[::-1], -1)
     names = {"trilinear": "bilinear", "nearest": "nearest"}
     return F.grid_sample(image, grid, names[mode], padding, align_corners=True)
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The volume x (B, C, h, w, d) on a grid of `size` over the same extent, corners aligned."""
+    if x.numel() == 0:
+        return x.new_zeros(*x.shape[:2], *size) + 0 * x.sum()
+    wide = F.interpolate(working(x), size=tuple(size), mode="trilinear", align_corners=True)
+    return wide.to(x.dtype)
+
+
+def gradient_loss(flow: Tensor) -> Tensor:
+    """Mean squared forward difference of (B, 3, H, W, D) along each axis, their mean."""
+    parts = [flow.diff(dim=axis).square() for axis in (2, 3, 4)]
+    return torch.stack([p.mean() if p.numel() else p.sum() for p in parts]).mean()
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:

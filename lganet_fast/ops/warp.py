@@ -76,6 +76,7 @@ if native.LOADED:
         border: bool,
         need_image: bool,
         need_flow: bool,
+        deterministic: bool = False,
     ) -> tuple[Tensor, ...]:
         return gradient_shapes((image, need_image), (flow, need_flow))
 
@@ -87,9 +88,8 @@ if native.LOADED:
     def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients that are asked for."""
         need_image, need_flow = ctx.needs_input_grad[:2]
-        found = torch.ops.lganet_fast.warp_backward(
-            grad, *ctx.saved_tensors, ctx.nearest, ctx.border, need_image, need_flow
-        )
+        how = (ctx.nearest, ctx.border, need_image, need_flow, native.deterministic())
+        found = torch.ops.lganet_fast.warp_backward(grad, *ctx.saved_tensors, *how)
         return (found[0] if need_image else None, found[1] if need_flow else None, None, None)
 
     torch.library.register_autograd("lganet_fast::warp", gradients, setup_context=remember)

@@ -1,0 +1,63 @@
+"""Resize: a volume on another grid over the same extent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import check, native, reference
+from .dispatch import choose_backend
+from .warp import result_in_format_of
+
+
+def resize(x: Tensor, size: Sequence[int], backend: str | None = None) -> Tensor:
+    """Trilinear interpolation with corners aligned: the ends of each axis keep their places.
+
+    x: (B, C, h, w, d), any float type. size: the new H, W, D, each at least 1. Returns
+    (B, C, H, W, D) in the type of x; values are not scaled, so that a flow in voxels must be
+    multiplied by what its axes have grown by. `upsample` of paper 2.4 and 2.5 is this at twice the
+    size. Raises ValueError or TypeError naming the argument that does not fit.
+    """
+    check.shape("x", x, ("B", "C", "h", "w", "d"))
+    check.floating("x", x)
+    if len(size) != 3:
+        raise ValueError(f"size must hold 3 lengths, got {tuple(size)}")
+    for length in size:
+        check.at_least("size", length, 1)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x must hold voxels, got shape {tuple(x.shape)}")
+    if choose_backend("resize", x.device.type, backend).backend == "reference":
+        return reference.resize(x, size)
+    out: Tensor = torch.ops.lganet_fast.resize(dense(x), *size)
+    return out
+
+
+def dense(x: Tensor) -> Tensor:
+    """The tensor itself where it is contiguous or channels_last_3d, else a contiguous copy."""
+    return x if x.is_contiguous(memory_format=torch.channels_last_3d) else x.contiguous()
+
+
+if native.LOADED:
+
+    @torch.library.register_fake("lganet_fast::resize")
+    def _(x: Tensor, height: int, width: int, depth: int) -> Tensor:
+        return result_in_format_of(x, *x.shape[:2], height, width, depth)
+
+    @torch.library.register_fake("lganet_fast::resize_backward")
+    def _(grad: Tensor, height: int, width: int, depth: int) -> Tensor:
+        return result_in_format_of(grad, *grad.shape[:2], height, width, depth)
+
+    def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the size."""
+        ctx.size = inputs[0].shape[2:]
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        """The gradient to x."""
+        found = torch.ops.lganet_fast.resize_backward(dense(grad), *ctx.size)
+        return found, None, None, None
+
+    torch.library.register_autograd("lganet_fast::resize", gradients, setup_context=remember)
+    native.forbid_double_backward("resize_backward")
