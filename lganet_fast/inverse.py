@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .grid import Array, Grid
-from .ops import warp
-from .resample import channels_first, channels_last, index_flow, squared_length, turned
+from .ops import invert
+from .resample import channels_first, channels_last, index_flow, turned
 from .sampling import cell
 
-SHRINK = 0.9  # an iteration that leaves more than this of the error is too slow
-FEW = 0.02  # of the points: so few are quicker to finish one by one
 MAX_NEWTON = 60
 TOLERANCE = 9e-4  # of a mm, or of a smaller voxel: the rest of 1e-3 is left to rounding
 
@@ -84,23 +82,15 @@ class Inverter:
             voxels = np.stack(rest, -1) + np.array([planes.start, 0, 0])
             targets = grid.to_world(voxels)
             vectors = channels_last(out)
-            vectors[rest] = self.solve(targets, targets + vectors[rest]) - targets
+            vectors[rest] = self._newton(targets, targets + vectors[rest]) - targets
         return out
 
     def _iterate(self, goal: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Iterate until few points are left that converge well; (flow, which are solved)."""
+        """The flow where the iteration converges well, and where that is."""
         matrix = self.grid.affine[:3, :3]
         step = self.to_index @ self.linear @ matrix
-        before = torch.full_like(goal[:, 0], torch.inf)
-        converging = torch.ones_like(before, dtype=torch.bool)
-        while True:
-            error = warp(self.field, flow, padding="border").add_(flow).sub_(goal)
-            size = squared_length(turned(matrix, error))
-            solved = size <= self.tolerance**2
-            converging &= ~solved & (size < SHRINK**2 * before)
-            if converging.sum() <= FEW * size.numel():
-                return flow, solved
-            flow, before = flow - turned(step, error), size
+        numbers = step.ravel().tolist(), matrix.ravel().tolist()
+        return invert(self.field, goal, flow, *numbers, self.tolerance)
 
     def _newton(self, targets: Array, points: Array) -> Array:
         damping = np.full(len(points), 1e-3)

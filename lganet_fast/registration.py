@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,8 +171,8 @@ def register(
         }
         result = Registration(after[0], transform, inverse, after[1], report)
         if folder is not None:
-            with clock.stage("write"):
-                write(result, Path(folder))
+            with clock.stage("write"), ThreadPoolExecutor(1) as pool:
+                written = pool.submit(write, result, Path(folder))  # compressing leaves Python free
                 if qc:
                     labels = pair.fixed_labels, before[1], after[1]
                     page = qc_page(
@@ -184,6 +185,7 @@ def register(
                         *(None if volume is None else volume.data for volume in labels),
                     )
                     (Path(folder) / "qc.html").write_text(page, encoding="utf-8")
+                written.result()
         report |= {"seconds": clock.report(), "peak_memory_mb": peak_memory_mb(place)}
         if folder is not None:
             write_report_json(Path(folder) / "report.json", report)

@@ -95,10 +95,10 @@ class DisplacementField:
                 out[part] = read(image, flow)[0, 0].numpy()
             return Volume(out, grid, volume.name)
         out = np.empty(grid.shape, volume.data.dtype)
-        # In float64, so that no label hangs on rounding.
+        image = torch.from_numpy(volume.data.astype(np.float64))[None, None]
         for part, flow in self._flows(grid, volume.grid, torch.float64):
             if interpolation == "nearest":
-                out[part] = read_nearest(volume.data, flow)
+                out[part] = read_nearest(image, flow)[0, 0].numpy()
             else:
                 out[part] = sample_labels(volume.data, torch.stack(places(flow), -1).numpy())
         return Volume(out, grid, volume.name)

@@ -24,6 +24,8 @@ def call(operation, **options):
         "attention": (tokens, tokens, tokens, 1.0),
         "gradient_loss": (flow,),
         "resize": (flow, (2, 4, 5)),
+        "invert": (flow, flow, flow),
+        "norm_act": (flow,),
     }
     return getattr(ops, operation)(*arguments.get(operation, (flow, flow)), **options)
 

@@ -6,6 +6,7 @@ from .correlate import correlate
 from .dispatch import BACKENDS, OPERATIONS, choose_backend, explain, use_backend
 from .gradient_loss import gradient_loss
 from .integrate import integrate
+from .invert import invert
 from .local_ncc import local_ncc
 from .norm_act import norm_act
 from .resize import resize
@@ -21,6 +22,7 @@ __all__ = [
     "explain",
     "gradient_loss",
     "integrate",
+    "invert",
     "local_ncc",
     "norm_act",
     "resize",

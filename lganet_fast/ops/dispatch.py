@@ -25,6 +25,7 @@ OPERATIONS = (
     "local_ncc",
     "gradient_loss",
     "resize",
+    "invert",
     "norm_act",
 )
 

@@ -13,7 +13,17 @@ from typing import Any, NoReturn
 
 import torch
 
-COMPILED = ("warp", "compose", "integrate", "correlate", "local_ncc")
+COMPILED = (
+    "warp",
+    "compose",
+    "integrate",
+    "correlate",
+    "local_ncc",
+    "gradient_loss",
+    "resize",
+    "norm_act",
+    "invert",
+)
 
 
 def load() -> str | None:
@@ -44,17 +54,24 @@ LOADED = REASON is None
 KERNELS = {device: kernels(device) for device in ("cpu", "cuda")}
 
 
+def missing(device: str) -> str | None:
+    """Why the extension has nothing for a kind of device; None where it has something."""
+    if REASON is not None:
+        return REASON
+    if KERNELS.get(device):
+        return None
+    return NOTE.get(device) or f"it was compiled without operators for {device}"
+
+
 def refusal(operation: str, device: str) -> str | None:
     """Why the compiled path cannot run `operation` on `device`, or None where it can."""
     if REASON is not None:
         return REASON
-    if operation in KERNELS.get(device, ()):
-        return None
     if operation not in COMPILED:
         return "it has no compiled kernel"
-    if device == "cuda" and not KERNELS["cuda"]:
-        return f"compiled for the CPU alone: {NOTE.get('cuda') or 'no reason was recorded'}"
-    return f"it has no compiled kernel for {device}"
+    if operation in KERNELS.get(device, ()):
+        return None
+    return missing(device) or f"it has no compiled kernel for {device}"
 
 
 def deterministic() -> bool:

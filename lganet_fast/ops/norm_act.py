@@ -42,7 +42,7 @@ def reference_norm_act(x: Tensor, slope: float) -> Tensor:
     """The same in plain PyTorch; batch norm of one volume, unlike instance norm, copies nothing."""
     if x.numel() == 0:
         return x.clone()
-    volumes = [F.batch_norm(v, None, None, training=True) for v in working(x).split(1)]
+    volumes = [F.batch_norm(v, None, None, training=True) for v in working(x).split(1)]  # type: ignore[no-untyped-call]
     normed = volumes[0] if len(volumes) == 1 else torch.cat(volumes)
     return (normed if slope == 1 else F.leaky_relu(normed, slope)).to(x.dtype)
 

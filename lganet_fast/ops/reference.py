@@ -48,6 +48,33 @@ def read(image: Tensor, axes: list[Tensor], mode: str, padding: str) -> Tensor:
     return F.grid_sample(image, grid, names[mode], padding, align_corners=True)
 
 
+def invert(
+    field: Tensor,
+    goal: Tensor,
+    start: Tensor,
+    step: Sequence[float],
+    metric: Sequence[float],
+    tolerance: float,
+    shrink: float,
+) -> tuple[Tensor, Tensor]:
+    """The flow u with u + field(p + u) = goal, and where it was found; see `ops.invert`."""
+
+    def turned(matrix: Sequence[float], vectors: Tensor) -> Tensor:
+        return torch.einsum("ac,bc...->ba...", vectors.new_tensor(matrix).view(3, 3), vectors)
+
+    flow, before = start, torch.full_like(goal[:, 0], torch.inf)
+    converging = torch.ones_like(before, dtype=torch.bool)
+    while True:
+        error = warp(field, flow, "trilinear", "border") + flow - goal
+        size = turned(metric, error).square().sum(1)
+        solved = size <= tolerance**2
+        converging &= ~solved & (size < shrink**2 * before)
+        if not converging.any():
+            return flow, solved
+        flow = torch.where(converging[:, None], flow - turned(step, error), flow)
+        before = size
+
+
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """The volume x (B, C, h, w, d) on a grid of `size` over the same extent, corners aligned."""
     if x.numel() == 0:

@@ -1,0 +1,69 @@
+"""Invert: where a displacement field takes to given points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import check, native, reference
+from .dispatch import choose_backend
+from .warp import result_in_format_of
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@torch.no_grad()
+def invert(
+    field: Tensor,
+    goal: Tensor,
+    start: Tensor,
+    step: Sequence[float] = IDENTITY,
+    metric: Sequence[float] = IDENTITY,
+    tolerance: float = 1e-3,
+    shrink: float = 0.9,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The flow u with u + field(p + u) = goal at every voxel p, by u <- u - step @ error.
+
+    field: (B, 3, h, w, d), float32 or float64, in voxels, read trilinearly and kept at its edge's
+    value outside. goal, start: (B, 3, H, W, D), in voxels from p; start is a guess of u.
+    step, metric: (3, 3) matrices row by row. A point is solved where |metric @ error| is at most
+    `tolerance`; one whose error an iteration does not shrink to `shrink` of itself is given up.
+    Returns u (B, 3, H, W, D) and which points are solved (B, H, W, D). Has no gradient.
+    Chen et al., Med. Phys. 2008, with a matrix for the step.
+    Raises ValueError or TypeError naming the argument that does not fit.
+    """
+    check.flow("field", field)
+    check.shape("goal", goal, (field.shape[0], 3, "H", "W", "D"))
+    check.shape("start", start, goal.shape)
+    for name, x in (("goal", goal), ("start", start)):
+        check.floating(name, x, (field.dtype,))
+        check.together(name, x, "field", field)
+    for name, matrix in (("step", step), ("metric", metric)):
+        if len(matrix) != 9:
+            raise ValueError(f"{name} must hold 9 numbers, got {len(matrix)}")
+    if 0 in field.shape[2:]:
+        raise ValueError(f"field must hold voxels, got shape {tuple(field.shape)}")
+    if choose_backend("invert", field.device.type, backend).backend == "reference":
+        return reference.invert(field, goal, start, step, metric, tolerance, shrink)
+    return torch.ops.lganet_fast.invert(
+        field, goal, start, list(step), list(metric), tolerance, shrink
+    )
+
+
+if native.LOADED:
+
+    @torch.library.register_fake("lganet_fast::invert")
+    def _(
+        field: Tensor,
+        goal: Tensor,
+        start: Tensor,
+        step: list[float],
+        metric: list[float],
+        tolerance: float,
+        shrink: float,
+    ) -> tuple[Tensor, Tensor]:
+        solved = goal.new_empty((goal.shape[0], *goal.shape[2:]), dtype=torch.bool)
+        return result_in_format_of(start, *start.shape), solved
