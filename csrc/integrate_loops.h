@@ -232,8 +232,8 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
 }
 
 template <typename A>
-LGANET_HD bool is_small(const Field<A>& field) {
-  return 4 * field.height * field.width * field.depth < INT32_MAX;
+bool is_small(const Field<A>& field) {
+  return fits_int32(4 * field.height * field.width * field.depth);
 }
 
 template <typename A>

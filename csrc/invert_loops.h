@@ -86,10 +86,8 @@ void invert(const InvertCall<A>& call, const View<A>& out, bool* solved, int64_t
 template <typename A>
 void invert_rows(const InvertCall<A>& call, const View<A>& out, bool* solved, int64_t begin,
                  int64_t end) {
-  int64_t reach = 1;
-  for (int a = 2; a < 5; ++a) reach += (call.field.size[a] - 1) * call.field.stride[a];
-  reach < INT32_MAX ? invert<int32_t>(call, out, solved, begin, end)
-                    : invert<int64_t>(call, out, solved, begin, end);
+  is_small(call.field) ? invert<int32_t>(call, out, solved, begin, end)
+                       : invert<int64_t>(call, out, solved, begin, end);
 }
 
 }  // namespace lganet::LGANET_ISA

@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "index.h"
 #include "view.h"
 
 namespace lganet {

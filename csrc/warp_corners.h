@@ -29,6 +29,14 @@ LGANET_HD Volume<A> volume_of(const View<T>& image, bool border) {
   return volume;
 }
 
+// Whether 32 bits hold the distance between any two voxels of one channel.
+template <typename T>
+bool is_small(const View<T>& image) {
+  int64_t reach = 2;
+  for (int a = 2; a < 5; ++a) reach += (image.size[a] - 1) * image.stride[a];
+  return fits_int32(reach);
+}
+
 template <typename T>
 LGANET_HD T* place_of(const View<T>& x, Row row, int64_t k, int64_t c) {
   return x.at(row.b, c) + row.i * x.stride[2] + row.j * x.stride[3] + k * x.stride[4];

@@ -374,13 +374,6 @@ LGANET_HD bool by_channels(const View<T>& image) {
 }
 
 template <typename T>
-LGANET_HD bool is_small(const View<T>& image) {
-  int64_t reach = 2;
-  for (int a = 2; a < 5; ++a) reach += (image.size[a] - 1) * image.stride[a];
-  return reach < INT32_MAX;
-}
-
-template <typename T>
 LGANET_HD bool in_pairs(const View<T>& image) {
   return image.stride[4] == 1 && image.size[4] > 1;
 }

@@ -111,7 +111,7 @@ def register(
     similarity: "lncc" (local cross-correlation, 5^3 windows), "mse" (one modality, one scale) or
         "mind" (MIND-SSC, across modalities).
     iterations: most iterations per level, coarse to fine, each level twice as fine as the one
-        before, the last at full resolution; 0 leaves a level out. None for (40, 40, 20, 15).
+        before, the last at full resolution; 0 leaves a level out. None for (40, 40, 10, 10).
     smoothness: weight of the squared gradient of the displacement; None for the similarity's own.
     affine: align by an affine transform first (needs SimpleITK).
     device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, all where None. seed: of the

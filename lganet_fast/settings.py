@@ -11,7 +11,7 @@ import torch
 from .errors import InputError
 from .losses import SIMILARITIES
 
-ITERATIONS = (40, 40, 20, 15)
+ITERATIONS = (40, 40, 10, 10)
 SMOOTHNESS = {"lncc": 1.0, "mse": 0.1, "mind": 1.0}
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 

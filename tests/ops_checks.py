@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,21 +160,3 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def total_on(isa: str, expression: str, setup: str) -> float:
-    """The sum of a tensor, computed by a fresh process held back to an instruction set."""
-    code = (
-        "import torch; from ops_checks import uniform; from lganet_fast.ops import *\n"
-        f"{setup}\nprint(({expression}).double().sum().item())"
-    )
-    environment = os.environ | {"LGANET_FAST_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=Path(__file__).parent,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return float(done.stdout)

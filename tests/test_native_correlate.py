@@ -11,7 +11,6 @@ from ops_checks import (
     check_same,
     needs_native,
     threads,
-    total_on,
     uniform,
     values_and_gradients,
 )
@@ -56,20 +55,6 @@ def test_compiled_result_does_not_depend_on_the_threads(memory_format):
             results.append(values_and_gradients(correlate, *pair))
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
-def test_the_narrowest_instruction_set():
-    x, y = (t.float() for t in inputs(1, 20, 4, 5, 9))
-    place = torch.arange(1, 28).view(1, 27, 1, 1, 1)  # so that the order of the offsets counts
-    expected = 2 * (correlate(x, y, backend="reference") * place).double().sum().item()
-    found = total_on(
-        "baseline",
-        "sum(correlate(x.contiguous(memory_format=f), y, backend='native')"
-        "    for f in (torch.contiguous_format, torch.channels_last_3d))"
-        " * torch.arange(1, 28).view(1, 27, 1, 1, 1)",
-        "x, y = (uniform(1, 20, 4, 5, 9, seed=s).float() for s in (1, 2))",
-    )
-    assert found == pytest.approx(expected, rel=2e-5)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)

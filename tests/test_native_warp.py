@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from ops_checks import close, kink_free, needs_native, threads, uniform, values_and_gradients
@@ -137,19 +132,3 @@ def test_offsets_past_32_bits():
         for read in (image, dense.bfloat16())
     )
     assert torch.equal(*gradients)
-
-
-@pytest.mark.parametrize("isa", ["baseline", "avx2"])
-def test_narrower_instruction_sets(isa):
-    """The comparisons of warp, compose and integrate, by a fresh process that is held back."""
-    files = [
-        Path(__file__).with_name(f"test_native_{n}.py") for n in ("warp", "compose", "integrate")
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "against_reference", *files],
-        env=os.environ | {"LGANET_FAST_ISA": isa},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout

@@ -62,6 +62,8 @@ def machine_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("PyTorch", f"{torch['version']} ({build})"),
         ("", f"{torch['threads']} CPU threads, SIMD level {shown(torch['simd'])}"),
     ]
+    for name, why in found["extension"].items():
+        rows.append(("Extension", f"for {name}: {why or 'compiled'}"))
     for number, gpu in enumerate(cuda["devices"]):
         text = f"{gpu['name']}, compute capability {gpu['capability']}, {memory(gpu)}"
         rows.append((f"cuda:{number}", text))

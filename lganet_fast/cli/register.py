@@ -10,11 +10,11 @@ from ..settings import ITERATIONS, PRECISIONS, SMOOTHNESS
 
 
 def iteration_counts(text: str) -> tuple[int, ...]:
-    """Turn "40x40x20x15" into whole numbers; argparse reports what is not."""
+    """Turn "40x40x10x10" into whole numbers; argparse reports what is not."""
     try:
         return tuple(int(part) for part in text.lower().split("x"))
     except ValueError as error:
-        message = f"must be whole numbers joined by x, such as 40x40x20x15, got {text!r}"
+        message = f"must be whole numbers joined by x, such as 40x40x10x10, got {text!r}"
         raise argparse.ArgumentTypeError(message) from error
 
 
