@@ -256,7 +256,7 @@ def test_bad_settings(files, capsys, words, message):
     ("words", "message"),
     [
         (["--similarity", "nmi"], "invalid choice: 'nmi'"),
-        (["--iterations", "5xx"], "must be whole numbers joined by x, such as 40x40x20x15"),
+        (["--iterations", "5xx"], "must be whole numbers joined by x, such as 40x40x10x10"),
         (["--smoothness", "much"], "invalid float value"),
         (["--what"], "unrecognized arguments: --what"),
     ],

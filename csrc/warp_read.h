@@ -1,0 +1,91 @@
+// Reading an image where a flow points.
+// Included by warp_loops.h, once per instruction set: no include guard.
+
+template <bool kPairs, typename A, typename T, typename I>
+LGANET_HD void load_ends(const T* from, const I* offset, int64_t next, Lanes<A>& first,
+                         Lanes<A>& second) {
+  if constexpr (kPairs) {
+    load_pairs<A>(from, offset, first, second);
+  } else {
+    first = load_each<A>(from, offset);
+    second = load_each<A>(from + next, offset);
+  }
+}
+
+template <bool kPairs, typename I, typename T, typename A>
+void warp_lanes(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, int64_t end) {
+  using V = Lanes<A>;
+  const Volume<A> volume = volume_of<A>(call.image, call.border);
+  const int64_t depth = out.size[4];
+  for (int64_t line = begin; line < end; ++line) {
+    const Row row = row_of(out, line);
+    for (int64_t next = 0; next < depth; next += kLanes<A>) {
+      const int64_t k = full_run<A>(depth, next);
+      const int count = lanes_left<A>(depth, k);
+      const Positions<A> p = positions_of(call.flow, row, k, count);
+      const Corners<A, I> corners = corners_at<false, I>(p, volume);
+      const Square<V> square = square_of(corners.weight[0], corners.weight[1]);
+      const Pair<V> ends = corners.weight[2];
+      for (int64_t c = 0; c < out.size[1]; ++c) {
+        const T* image = call.image.at(row.b, c);
+        V value = call.add_flow ? p.shift[c] : V{};
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) {
+          V first, second;
+          load_ends<kPairs, A>(image + row_offset(volume, r), corners.offset, volume.next[2], first,
+                               second);
+          value += square.row[r] * (ends.below * first + ends.above * second);
+        }
+        store_lanes<A>(place_of(out, row, k, c), out.stride[4], count, value);
+      }
+    }
+  }
+}
+
+template <typename T, typename A>
+void warp_nearest(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, int64_t end) {
+  const Volume<A> volume = volume_of<A>(call.image, call.border);
+  const int64_t depth = out.size[4];
+  for (int64_t line = begin; line < end; ++line) {
+    const Row row = row_of(out, line);
+    for (int64_t k = 0; k < depth; k += kLanes<A>) {
+      const int count = lanes_left<A>(depth, k);
+      const Nearest<A> at = nearest_at(positions_of(call.flow, row, k, count), volume);
+      for (int64_t c = 0; c < out.size[1]; ++c) {
+        const T* image = call.image.at(row.b, c);
+        T* to = place_of(out, row, k, c);
+        for (int l = 0; l < count; ++l)
+          to[l * out.stride[4]] = at.inside[l] != 0 ? image[at.offset[l]] : T(A(0));
+      }
+    }
+  }
+}
+
+template <typename I, typename T, typename A>
+void warp_channels(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, int64_t end) {
+  using V = Lanes<A>;
+  const Volume<A> volume = volume_of<A>(call.image, call.border);
+  const int64_t depth = out.size[4], channels = out.size[1];
+  for (int64_t line = begin; line < end; ++line) {
+    const Row row = row_of(out, line);
+    for (int64_t k = 0; k < depth; k += kLanes<A>) {
+      const int count = lanes_left<A>(depth, k);
+      const Positions<A> p = positions_of(call.flow, row, k, count);
+      const Corners<A, I> corners = corners_at<false, I>(p, volume);
+      const Cube<A> cube = cube_of<A>(corners.weight);
+      for (int l = 0; l < count; ++l) {
+        const T* image = call.image.at(row.b, 0) + corners.offset[l];
+        T* to = place_of(out, row, k + l, 0);
+        for (int64_t c = 0; c < channels; c += kLanes<A>) {
+          const int some = lanes_left<A>(channels, c);
+          V value = {};
+#pragma GCC unroll 8
+          for (int corner = 0; corner < 8; ++corner)
+            value += cube.weight[corner][l] *
+                     load_lanes<A>(image + corner_offset(volume, corner) + c, 1, some);
+          store_lanes<A>(to + c, 1, some, value);
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,95 @@
+// The gradient to the flow: the image's slope at the position, against the result's gradient.
+// Included by warp_loops.h, once per instruction set: no include guard.
+
+template <bool kPairs, typename I, typename T, typename A>
+void flow_gradient_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
+                         int64_t begin, int64_t end) {
+  using V = Lanes<A>;
+  const Volume<A> volume = volume_of<A>(call.image, call.border);
+  const int64_t depth = out.size[4];
+  for (int64_t line = begin; line < end; ++line) {
+    const Row row = row_of(out, line);
+    for (int64_t next = 0; next < depth; next += kLanes<A>) {
+      const int64_t k = full_run<A>(depth, next);
+      const int count = lanes_left<A>(depth, k);
+      const Positions<A> p = positions_of(call.flow, row, k, count);
+      const Corners<A, I> corners = corners_at<true, I>(p, volume);
+      const auto& [wh, ww, wd] = corners.weight;
+      const auto& [sh, sw, sd] = corners.slope;
+      const Square<V> square = square_of(wh, ww), slope_h = square_of(sh, ww),
+                      slope_w = square_of(wh, sw);
+      V sum[3] = {};
+      for (int64_t c = 0; c < call.image.size[1]; ++c) {
+        const T* image = call.image.at(row.b, c);
+        const V g = load_lanes<A>(place_of(grad, row, k, c), grad.stride[4], count);
+        V slope[3] = {};
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) {
+          V first, second;
+          load_ends<kPairs, A>(image + row_offset(volume, r), corners.offset, volume.next[2], first,
+                               second);
+          const V value = wd.below * first + wd.above * second;
+          slope[0] += slope_h.row[r] * value;
+          slope[1] += slope_w.row[r] * value;
+          slope[2] += square.row[r] * (sd.below * first + sd.above * second);
+        }
+        for (int a = 0; a < 3; ++a) sum[a] += g * slope[a];
+        if (call.add_flow) sum[c] += g;
+      }
+      for (int a = 0; a < 3; ++a)
+        store_lanes<A>(place_of(out, row, k, a), out.stride[4], count, sum[a]);
+    }
+  }
+}
+
+template <typename V>
+LGANET_HD auto sum_of_lanes(V x) {
+  auto sum = x[0];
+  for (int l = 1; l < int(sizeof(V) / sizeof(sum)); ++l) sum += x[l];
+  return sum;
+}
+
+template <typename I, typename T, typename A>
+void flow_gradient_channels(const WarpCall<T, A>& call, const View<const T>& grad,
+                            const View<A>& out, int64_t begin, int64_t end) {
+  using V = Lanes<A>;
+  const Volume<A> volume = volume_of<A>(call.image, call.border);
+  const int64_t depth = out.size[4], channels = call.image.size[1];
+  for (int64_t line = begin; line < end; ++line) {
+    const Row row = row_of(out, line);
+    for (int64_t k = 0; k < depth; k += kLanes<A>) {
+      const int count = lanes_left<A>(depth, k);
+      const Positions<A> p = positions_of(call.flow, row, k, count);
+      const Corners<A, I> corners = corners_at<true, I>(p, volume);
+      A product[8][kLanes<A>] = {};
+      for (int l = 0; l < count; ++l) {
+        const T* image = call.image.at(row.b, 0) + corners.offset[l];
+        const T* g = place_of(grad, row, k + l, 0);
+        V sum[8] = {};
+        for (int64_t c = 0; c < channels; c += kLanes<A>) {
+          const int some = lanes_left<A>(channels, c);
+          const V one = load_lanes<A>(g + c, 1, some);
+#pragma GCC unroll 8
+          for (int corner = 0; corner < 8; ++corner)
+            sum[corner] +=
+                one * load_lanes<A>(image + corner_offset(volume, corner) + c, 1, some);
+        }
+        for (int corner = 0; corner < 8; ++corner) product[corner][l] = sum_of_lanes(sum[corner]);
+      }
+      const auto& [wh, ww, wd] = corners.weight;
+      const auto& [sh, sw, sd] = corners.slope;
+      const Square<V> square = square_of(wh, ww), slope_h = square_of(sh, ww),
+                      slope_w = square_of(wh, sw);
+      V sum[3] = {};
+      for (int r = 0; r < 4; ++r) {
+        const V first = load_vector<V>(product[2 * r]), second = load_vector<V>(product[2 * r + 1]);
+        const V value = wd.below * first + wd.above * second;
+        sum[0] += slope_h.row[r] * value;
+        sum[1] += slope_w.row[r] * value;
+        sum[2] += square.row[r] * (sd.below * first + sd.above * second);
+      }
+      for (int a = 0; a < 3; ++a)
+        store_lanes<A>(place_of(out, row, k, a), out.stride[4], count, sum[a]);
+    }
+  }
+}
