@@ -15,6 +15,7 @@ struct InvertCall {
   View<const A> field, goal, start;
   A step[9], metric[9];
   A tolerance, shrink;
+  int64_t patience;
 };
 
 }  // namespace lganet
@@ -29,7 +30,7 @@ namespace {
 std::tuple<Tensor, Tensor> invert(const Tensor& field, const Tensor& goal, const Tensor& start,
                                   const std::vector<double>& step,
                                   const std::vector<double>& metric, double tolerance,
-                                  double shrink) {
+                                  double shrink, int64_t patience) {
   STD_TORCH_CHECK(step.size() == 9 && metric.size() == 9, "step and metric must hold 9 numbers");
   for (const Tensor* x : {&field, &goal, &start})
     STD_TORCH_CHECK(x->dim() == 5 && x->size(1) == 3 && x->size(0) == field.size(0) &&
@@ -44,13 +45,10 @@ std::tuple<Tensor, Tensor> invert(const Tensor& field, const Tensor& goal, const
   if (is_empty(flow)) return {flow, solved};
   switch_wide_float(field.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
-    InvertCall<A> call{view_of<const A>(field),
-                       view_of<const A>(goal),
-                       view_of<const A>(start),
-                       {},
-                       {},
-                       A(tolerance),
-                       A(shrink)};
+    InvertCall<A> call{view_of<const A>(field), view_of<const A>(goal), view_of<const A>(start)};
+    call.tolerance = A(tolerance);
+    call.shrink = A(shrink);
+    call.patience = patience;
     std::copy(step.begin(), step.end(), call.step);
     std::copy(metric.begin(), metric.end(), call.metric);
     const auto out = view_of<A>(flow);
@@ -69,7 +67,7 @@ std::tuple<Tensor, Tensor> invert(const Tensor& field, const Tensor& goal, const
 STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
   m.def(
       "invert(Tensor field, Tensor goal, Tensor start, float[] step, float[] metric, "
-      "float tolerance, float shrink) -> (Tensor, Tensor)");
+      "float tolerance, float shrink, int patience) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) { m.impl("invert", TORCH_BOX(&lganet::invert)); }

@@ -60,21 +60,22 @@ void invert(const InvertCall<A>& call, const View<A>& out, bool* solved, int64_t
         flow.at[a] = load_lanes<A>(place_of(call.start, row, k, a), call.start.stride[4], count);
         goal.at[a] = load_lanes<A>(place_of(call.goal, row, k, a), call.goal.stride[4], count);
       }
-      V before = V{} + A(__builtin_inf());
-      Mask converging = before > V{}, done;
+      V least = V{} + A(__builtin_inf()), misses = {};
+      Mask converging = least > V{}, done;
       while (true) {
         const Vector<A> error = error_of<I>(call, volume, row, k, flow, goal);
         const Vector<A> length = turned(call.metric, error);
         const V size =
             length.at[0] * length.at[0] + length.at[1] * length.at[1] + length.at[2] * length.at[2];
         done = size <= call.tolerance * call.tolerance;
-        converging &= ~done & (size < call.shrink * call.shrink * before);
+        misses += size < call.shrink * call.shrink * least ? V{} : V{} + 1;
+        converging &= ~done & (misses <= A(call.patience));
         bool any = false;
         for (int l = 0; l < count; ++l) any |= converging[l] != 0;
         if (!any) break;
         const Vector<A> step = turned(call.step, error);
         for (int a = 0; a < 3; ++a) flow.at[a] = converging ? flow.at[a] - step.at[a] : flow.at[a];
-        before = size;
+        least = size < least ? size : least;
       }
       for (int a = 0; a < 3; ++a)
         store_lanes<A>(place_of(out, row, k, a), out.stride[4], count, flow.at[a]);

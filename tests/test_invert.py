@@ -92,7 +92,7 @@ def test_operator_is_well_formed():
     field, goal = smooth(4, 5, 6), uniform(1, 3, 2, 3, 4)
     matrix = np.eye(3).ravel().tolist()
     torch.library.opcheck(
-        torch.ops.lganet_fast.invert, (field, goal, goal, matrix, matrix, 1e-3, 0.9)
+        torch.ops.lganet_fast.invert, (field, goal, goal, matrix, matrix, 1e-3, 0.9, 4)
     )
 
 

@@ -23,6 +23,7 @@ def invert(
     metric: Sequence[float] = IDENTITY,
     tolerance: float = 1e-3,
     shrink: float = 0.9,
+    patience: int = 4,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The flow u with u + field(p + u) = goal at every voxel p, by u <- u - step @ error.
@@ -30,7 +31,8 @@ def invert(
     field: (B, 3, h, w, d), float32 or float64, in voxels, read trilinearly and kept at its edge's
     value outside. goal, start: (B, 3, H, W, D), in voxels from p; start is a guess of u.
     step, metric: (3, 3) matrices row by row. A point is solved where |metric @ error| is at most
-    `tolerance`; one whose error an iteration does not shrink to `shrink` of itself is given up.
+    `tolerance`, and given up after `patience` iterations, and one more, that did not shrink its
+    least error to `shrink` of itself.
     Returns u (B, 3, H, W, D) and which points are solved (B, H, W, D). Has no gradient.
     Chen et al., Med. Phys. 2008, with a matrix for the step.
     Raises ValueError or TypeError naming the argument that does not fit.
@@ -47,9 +49,9 @@ def invert(
     if 0 in field.shape[2:]:
         raise ValueError(f"field must hold voxels, got shape {tuple(field.shape)}")
     if choose_backend("invert", field.device.type, backend).backend == "reference":
-        return reference.invert(field, goal, start, step, metric, tolerance, shrink)
+        return reference.invert(field, goal, start, step, metric, tolerance, shrink, patience)
     return torch.ops.lganet_fast.invert(
-        field, goal, start, list(step), list(metric), tolerance, shrink
+        field, goal, start, list(step), list(metric), tolerance, shrink, patience
     )
 
 
@@ -64,6 +66,7 @@ if native.LOADED:
         metric: list[float],
         tolerance: float,
         shrink: float,
+        patience: int,
     ) -> tuple[Tensor, Tensor]:
         solved = goal.new_empty((goal.shape[0], *goal.shape[2:]), dtype=torch.bool)
         return result_in_format_of(start, *start.shape), solved

@@ -56,23 +56,25 @@ def invert(
     metric: Sequence[float],
     tolerance: float,
     shrink: float,
+    patience: int,
 ) -> tuple[Tensor, Tensor]:
     """The flow u with u + field(p + u) = goal, and where it was found; see `ops.invert`."""
 
     def turned(matrix: Sequence[float], vectors: Tensor) -> Tensor:
         return torch.einsum("ac,bc...->ba...", vectors.new_tensor(matrix).view(3, 3), vectors)
 
-    flow, before = start, torch.full_like(goal[:, 0], torch.inf)
-    converging = torch.ones_like(before, dtype=torch.bool)
+    flow, least = start, torch.full_like(goal[:, 0], torch.inf)
+    misses = torch.zeros_like(least)
     while True:
         error = warp(field, flow, "trilinear", "border") + flow - goal
         size = turned(metric, error).square().sum(1)
         solved = size <= tolerance**2
-        converging &= ~solved & (size < shrink**2 * before)
+        misses += ~(size < shrink**2 * least)
+        converging = ~solved & (misses <= patience)
         if not converging.any():
             return flow, solved
         flow = torch.where(converging[:, None], flow - turned(step, error), flow)
-        before = size
+        least = torch.where(size < least, size, least)
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
