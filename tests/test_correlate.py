@@ -130,14 +130,6 @@ def test_not_a_number_reaches_only_its_neighbours():
     assert bad.sum() == 27
 
 
-def test_autocast_changes_nothing():
-    x, y = (t.float() for t in inputs(1, 2, 3, 4, 5))
-    with torch.autocast("cpu", torch.bfloat16):
-        out = correlate(x, y)
-    assert out.dtype == torch.float32
-    assert torch.equal(out, correlate(x, y))
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
