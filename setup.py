@@ -1,26 +1,43 @@
 """Builds the compiled operators where that is possible; the metadata lives in pyproject.toml.
 
 Without a C++ compiler, or without torch at build time, the install is pure Python and works all the
-same, slower; `lganet-fast doctor` shows the reason.
+same, slower. Without nvcc, or with a torch that is a build without CUDA, it has the CPU's operators
+alone. `lganet-fast doctor` shows the reason. Environment variables:
+
+CXX, NVCC, CUDA_HOME     the compilers; nvcc is else looked for on the PATH
+LGANET_FAST_CUDA_ARCHS   compute capabilities to compile for instead of all, "8.9;9.0" say
 """
 
 import json
 import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
+ROOT = Path(__file__).parent
 TORCH_TARGET = "0x020a000000000000"  # PyTorch 2.10, the oldest whose stable ABI has what is used
 SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
+CUDA_SOURCES = sorted(Path("csrc").glob("*.cu"))
+HEADERS = sorted(str(path) for kind in ("*.h", "*.cuh") for path in Path("csrc").glob(kind))
+CUDA_ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")  # and PTX of the newest for later ones
+
+
+class NotPossibleError(Exception):
+    """Why something cannot be compiled here."""
 
 
 def missing():
     """Why nothing can be compiled here; None where it can."""
     if os.name != "posix":
         return "only Linux and macOS builds compile it"
-    if not shutil.which(os.environ.get("CXX", "c++").split()[0]):
+    if not shutil.which(shlex.split(os.environ.get("CXX", "c++"))[0]):
         return "no C++ compiler was found when it was installed"
     try:
         import torch  # noqa: F401
@@ -29,45 +46,160 @@ def missing():
     return None
 
 
+def torch_folder(*parts):
+    """A folder inside torch."""
+    import torch
+
+    return str(Path(torch.__file__).parent.joinpath(*parts))
+
+
+def asked_archs():
+    """The compute capabilities that LGANET_FAST_CUDA_ARCHS names; None where it is not set."""
+    text = os.environ.get("LGANET_FAST_CUDA_ARCHS", "").strip()
+    if not text:
+        return None
+    archs = re.split(r"[;,\s]+", text)
+    wrong = [arch for arch in archs if arch not in CUDA_ARCHS]
+    if wrong:
+        sys.exit(
+            f"LGANET_FAST_CUDA_ARCHS must name some of {', '.join(CUDA_ARCHS)}, "
+            f"separated by semicolons; got {text!r}"
+        )
+    return archs
+
+
+class Nvcc:
+    """The CUDA compiler; raises NotPossibleError where there is none that fits torch."""
+
+    def __init__(self):
+        import torch
+
+        if torch.version.cuda is None:
+            raise NotPossibleError("torch was a build without CUDA when it was built")
+        home = os.environ.get("CUDA_HOME")
+        named = os.environ.get("NVCC") or (home and shutil.which(f"{home}/bin/nvcc"))
+        self.path = shutil.which(named or "nvcc")
+        if self.path is None:
+            raise NotPossibleError("no nvcc was found when it was installed")
+        version = re.search(r"release (\d+)\.", self.output("--version"))
+        wanted = torch.version.cuda.split(".")[0]
+        if version is None or version[1] != wanted:
+            raise NotPossibleError(
+                f"nvcc is of CUDA {version[1] if version else 'unknown'}, torch of {wanted}"
+            )
+
+    def output(self, *arguments):
+        """What nvcc prints."""
+        done = subprocess.run([self.path, *arguments], check=False, capture_output=True, text=True)
+        if done.returncode:
+            text = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+            wrong = [line for line in text if "error" in line.lower()]
+            raise NotPossibleError(f"compiling for CUDA failed: {(wrong or text)[0].strip()}")
+        return done.stdout + done.stderr
+
+    def library_folders(self):
+        """Where the static CUDA runtime is; nvcc knows it, wherever it was installed."""
+        line = next(x for x in self.output("--dryrun", "a.o").splitlines() if "LIBRARIES=" in x)
+        return re.findall(r"-L([^\"\s]+)", line)
+
+    def architectures(self):
+        """Flags: machine code for each architecture, and PTX of the newest."""
+        known = set(re.findall(r"sm_(\d+)", self.output("--list-gpu-code")))
+        codes = [arch.replace(".", "") for arch in asked_archs() or CUDA_ARCHS]
+        unknown = [code for code in codes if code not in known]
+        if unknown and asked_archs():
+            raise NotPossibleError(f"this nvcc cannot compile for sm_{', sm_'.join(unknown)}")
+        codes = sorted(set(codes) & known, key=int)
+        flags = [f"-gencode=arch=compute_{code},code=sm_{code}" for code in codes]
+        return [*flags, f"-gencode=arch=compute_{codes[-1]},code=compute_{codes[-1]}"]
+
+    def compile(self, source, target, include_folders):
+        """Compile one file; several of its architectures at a time."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        compiler = os.environ.get("CXX")
+        self.output(
+            *("-std=c++20", "-O3", "--expt-relaxed-constexpr"),
+            *("-c", str(source), "-o", str(target)),
+            *("-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "2"),
+            *(f"-I{folder}" for folder in include_folders),
+            f"-DTORCH_TARGET_VERSION={TORCH_TARGET}",
+            *(("-ccbin", shlex.split(compiler)[0]) if compiler else ()),
+            *self.architectures(),
+        )
+
+
 class BuildNative(build_ext):
     """Compile if possible, and leave a note for `doctor` either way."""
 
     def run(self):
         """Build; a failure is recorded, not raised."""
+        asked_archs()  # a wrong name is an error, not a reason to go without
         reason = missing()
+        no_cuda = reason
         inplace = self.inplace  # the base class changes it while it runs
         if reason is None:
             try:
                 self.use_torch()
+                no_cuda = self.use_cuda()
                 super().run()
             except Exception as error:  # any failure must leave a working pure-Python install
-                reason = f"compiling failed: {str(error).strip().splitlines()[0]}"
+                reason = no_cuda = f"compiling failed: {str(error).strip().splitlines()[0]}"
                 self.announce(f"lganet_fast: {reason}; installing without it", level=3)
         self.inplace = inplace
         if reason is not None:
             self.extensions.clear()
-        self.leave_note(reason)
+        self.leave_note({"native": reason, "cuda": no_cuda})
 
     def use_torch(self):
         """Point the extension at torch's headers and libraries."""
-        from torch.utils import cpp_extension
-
         for extension in self.extensions:
-            extension.include_dirs += ["csrc", *cpp_extension.include_paths()]
-            extension.library_dirs += cpp_extension.library_paths()
+            extension.include_dirs += self.include_folders()
+            extension.library_dirs.append(torch_folder("lib"))
 
-    def leave_note(self, reason):
-        """Write the reason beside the package's modules."""
-        folder = Path(__file__).parent if self.inplace else Path(self.build_lib)
+    def include_folders(self):
+        """Where the headers are."""
+        api = torch_folder("include", "torch", "csrc", "api", "include")
+        return ["csrc", torch_folder("include"), api]
+
+    def use_cuda(self):
+        """Compile the CUDA sources and add them to the extension; returns why not, or None."""
+        try:
+            nvcc = Nvcc()
+            objects = {source: Path(self.build_temp) / f"{source}.o" for source in CUDA_SOURCES}
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(lambda s: self.use_nvcc(nvcc, s, objects[s]), CUDA_SOURCES))
+            for extension in self.extensions:
+                extension.extra_objects += map(str, objects.values())
+                extension.library_dirs += nvcc.library_folders()
+                extension.libraries += ["cudart_static", "rt", "dl", "pthread"]
+        except NotPossibleError as error:
+            self.announce(f"lganet_fast: {error}; installing without CUDA", level=3)
+            return str(error)
+        return None
+
+    def use_nvcc(self, nvcc, source, target):
+        """Compile one file, unless its object is newer than all that it is made of."""
+        asked = target.with_suffix(".archs")
+        archs = " ".join(asked_archs() or CUDA_ARCHS)
+        newest = max(Path(x).stat().st_mtime for x in (source, __file__, *HEADERS))
+        fresh = target.exists() and target.stat().st_mtime > newest
+        if fresh and not self.force and asked.exists() and asked.read_text() == archs:
+            return
+        nvcc.compile(source, target, self.include_folders())
+        asked.write_text(archs)
+
+    def leave_note(self, reasons):
+        """Write the reasons beside the package's modules."""
+        folder = ROOT if self.inplace else Path(self.build_lib)
         note = folder / "lganet_fast" / "_build.json"
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps({"native": reason}) + "\n")
+        note.write_text(json.dumps(reasons) + "\n")
 
 
 native = Extension(
     "lganet_fast._native",
     SOURCES,
-    depends=[str(path) for path in Path("csrc").glob("*.h")],
+    depends=HEADERS,
     libraries=["torch_cpu"],
     define_macros=[("Py_LIMITED_API", "0x030A0000"), ("TORCH_TARGET_VERSION", TORCH_TARGET)],
     extra_compile_args=[

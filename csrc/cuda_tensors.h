@@ -9,8 +9,8 @@
 
 namespace lganet {
 
-// PyTorch's current stream of a device. The function is looked up in the library that a CUDA build of
-// PyTorch has loaded, not linked, so that this extension also loads beside a build without CUDA.
+// PyTorch's current stream of a device. The function is looked up in the library that a CUDA build
+// of PyTorch has loaded, not linked, so that this extension also loads beside a build without CUDA.
 inline Stream current_stream(int32_t device) {
   using Get = int32_t (*)(int32_t, void**);
   static const Get get = [] {

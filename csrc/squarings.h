@@ -3,8 +3,8 @@
 // `Run` has the steps: squared(field), the next field; step_back(field, gradient), the gradient to
 // the field from that to the next one; give(field), to say that a field is needed no more.
 //
-// The backward computes the intermediate fields again. It holds at most kHeld of them up to twice as
-// many steps, and one more each time the number of steps doubles.
+// The backward computes the intermediate fields again. It holds at most kHeld of them up to twice
+// as many steps, and one more each time the number of steps doubles.
 #pragma once
 
 #include <cstdint>

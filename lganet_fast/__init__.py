@@ -8,6 +8,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from . import ops
     from .errors import InputError
+    from .models import LGANetPlusPlus
     from .registration import Registration, RegistrationWarning, register
     from .transform import DisplacementField
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DisplacementField": "transform",
     "InputError": "errors",
+    "LGANetPlusPlus": "models",
     "Registration": "registration",
     "RegistrationWarning": "registration",
     "register": "registration",
@@ -23,6 +25,7 @@ _HOME = {
 __all__ = [
     "DisplacementField",
     "InputError",
+    "LGANetPlusPlus",
     "Registration",
     "RegistrationWarning",
     "__version__",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from .ops import OPERATIONS, choose_backend
+from .ops import OPERATIONS, choose_backend, native
 from .runtime import available_memory
 from .version import __version__
 
@@ -47,6 +47,7 @@ def diagnose() -> dict[str, Any]:
 
     None stands for what could not be found. Memory in MB (2^20 bytes). "operations" lists, for
     every operation on every kind of device present, the backend that runs and why no faster one.
+    "extension" says for each kind of device why none is compiled for it, None where some are.
     """
     cuda = cuda_devices()
     kinds = ["cpu", "cuda"] if cuda["devices"] else ["cpu"]
@@ -61,6 +62,7 @@ def diagnose() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
         },
         "cuda": cuda,
+        "extension": {"cpu": native.missing("cpu"), "cuda": native.missing("cuda")},
         "packages": [
             {"name": name, "version": package_version(name), "purpose": purpose, "install": install}
             for name, (purpose, install) in PACKAGES.items()

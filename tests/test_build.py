@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from test_cuda_resources import cuobjdump, needs_cuobjdump
 
 import lganet_fast
 from lganet_fast.ops import native
@@ -21,16 +23,50 @@ PROBE = (
 )
 
 
-def build(folder, **environment):
-    """Copy the sources and build in place there, with a changed environment; returns the note."""
+def copy_sources(folder):
+    """Copy what a build needs."""
     for name in ("lganet_fast", "csrc"):
         ignored = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
+
+
+def run_setup(folder, environment):
+    """Build in place in `folder` with a changed environment; returns the finished process."""
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(command, cwd=folder, env={**os.environ, **environment}, check=True)
-    return json.loads((folder / "lganet_fast" / "_build.json").read_text())["native"]
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=False, capture_output=True, text=True
+    )
+
+
+def note_of(folder):
+    """What the build in `folder` left for the package."""
+    return json.loads((folder / "lganet_fast" / "_build.json").read_text())
+
+
+def build(folder, **environment):
+    """Build a copy; returns why there is no extension."""
+    copy_sources(folder)
+    done = run_setup(folder, environment)
+    assert done.returncode == 0, done.stderr
+    assert note_of(folder)["cuda"] == note_of(folder)["native"]
+    return note_of(folder)["native"]
+
+
+def build_little(folder, **environment):
+    """Build a copy with one small source of each kind; returns why it is without CUDA."""
+    copy_sources(folder)
+    for path in (folder / "csrc").glob("*.c*"):
+        if path.suffix in (".cpp", ".cu") and path.name != "module.cpp":
+            path.unlink()
+    (folder / "csrc" / "little.cu").write_text("__global__ void little(int* x) { ++*x; }\n")
+    done = run_setup(folder, environment)
+    assert done.returncode == 0, done.stderr
+    assert note_of(folder)["native"] is None
+    assert len(list((folder / "lganet_fast").glob("_native*.so"))) == 1
+    return note_of(folder)["cuda"]
 
 
 def probe(folder):
@@ -59,6 +95,66 @@ def test_with_a_compiler_that_fails_the_package_is_pure_python_and_says_why(tmp_
     assert probe(tmp_path) == f"reference | {reason}"
 
 
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "c++")) is None, reason="needs a C++ compiler"
+)
+needs_nvcc = pytest.mark.skipif(
+    not torch.version.cuda or shutil.which("nvcc") is None,
+    reason="needs nvcc and a build of PyTorch with CUDA",
+)
+needs_cuda_torch = pytest.mark.skipif(not torch.version.cuda, reason="PyTorch is without CUDA")
+
+
+def script(path, text):
+    """An executable shell script."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@needs_compiler
+@needs_cuda_torch
+def test_without_nvcc_there_is_a_build_for_the_cpu(tmp_path):
+    reason = build_little(tmp_path, NVCC=str(tmp_path / "no-such-nvcc"))
+    assert reason == "no nvcc was found when it was installed"
+
+
+@needs_compiler
+@needs_cuda_torch
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("echo little.cu: error: no; exit 1", "compiling for CUDA failed: little.cu: error: no"),
+        ("echo release 1.0, V1.0.1", "nvcc is of CUDA 1, torch of "),
+    ],
+)
+def test_with_an_nvcc_that_does_not_do_there_is_a_build_for_the_cpu(tmp_path, body, expected):
+    reason = build_little(tmp_path, NVCC=script(tmp_path / "nvcc", body))
+    assert reason.startswith(expected)
+
+
+@needs_compiler
+@needs_nvcc
+@needs_cuobjdump
+def test_architectures_can_be_chosen(tmp_path):
+    """Neither a device nor a driver is needed to compile for one."""
+    choice = {"LGANET_FAST_CUDA_ARCHS": "8.9; 8.0", "CUDA_VISIBLE_DEVICES": ""}
+    assert build_little(tmp_path, **choice) is None
+    (path,) = (tmp_path / "lganet_fast").glob("_native*.so")
+    listing = cuobjdump("--list-elf", "--list-ptx", path=path)
+    assert set(re.findall(r"sm_\d+", listing)) == {"sm_80", "sm_89"}
+    assert re.search(r"sm_89\.ptx", listing)
+
+
+def test_architectures_that_do_not_exist_are_an_error(tmp_path):
+    copy_sources(tmp_path)
+    environment = {"LGANET_FAST_CUDA_ARCHS": "8.9;native"}
+    done = run_setup(tmp_path, environment)
+    assert done.returncode != 0
+    assert "LGANET_FAST_CUDA_ARCHS must name some of 8.0, 8.6" in done.stderr
+    assert "got '8.9;native'" in done.stderr
+
+
 def library():
     """The built extension of the package under test."""
     if not native.LOADED:
@@ -81,3 +177,5 @@ def test_refers_to_nothing_outside_the_stable_interface_of_torch():
     stable = re.compile(r"^(torch_|aoti_torch_)")
     assert torch_symbols
     assert [s for s in torch_symbols if not stable.match(s)] == []
+    # nor to the CUDA runtime or driver: the one is linked in, the other found when it is needed
+    assert [s for s in symbols if re.match(r"cuda|cu[A-Z]|aoti_torch_get_current_cuda", s)] == []

@@ -1,7 +1,11 @@
-"""The operations of deformable registration, each with a choice of backend."""
+"""The operations of deformable registration, each with a choice of backend.
+
+All compute in the types they are given: inside torch.autocast they do what they do outside.
+"""
 
 from .attention import attention
 from .compose import compose
+from .convolve import convolve
 from .correlate import correlate
 from .dispatch import BACKENDS, OPERATIONS, choose_backend, explain, use_backend
 from .gradient_loss import gradient_loss
@@ -18,6 +22,7 @@ __all__ = [
     "attention",
     "choose_backend",
     "compose",
+    "convolve",
     "correlate",
     "explain",
     "gradient_loss",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from . import check, reference
+from . import check, native, reference, triton
 from .dispatch import choose_backend
 
 
@@ -37,8 +41,21 @@ def attention(
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
     check_windows(q.shape[1], windows, volume)
-    choose_backend("attention", q.device.type, backend)
-    return reference.attention(q, k, v, scale, windows, dropout_p, volume)
+    choice = choose_backend("attention", q.device.type, backend, unfit(q, v))
+    if choice.backend != "triton":
+        return reference.attention(q, k, v, scale, windows, dropout_p, volume)
+    if volume is None:  # a run of tokens is a box of one line
+        volume, windows = (windows, 1, q.shape[1] // windows), (windows, 1, 1)  # type: ignore
+    seed = torch.randint(2**63 - 1, (1,), device=q.device) if dropout_p else None
+    return fused(q, k, v, seed, scale, windows, dropout_p, volume)[0]
+
+
+def unfit(q: Tensor, v: Tensor) -> str | None:
+    """What in the tokens the Triton kernels are not made for."""
+    if q.dtype == torch.float64:
+        return "it computes in float32, got float64"
+    width = max(q.shape[2], v.shape[2])
+    return f"tokens may be up to 128 wide, got {width}" if width > 128 else None
 
 
 def check_windows(
@@ -57,3 +74,75 @@ def check_windows(
     for size, count in zip(volume, windows, strict=True):
         if not 1 <= count <= size:
             raise ValueError(f"windows must be from 1 to the axis length {size}, got {count}")
+
+
+@torch.library.custom_op("lganet_fast_triton::attention", mutates_args=())
+def fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    counts: Sequence[int],
+    dropout_p: float,
+    volume: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Attention inside `counts` boxes of the volume, and log2 of each query's sum (B, N).
+
+    seed: one int64 that decides which weights are dropped; None where none is.
+    """
+    run = triton.kernels("attention").forward
+    out, lse = run(q, k, v, seed, scale, counts, dropout_p, volume)
+    return out, lse
+
+
+@torch.library.custom_op("lganet_fast_triton::attention_backward", mutates_args=())
+def fused_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    counts: Sequence[int],
+    dropout_p: float,
+    volume: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients to q, k and v."""
+    run = triton.kernels("attention").backward
+    grad_q, grad_k, grad_v = run(grad, q, k, v, out, lse, seed, scale, counts, dropout_p, volume)
+    return grad_q, grad_k, grad_v
+
+
+def results_like(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """Empty tensors of the results' shapes."""
+    return v.new_empty(v.shape), q.new_empty(q.shape[:2], dtype=torch.float32)
+
+
+def gradients_like(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Empty tensors of the gradients' shapes."""
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep the inputs and the result."""
+    q, k, v, seed, *ctx.cut = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, *output, seed)
+
+
+def backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients; the second result is for this function alone and has none."""
+    if grad is None:
+        return (None,) * 8
+    return (*fused_backward(grad, *ctx.saved_tensors, *ctx.cut), *[None] * 5)
+
+
+fused.register_fake(results_like)
+fused.register_autograd(backward, setup_context=save)
+fused_backward.register_fake(gradients_like)
+fused_backward.register_autograd(native.no_double_backward)

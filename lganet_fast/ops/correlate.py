@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import check, native, reference
+from . import check, native, reference, triton
 from .dispatch import choose_backend
 
 
@@ -24,19 +24,33 @@ def correlate(x: Tensor, y: Tensor, radius: int = 1, backend: str | None = None)
     check.floating("y", y, (x.dtype,))
     check.together("y", y, "x", x)
     check.at_least("radius", radius, 1)
-    if choose_backend("correlate", x.device.type, backend).backend != "native":
-        return reference.correlate(x, y, radius)
-    return torch.ops.lganet_fast.correlate(x, y, radius)
+    choice = choose_backend("correlate", x.device.type, backend, unfit(x))
+    if choice.backend == "triton":
+        return fused(x, y, radius)
+    if choice.backend == "native":
+        return torch.ops.lganet_fast.correlate(x, y, radius)
+    return reference.correlate(x, y, radius)
+
+
+def unfit(x: Tensor) -> str | None:
+    """What in the maps the Triton kernels are not made for."""
+    channels = x.shape[1]
+    return f"it takes up to 64 channels, got {channels}" if channels > 64 else None
 
 
 def result_like(x: Tensor, y: Tensor, radius: int) -> Tensor:
     """An empty tensor of the result's shape, in the memory format of x."""
-    channels_last = x.shape[1] > 1 and x.stride(1) == 1
+    return in_format_of(x, (2 * radius + 1) ** 3)
+
+
+def in_format_of(x: Tensor, channels: int) -> Tensor:
+    """An empty map without gaps, as wide as x and with its channels innermost where x has them."""
+    last = x.shape[1] > 1 and x.stride(1) == 1
     return torch.empty(
-        (x.shape[0], (2 * radius + 1) ** 3, *x.shape[2:]),
+        (x.shape[0], channels, *x.shape[2:]),
         dtype=x.dtype,
         device=x.device,
-        memory_format=torch.channels_last_3d if channels_last else torch.contiguous_format,
+        memory_format=torch.channels_last_3d if last else torch.contiguous_format,
     )
 
 
@@ -56,17 +70,60 @@ def save(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
     ctx.save_for_backward(x, y)
 
 
-def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    """The gradients asked for."""
-    need_x, need_y, _ = ctx.needs_input_grad
-    grad_x, grad_y = torch.ops.lganet_fast.correlate_backward(
-        grad, *ctx.saved_tensors, ctx.radius, need_x, need_y
-    )
-    return grad_x if need_x else None, grad_y if need_y else None, None
+def backward(operator: Any) -> Any:
+    """What asks `operator` for the gradients that are needed."""
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        need_x, need_y, _ = ctx.needs_input_grad
+        grad_x, grad_y = operator(grad, *ctx.saved_tensors, ctx.radius, need_x, need_y)
+        return grad_x if need_x else None, grad_y if need_y else None, None
+
+    return gradients
 
 
 if native.LOADED:
     torch.library.register_fake("lganet_fast::correlate", result_like)
     torch.library.register_fake("lganet_fast::correlate_backward", gradients_like)
-    torch.library.register_autograd("lganet_fast::correlate", backward, setup_context=save)
+    torch.library.register_autograd(
+        "lganet_fast::correlate",
+        backward(torch.ops.lganet_fast.correlate_backward),
+        setup_context=save,
+    )
     native.forbid_double_backward("correlate_backward")
+
+
+@torch.library.custom_op("lganet_fast_triton::correlate", mutates_args=())
+def fused(x: Tensor, y: Tensor, radius: int) -> Tensor:
+    """The same by the Triton kernels."""
+    out = result_like(x, y, radius)
+    if out.numel():
+        triton.kernels("correlate").forward(x, y, out, radius)
+    return out
+
+
+@torch.library.custom_op("lganet_fast_triton::correlate_backward", mutates_args=())
+def fused_backward(
+    grad: Tensor, x: Tensor, y: Tensor, radius: int, need_x: bool, need_y: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradients to x and y; an empty tensor for one that is not needed."""
+    grads = fused_gradients_like(grad, x, y, radius, need_x, need_y)
+    for own, other, mirrored in ((grads[0], y, False), (grads[1], x, True)):
+        if own.numel():
+            triton.kernels("correlate").gradient(grad, other, own, radius, mirrored)
+    return grads
+
+
+def fused_gradients_like(
+    grad: Tensor, x: Tensor, y: Tensor, radius: int, need_x: bool, need_y: bool
+) -> tuple[Tensor, Tensor]:
+    """Empty tensors of the gradients' shapes, without gaps."""
+    return (
+        in_format_of(x, x.shape[1]) if need_x else x.new_empty(0),
+        in_format_of(y, y.shape[1]) if need_y else y.new_empty(0),
+    )
+
+
+fused.register_fake(result_like)
+fused.register_autograd(backward(fused_backward), setup_context=save)
+fused_backward.register_fake(fused_gradients_like)
+fused_backward.register_autograd(native.no_double_backward)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from . import native
+from . import native, triton
 
 BACKENDS = ("auto", "reference", "native", "triton")
 OPERATIONS = (
@@ -27,6 +27,7 @@ OPERATIONS = (
     "resize",
     "invert",
     "norm_act",
+    "convolve",
 )
 
 _scope: ContextVar[str | None] = ContextVar("lganet_fast_backend", default=None)
@@ -61,22 +62,27 @@ def use_backend(backend: str) -> Iterator[None]:
         _scope.reset(token)
 
 
-def refusals(operation: str, device: str) -> dict[str, str]:
-    """Faster backends that cannot run `operation` on `device`, with the reason."""
-    found = {"triton": "this version has no Triton kernels"}
-    reason = native.refusal(operation, device)
-    if reason is not None:
-        found["native"] = reason
-    return found
+def refusals(operation: str, device: str, unfit: str | None = None) -> dict[str, str]:
+    """Faster backends that cannot run `operation` on `device`, with the reason.
+
+    unfit: what in the call's own arguments the Triton kernels are not made for.
+    """
+    reasons = {
+        "triton": triton.refusal(operation, device) or unfit,
+        "native": native.refusal(operation, device),
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def choose_backend(operation: str, device: str, backend: str | None = None) -> Choice:
-    """Choose the path for one of OPERATIONS on "cpu" or "cuda".
+def choose_backend(
+    operation: str, device: str, backend: str | None = None, unfit: str | None = None
+) -> Choice:
+    """Choose the path for one of OPERATIONS on "cpu" or "cuda"; `unfit` as in `refusals`.
 
     Raises ValueError for an unknown backend, and RuntimeError where a named one cannot run.
     """
     asked = requested_backend(backend)
-    refused = refusals(operation, device)
+    refused = refusals(operation, device, unfit)
     if asked in refused:
         raise RuntimeError(
             f"backend {asked!r} cannot run {operation} on {device}: {refused[asked]}"

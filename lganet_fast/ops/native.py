@@ -22,6 +22,7 @@ COMPILED = (
     "gradient_loss",
     "resize",
     "norm_act",
+    "convolve",
     "invert",
 )
 
@@ -44,7 +45,7 @@ def read_note() -> dict[str, str | None]:
 def kernels(device: str) -> frozenset[str]:
     """The operations that the loaded extension has for a kind of device."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    names = COMPILED if LOADED else ()
+    names = [name for name in COMPILED if LOADED and hasattr(torch.ops.lganet_fast, name)]
     return frozenset(name for name in names if has(f"lganet_fast::{name}", device.upper()))
 
 

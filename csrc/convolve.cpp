@@ -1,0 +1,138 @@
+// 3^3 convolution of float32 volumes, of any number of channels. Channels last in and out; a strip
+// of the volume is turned into rows of one channel, plane after plane, each plane once.
+#include <algorithm>
+#include <vector>
+
+#include "scratch.h"
+#include "tensors.h"
+
+#define LGANET_LOOPS "convolve_loops.h"
+#include "each_isa.h"
+
+namespace lganet {
+namespace {
+
+constexpr int64_t kStrip = 16;       // rows of a strip, without the one on either side
+constexpr int64_t kPlanes = 24;      // planes that a strip goes through before it ends, at most
+constexpr int64_t kJobs = 16;        // parts of the work, at least, while they are worth it
+constexpr int64_t kWidestRead = 64;  // numbers that a vector may read past a row
+
+void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  STD_TORCH_CHECK(x.dim() == 5 && weight.dim() == 5, "x and weight must have 5 axes");
+  for (const Tensor& t : {x, weight, bias})
+    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, "x, weight and bias must be float32");
+  for (int axis = 2; axis < 5; ++axis)
+    STD_TORCH_CHECK(weight.size(axis) == 3, "weight must have shape (outputs, inputs, 3, 3, 3)");
+  STD_TORCH_CHECK(weight.size(1) == x.size(1), "weight must have as many inputs as x channels");
+  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0) && bias.stride(0) == 1,
+                  "bias must have one number for each output");
+  int64_t step = x.size(1);
+  for (int axis = 4; axis > 0; step *= x.size(axis), --axis)
+    STD_TORCH_CHECK(x.size(axis) == 1 || x.stride(axis) == (axis == 1 ? 1 : step),
+                    "x must be channels_last_3d");
+}
+
+// What F(2, 3) multiplies with, from three taps.
+void sums_of(const double* tap, int64_t step, double* to, int64_t to_step) {
+  const double outer = tap[0] + tap[2 * step];
+  to[0] = tap[0];
+  to[to_step] = (outer + tap[step]) / 2;
+  to[2 * to_step] = (outer - tap[step]) / 2;
+  to[3 * to_step] = tap[2 * step];
+}
+
+// For each block of outputs: 16 sums x inputs x 3 taps x block, zero past the last output.
+std::vector<float> packed(const View<const float>& w, int64_t block) {
+  const int64_t outputs = w.size[0], inputs = w.size[1];
+  std::vector<float> out((outputs + block - 1) / block * block * inputs * 48);
+  for (int64_t o = 0; o < outputs; ++o)
+    for (int64_t c = 0; c < inputs; ++c)
+      for (int64_t tap = 0; tap < 3; ++tap) {
+        double taps[9], half[12], sums[16];  // (3, 3), (4, 3), (4, 4)
+        for (int64_t i = 0; i < 9; ++i)
+          taps[i] = w.at(o, c)[i / 3 * w.stride[2] + i % 3 * w.stride[3] + tap * w.stride[4]];
+        for (int64_t i = 0; i < 3; ++i) sums_of(taps + i, 3, half + i, 3);
+        for (int64_t i = 0; i < 4; ++i) sums_of(half + 3 * i, 1, sums + 4 * i, 1);
+        for (int64_t i = 0; i < 16; ++i)
+          out[((o / block * 16 + i) * inputs + c) * 3 * block + tap * block + o % block] = sums[i];
+      }
+  return out;
+}
+
+Tensor convolve(Tensor x, Tensor weight, Tensor bias) {
+  check(x, weight, bias);
+  const int64_t inputs = x.size(1), outputs = weight.size(0);
+  const int64_t height = x.size(2), width = x.size(3), depth = x.size(4);
+  Tensor out = torch::stable::empty({x.size(0), outputs, height, width, depth}, x.scalar_type(),
+                                    torch::headeronly::Layout::Strided, x.device(), false,
+                                    torch::headeronly::MemoryFormat::ChannelsLast3d);
+  if (out.numel() == 0) return out;
+  const int64_t block = best_isa() == Isa::avx512 && outputs > 4 ? 8 : 4;
+  const std::vector<float> weights = packed(view_of<const float>(weight), block);
+  std::vector<float> shift(round_up(outputs, 8));
+  std::copy_n(reinterpret_cast<const float*>(bias.data_ptr()), outputs, shift.begin());
+  const float* from = reinterpret_cast<const float*>(x.data_ptr());
+  float* to = reinterpret_cast<float*>(out.data_ptr());
+
+  const int64_t stride = round_up(depth + 2);
+  const int64_t row = inputs * stride, plane = (kStrip + 2) * row;
+  const int64_t strips = (width + kStrip - 1) / kStrip;
+  int64_t planes = kPlanes;
+  const auto runs_of = [&](int64_t n) { return (height + n - 1) / n; };
+  while (planes > 6 && x.size(0) * strips * runs_of(planes) < kJobs) planes -= 2;
+  const int64_t runs = runs_of(planes);
+  torch::stable::parallel_for(0, x.size(0) * strips * runs, 1, [&](int64_t begin, int64_t end) {
+    // Four planes, a row of zeros for what lies outside, and the rows that are multiplied.
+    const Scratch<float> scratch(4 * plane + 17 * row + kWidestRead);
+    const float* zeros = scratch.get() + 4 * plane;
+    float* transformed = scratch.get() + 4 * plane + row;
+    for (int64_t job = begin; job < end; ++job) {
+      const int64_t b = job / (strips * runs), top = job / strips % runs * planes;
+      const int64_t left = job % strips * kStrip, right = std::min(left + kStrip, width);
+      const auto voxels = [&](int64_t h, int64_t w) {
+        return ((b * height + h) * width + w) * depth;
+      };
+      const auto place = [&](int64_t h, int64_t w) {
+        return scratch.get() + (h + 4) % 4 * plane + (w - left + 1) * row;
+      };
+      const auto fill = [&](int64_t h) {
+        if (h < 0 || h >= height) return;
+        for (int64_t w = std::max<int64_t>(left - 1, 0); w < std::min(right + 1, width); ++w)
+          LGANET_BEST(transpose_in, from + voxels(h, w) * inputs, inputs, depth, place(h, w),
+                      stride);
+      };
+      fill(top - 1);
+      fill(top);
+      for (int64_t h = top; h < std::min(top + planes, height); h += 2) {
+        fill(h + 1);
+        fill(h + 2);
+        for (int64_t w = left; w < right; w += 2) {
+          const float* rows[16];
+          for (int64_t i = 0; i < 16; ++i) {
+            const int64_t y = h + i / 4 - 1, z = w + i % 4 - 1;
+            const bool inside = y >= 0 && y < height && z >= 0 && z < std::min(right + 1, width);
+            rows[i] = inside ? place(y, z) : zeros;
+          }
+          LGANET_BEST(transform_in, rows, row, transformed);
+          float* outs[4];
+          for (int64_t i = 0; i < 4; ++i) {
+            const int64_t y = h + i / 2, z = w + i % 2;
+            outs[i] = y < height && z < right ? to + voxels(y, z) * outputs : nullptr;
+          }
+          LGANET_BEST(convolve_any_rows, block, transformed, stride, inputs, outputs, depth,
+                      weights.data(), shift.data(), outs);
+        }
+      }
+    }
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace lganet
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
+  m.def("convolve(Tensor x, Tensor weight, Tensor bias) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) { m.impl("convolve", TORCH_BOX(&lganet::convolve)); }

@@ -1,0 +1,219 @@
+"""Local correlation of two feature maps: every offset in one pass, and its gradients by gathering.
+
+out[o, p] = 1/C sum_c x[p, c] y[p + o, c] for the offsets o in {-r..r}^3, y zero outside;
+dx[p, c] = 1/C sum_o g[o, p] y[p + o, c] and dy[q, c] = 1/C sum_o g[-o, q + o] x[q + o, c], the
+second sum over -o, so that every number of a gradient is a sum that one program gathers.
+
+Maps are dense, in either memory format; voxels p are numbered in order.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import launch, padded, wide
+
+
+@triton.jit
+def neighbour(voxel, offset, height, width, depth, RADIUS: tl.constexpr):
+    """Number of the voxel at an offset, and whether the volume has it."""
+    SIDE: tl.constexpr = 2 * RADIUS + 1
+    up = offset // (SIDE * SIDE) - RADIUS
+    right = offset // SIDE % SIDE - RADIUS
+    deep = offset % SIDE - RADIUS
+    h = voxel // (width * depth) + up
+    w = voxel // depth % width + right
+    d = voxel % depth + deep
+    there = (h >= 0) & (h < height) & (w >= 0) & (w < width) & (d >= 0) & (d < depth)
+    return voxel + (up * width + right) * depth + deep, there
+
+
+@triton.jit
+def place(voxel, channel, voxels, CHANNELS: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr):
+    """Offset of a channel of a voxel inside one item of the batch."""
+    if WIDE:
+        voxel, channel = voxel.to(tl.int64), channel.to(tl.int64)
+    if LAST:
+        return voxel * CHANNELS + channel
+    return channel * voxels + voxel
+
+
+def tuned(kernel):
+    """A kernel that measures its configurations once per kind of call; the results are kept."""
+    tune = triton.autotune(
+        [triton.Config({"BLOCK": 2**n}, num_warps=4) for n in range(9)],
+        ["bucket", "CHANNELS", "RADIUS", "X_LAST", "Y_LAST"],
+        prune_configs_by={"early_config_prune": fitting},
+        cache_results=True,
+    )
+    return tune(triton.jit(kernel, do_not_specialize=["bucket"]))
+
+
+def fitting(configs, named, **arguments):
+    """The configurations that give a thread enough numbers to do, and no more than it can hold."""
+    offsets = arguments.get("OFFSETS")
+    width = padded(arguments["CHANNELS"]) * (offsets or 1)
+    few, many = (32, 64) if offsets else (8, 32)
+    return [c for c in configs if few <= c.kwargs["BLOCK"] * width / (32 * c.num_warps) <= many]
+
+
+@tuned
+def correlate_kernel(
+    x,
+    y,
+    out,
+    bucket,
+    height,
+    width,
+    depth,
+    CHANNELS: tl.constexpr,
+    RADIUS: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    X_LAST: tl.constexpr,
+    Y_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """BLOCK voxels by OFFSETS offsets of the result; x and y (B, CHANNELS, H, W, D)."""
+    COUNT: tl.constexpr = (2 * RADIUS + 1) * (2 * RADIUS + 1) * (2 * RADIUS + 1)
+    PARTS: tl.constexpr = (COUNT + OFFSETS - 1) // OFFSETS
+    PADDED: tl.constexpr = triton.next_power_of_2(CHANNELS)
+    voxels = height * width * depth
+    blocks = tl.cdiv(voxels, BLOCK)
+    part = tl.program_id(0) % PARTS
+    block = tl.program_id(0) // PARTS % blocks
+    batch = (tl.program_id(0) // PARTS // blocks).to(tl.int64)
+    voxel = block * BLOCK + tl.arange(0, BLOCK)
+    offset = part * OFFSETS + tl.arange(0, OFFSETS)
+    channel = tl.arange(0, PADDED)
+    here = (voxel < voxels) & (voxel >= 0)
+    near, there = neighbour(voxel[:, None], offset[None, :], height, width, depth, RADIUS)
+    there = there & here[:, None] & (offset < COUNT)[None, :]
+    some = channel < CHANNELS
+    base = batch * CHANNELS * voxels
+    at = place(voxel[:, None], channel[None, :], voxels, CHANNELS, X_LAST, WIDE)
+    mine = tl.load(x + base + at, here[:, None] & some[None, :], 0.0)
+    at = place(near[:, :, None], channel[None, None, :], voxels, CHANNELS, Y_LAST, WIDE)
+    their = tl.load(y + base + at, there[:, :, None] & some[None, None, :], 0.0)
+    ACC: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
+    sums = tl.sum(mine.to(ACC)[:, None, :] * their.to(ACC), 2) / CHANNELS
+    at = place(voxel[:, None], offset[None, :], voxels, COUNT, X_LAST, WIDE)
+    mask = here[:, None] & (offset < COUNT)[None, :]
+    tl.store(out + batch * COUNT * voxels + at, sums.to(out.dtype.element_ty), mask)
+
+
+@tuned
+def gradient_kernel(
+    grad,
+    other,
+    out,
+    bucket,
+    height,
+    width,
+    depth,
+    CHANNELS: tl.constexpr,
+    RADIUS: tl.constexpr,
+    MIRRORED: tl.constexpr,
+    G_LAST: tl.constexpr,
+    X_LAST: tl.constexpr,
+    Y_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The gradient to x from other = y or, MIRRORED, to y from other = x, for BLOCK voxels.
+
+    X_LAST is of the gradient that is written, Y_LAST of `other`.
+    """
+    COUNT: tl.constexpr = (2 * RADIUS + 1) * (2 * RADIUS + 1) * (2 * RADIUS + 1)
+    PADDED: tl.constexpr = triton.next_power_of_2(CHANNELS)
+    voxels = height * width * depth
+    blocks = tl.cdiv(voxels, BLOCK)
+    voxel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
+    channel = tl.arange(0, PADDED)
+    here = (voxel < voxels) & (voxel >= 0)
+    some = channel < CHANNELS
+    grad += batch * COUNT * voxels
+    other += batch * CHANNELS * voxels
+    ACC: tl.constexpr = tl.float64 if other.dtype.element_ty == tl.float64 else tl.float32
+    sums = tl.zeros((BLOCK, PADDED), ACC)
+    for offset in range(COUNT):
+        near, there = neighbour(voxel, offset, height, width, depth, RADIUS)
+        there = there & here
+        if MIRRORED:
+            at = place(near, COUNT - 1 - offset, voxels, COUNT, G_LAST, WIDE)
+        else:
+            at = place(voxel, offset, voxels, COUNT, G_LAST, WIDE)
+        weight = tl.load(grad + at, there, 0.0).to(ACC)
+        at = place(near[:, None], channel[None, :], voxels, CHANNELS, Y_LAST, WIDE)
+        their = tl.load(other + at, there[:, None] & some[None, :], 0.0).to(ACC)
+        sums += weight[:, None] * their
+    at = place(voxel[:, None], channel[None, :], voxels, CHANNELS, X_LAST, WIDE)
+    mask = here[:, None] & some[None, :]
+    sums = (sums / CHANNELS).to(out.dtype.element_ty)
+    tl.store(out + batch * CHANNELS * voxels + at, sums, mask)
+
+
+def dense(x: Tensor) -> tuple[Tensor, bool]:
+    """The map without gaps, copied if it has any, and whether its channels lie innermost."""
+    last = x.shape[1] > 1 and x.stride(1) == 1
+    order = torch.channels_last_3d if last else torch.contiguous_format
+    return x.contiguous(memory_format=order), last
+
+
+def shared(x: Tensor, radius: int) -> dict[str, Any]:
+    """The arguments that every kernel has for a map like x."""
+    height, width, depth = x.shape[2:]
+    return {
+        "bucket": padded(height * width * depth),
+        "height": height,
+        "width": width,
+        "depth": depth,
+        "CHANNELS": x.shape[1],
+        "RADIUS": radius,
+    }
+
+
+def programs(x: Tensor, parts: int = 1) -> Any:
+    """How many programs a configuration takes for the voxels of x."""
+    voxels = x.shape[2:].numel()
+    return lambda meta: x.shape[0] * parts * -(-voxels // meta["BLOCK"])
+
+
+def forward(x: Tensor, y: Tensor, out: Tensor, radius: int) -> None:
+    """Fill `out` (B, (2 radius + 1)^3, H, W, D), which has the memory format of x."""
+    (x, x_last), (y, y_last) = dense(x), dense(y)
+    count = out.shape[1]
+    launch(
+        correlate_kernel,
+        programs(x, -(-count // 32)),
+        x=x,
+        y=y,
+        out=out,
+        **shared(x, radius),
+        OFFSETS=32,
+        X_LAST=x_last,
+        Y_LAST=y_last,
+        WIDE=wide(x, y, out),
+    )
+
+
+def gradient(grad: Tensor, other: Tensor, out: Tensor, radius: int, mirrored: bool) -> None:
+    """Fill `out`, dense, with the gradient to x from `other` = y or, mirrored, to y from x."""
+    (grad, g_last), (other, y_last) = dense(grad), dense(other)
+    launch(
+        gradient_kernel,
+        programs(out),
+        grad=grad,
+        other=other,
+        out=out,
+        **shared(out, radius),
+        MIRRORED=mirrored,
+        G_LAST=g_last,
+        X_LAST=dense(out)[1],
+        Y_LAST=y_last,
+        WIDE=wide(grad, other, out),
+    )

@@ -1,0 +1,99 @@
+"""Feature interaction and fusion, FIFM (paper 2.4): image decomposition and adaptive weighting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import integrate, norm_act, warp
+from .layers import Block, Conv3, ConvNormAct, ConvPair, FlowPair
+
+
+class Decomposition(Block):
+    """The trunk of IDM: a map into features M and a flow.
+
+    x = ReLU(conv3(IN(conv3))) twice, c -> 2c -> 4c, then ReLU(Conv3(conv3));
+    M = ReLU(conv1(conv3(x))), flow = ReLU(conv1(conv3(x))).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        c, c2, c4 = channels, 2 * channels, 4 * channels
+        pairs = ((0, c, c2), (2, c2, c2), (4, c2, c4), (6, c4, c4), (8, c4, c4), (9, c4, c4))
+        self.conv = nn.ModuleDict({str(name): Conv3(a, b) for name, a, b in pairs})
+        self.conv1 = ConvPair(c4, c2, c)
+        self.conv2 = FlowPair(c4, c2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W, D) -> M of the same shape and a flow, float32 at least, in voxels."""
+        for first, second in (("0", "2"), ("4", "6")):
+            x = self.conv[second](norm_act(self.conv[first](x), inplace=True)).relu_()
+        x = self.conv["9"](self.conv["8"](x)).relu_()
+        return self.conv1(x).relu_(), self.conv2(x).relu_()
+
+
+class IDM(nn.Module):
+    """Image decomposition: each of a pair is decomposed and read where the other's flow points.
+
+    (Ma, fa), (Mb, fb) = trunk(a), trunk(b);
+    out = b + warp(Ma, fb) + warp(Mb, fa); flow = integrate(warp(fa, fb) + warp(fb, fa)).
+    Applied twice in a level, (y, w) and then (y, out), so the trunk on y is run once.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.idm = Decomposition(channels)
+
+    def interact(
+        self, b: Tensor, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Combine b with what the trunk found in a (`ours`) and in b (`theirs`)."""
+        (features_a, flow_a), (features_b, flow_b) = ours, theirs
+        out = b + warp(features_a, flow_b) + warp(features_b, flow_a)
+        return out, integrate(warp(flow_a, flow_b) + warp(flow_b, flow_a))
+
+    def forward(self, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """y, w (B, C, H, W, D) -> the second call's output and flow, and the first call's flow."""
+        of_y = self.idm(y)
+        first, flow1 = self.interact(w, of_y, self.idm(w))
+        second, flow2 = self.interact(first, of_y, self.idm(first))
+        return second, flow2, flow1
+
+
+class ChannelGate(nn.Module):
+    """sigmoid(MLP(mean) + MLP(max)) for each channel, mean and max over voxels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 4
+        self.fc = nn.Sequential(
+            nn.Linear(channels, hidden, bias=False),
+            nn.ReLU(),
+            nn.Linear(hidden, channels, bias=False),
+        )
+
+    def forward(self, mean: Tensor, largest: Tensor) -> Tensor:
+        """(B, C), (B, C) -> (B, C, 1, 1, 1)."""
+        return torch.sigmoid(self.fc(mean) + self.fc(largest))[..., None, None, None]
+
+
+class CWAM(Block):
+    """Maps weighted voxel by voxel, then channel by channel; three, or two where MSFM is left out.
+
+    a = softmax over the maps of conv3(t), t twice LReLU(IN(conv3)) of the maps side by side;
+    z = [a_0 x_0, a_1 x_1, a_2 x_2]; out = z * gate(mean z, max z).
+    """
+
+    def __init__(self, channels: int, maps: int = 3) -> None:
+        super().__init__()
+        width = maps * channels
+        self.conv = nn.Sequential(*(ConvNormAct(width, width) for _ in range(2)))
+        self.weight_conv = nn.Sequential(Conv3(width, maps))
+        self.channel_attention = ChannelGate(width)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """N maps (B, C, H, W, D) -> (B, nC, H, W, D)."""
+        side = torch.cat(maps, 1)
+        weights = torch.softmax(self.weight_conv(self.conv(side)), 1)
+        z = torch.cat([weights[:, i : i + 1] * x for i, x in enumerate(maps)], 1)
+        return z * self.channel_attention(z.mean((2, 3, 4)), z.amax((2, 3, 4)))

@@ -1,0 +1,142 @@
+"""What the blocks are made of: convolutions, instance norm, resizing, residual blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..ops import convolve, norm_act, resize
+
+SLOPE = 0.1  # of every leaky ReLU
+
+
+class Block(nn.Module):
+    """A module that can give up its inner activations and compute them again in the backward."""
+
+    recompute = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the block, keeping only its inputs where `recompute` is set."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *inputs, use_reentrant=False)
+        return super().__call__(*inputs)
+
+
+class Conv3(nn.Conv3d):
+    """A 3^3 convolution with bias that keeps the size."""
+
+    bias: Tensor
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
+        return convolve(input, self.weight, self.bias)
+
+
+class Conv1(nn.Conv3d):
+    """A 1^3 convolution with bias: a matrix product over the voxels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, inputs, H, W, D) -> (B, outputs, H, W, D), channels_last_3d."""
+        out = F.linear(input.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias)
+        return out.permute(0, 4, 1, 2, 3)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The type that flows have beside features of `dtype`: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def flow_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3^3 convolution to a flow, (B, C, H, W, D) -> (B, 3, H, W, D), in float32 at least.
+
+    Also under autocast and in a half-precision network: a flow of some voxels rounded to bfloat16
+    is off by hundredths of a voxel at every step.
+    """
+    dtype = wide(torch.promote_types(x.dtype, weight.dtype))
+    with torch.autocast(x.device.type, enabled=False):
+        return convolve(x.to(dtype), weight.to(dtype), bias.to(dtype))
+
+
+class FlowConv(Conv3):
+    """The convolution at a level's end that gives its flow; see `flow_conv`."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__(inputs, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W, D) -> (B, 3, H, W, D), float32 at least."""
+        return flow_conv(input, self.weight, self.bias)
+
+
+class ConvPair(nn.Sequential):
+    """conv3, then conv1 with nothing between, run as the one conv3 that they are together.
+
+    Only the input of the first is padded, so the two ways agree at the borders too.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__(Conv3(inputs, hidden), Conv1(hidden, outputs))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution, differentiable."""
+        (weight, bias), (second, shift) = (list(conv.parameters()) for conv in self)
+        mix = second.flatten(1)
+        whole = (mix @ weight.flatten(1)).view(-1, *weight.shape[1:])
+        return whole.contiguous(memory_format=torch.channels_last_3d), mix @ bias + shift
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
+        return convolve(input, *self.folded())
+
+
+class FlowPair(ConvPair):
+    """A ConvPair that gives a flow; see `flow_conv`."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, inputs, H, W, D) -> (B, 3, H, W, D), float32 at least."""
+        return flow_conv(input, *self.folded())
+
+
+class ConvNormAct(nn.Module):
+    """LReLU(IN(conv3(x))), (B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.main = Conv3(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the three."""
+        return norm_act(self.main(x), SLOPE, inplace=True)
+
+
+class Residual(Block):
+    """a + ReLU(conv3(conv3(ReLU(conv3(a))))) with a = ReLU(conv3(conv3(x))); the shape stays."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(*(Conv3(channels, channels) for _ in range(2)))
+        three = [Conv3(channels, channels) for _ in range(3)]
+        self.conv2 = nn.Sequential(three[0], nn.ReLU(inplace=True), *three[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W, D) -> the same shape."""
+        a = self.conv1(x).relu_()
+        return a + self.conv2(a).relu_()
+
+
+def double(x: Tensor) -> Tensor:
+    """(B, C, H, W, D) -> (B, C, 2H, 2W, 2D), trilinear with aligned corners; values unscaled."""
+    return resize(x, [2 * n for n in x.shape[2:]])

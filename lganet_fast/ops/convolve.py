@@ -1,0 +1,63 @@
+"""3^3 convolution with padding, as all of the network's are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import native
+from .dispatch import choose_backend
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None) -> Tensor:
+    """The convolution with bias that pads by one zero and so keeps the size.
+
+    x: (B, inputs, H, W, D). weight: (outputs, inputs, 3, 3, 3). bias: (outputs,). Any float type,
+    one for all but under autocast. Returns (B, outputs, H, W, D).
+    Compiled for float32 alone, then channels_last_3d; every other type is PyTorch's own. Raises
+    RuntimeError for shapes that do not fit.
+    """
+    here = choose_backend("convolve", x.device.type, backend).backend
+    narrow = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if here != "native" or not narrow:
+        return F.conv3d(x, weight, bias, padding=1)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    return torch.ops.lganet_fast.convolve(x, weight, bias)
+
+
+if native.LOADED:
+
+    @torch.library.register_fake("lganet_fast::convolve")
+    def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        size = (x.shape[0], weight.shape[0], *x.shape[2:])
+        return torch.empty(
+            size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d
+        )
+
+    def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what the gradients read."""
+        ctx.save_for_backward(*inputs[:2])
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients that are asked for; that to x is a convolution with the mirrored kernel."""
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        grad = grad.contiguous(memory_format=torch.channels_last_3d)
+        _, to_weight, to_bias = torch.ops.aten.convolution_backward(
+            grad,
+            x,
+            weight,
+            [weight.shape[0]],
+            *([1] * 3, [1] * 3, [1] * 3, False, [0] * 3, 1),
+            [False, need_weight, need_bias],
+        )
+        if not need_x:
+            return None, to_weight, to_bias
+        mirrored = weight.transpose(0, 1).flip(2, 3, 4)
+        zeros = grad.new_zeros(x.shape[1])
+        return torch.ops.lganet_fast.convolve(grad, mirrored, zeros), to_weight, to_bias
+
+    torch.library.register_autograd("lganet_fast::convolve", gradients, setup_context=remember)

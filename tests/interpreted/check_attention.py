@@ -1,0 +1,209 @@
+"""ops.attention by the Triton kernels, in the interpreter, against the reference in float64."""
+
+from __future__ import annotations
+
+import lganet_fast.kernels.attention as kernels
+import pytest
+import torch
+from interpreter import agree, on_the_cpu, results  # noqa: F401
+from ops_checks import LAYOUTS, check_compiles, uniform
+
+from lganet_fast.kernels import launch
+from lganet_fast.ops import attention, use_backend
+
+FLOAT = torch.float32
+
+
+def inputs(tokens, narrow=8, wide=16, batch=1, dtype=FLOAT):
+    q, k = (uniform(batch, tokens, narrow, seed=s, low=-2, high=2).to(dtype) for s in (1, 2))
+    return q, k, uniform(batch, tokens, wide, seed=3).to(dtype)
+
+
+def call(scale=0.7, **how):
+    return lambda q, k, v: attention(q, k, v, scale, **how)
+
+
+CASES = {
+    "one window": (inputs(70, 8, 64), call(1.0)),
+    "one window, whole tiles": (inputs(64, 16, 32), call()),
+    "less than a tile": (inputs(5, 2, 3), call()),
+    "negative scale": (inputs(40, 2, 5), call(-3.0)),
+    "runs": (inputs(3 * 45, 20, 24, 2), call(windows=3)),
+    "wide": (inputs(40, 100, 128), call(0.1)),
+    "boxes": (inputs(7 * 5 * 9, batch=2), call(windows=(2, 2, 3), volume=(7, 5, 9))),
+    "fewer boxes than asked for": (inputs(5 * 4), call(windows=(4, 1, 2), volume=(5, 1, 4))),
+    "slabs": (inputs(7 * 3 * 4), call(windows=(2, 1, 1), volume=(7, 3, 4))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients(case):
+    tokens, operation = CASES[case]
+    agree(operation, operation, *tokens)
+
+
+@pytest.mark.parametrize(("tokens", "scale"), [(1, 0.7), (40, 0.0)])
+def test_gradients_that_vanish(tokens, scale):
+    """Of one token alone, and where the scores do not count."""
+    found = results(call(scale), inputs(tokens), torch.ones(()))
+    with use_backend("reference"):
+        right = results(call(scale), inputs(tokens), torch.ones(()))
+    for x, y in zip(found, right, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [64, 128])
+def test_half_types(dtype, width):
+    agree(call(0.2), call(0.2), *inputs(70, width, width, dtype=dtype))
+
+
+@pytest.mark.parametrize("kind", kernels.CONFIGS)
+@pytest.mark.parametrize("place", range(3))
+def test_every_tile(kind, place, monkeypatch):
+    for kernel in kernels.KERNELS:
+        config = kernel.early_config_prune.args[0][kind][place:][:1]
+        if not config:
+            pytest.skip("fewer tiles are tried")
+        monkeypatch.setattr(kernel, "early_config_prune", lambda *_, c=config, **__: c)
+    agree(call(), call(), *inputs(150, 8, 20, dtype={16: torch.float16, 32: FLOAT}[kind[0]]))
+
+
+@pytest.mark.parametrize("layout", ["strided", "transposed"])
+@pytest.mark.parametrize("case", ["runs", "boxes"])
+def test_layouts(layout, case):
+    tokens, operation = CASES[case]
+    agree(operation, operation, *map(LAYOUTS[layout], tokens))
+
+
+def test_parts_of_one_projection_and_a_gradient_without_strides():
+    q, k, v = uniform(2, 40, 48, seed=4).float().chunk(3, -1)
+    one = torch.ones(()).expand(2, 40, 16)
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = attention(*leaves, 0.5)
+    found = torch.autograd.grad(out, leaves, one)
+    right = torch.autograd.grad(attention(*leaves, 0.5, backend="reference"), leaves, one)
+    for x, y in zip(found, right, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["runs", "boxes"])
+def test_offsets_of_64_bits(case, monkeypatch):
+    tokens, operation = CASES[case]
+    narrow = results(operation, tokens, torch.ones(()))
+    monkeypatch.setattr(launch, "OFFSETS_32", 1)
+    for x, y in zip(results(operation, tokens, torch.ones(())), narrow, strict=True):
+        assert torch.equal(x, y)
+
+
+def weights_of(dropout_p, seed, tokens=96, **how):
+    """`tokens` times each weight that is left where all scores are equal."""
+    zero, v = torch.zeros(2, tokens, 1), torch.eye(tokens).expand(2, -1, -1)
+    torch.manual_seed(seed)
+    return tokens * attention(zero, zero, v, 1.0, dropout_p=dropout_p, **how)
+
+
+def test_dropout_rate_and_seed():
+    weights = weights_of(0.25, 0)
+    dropped = (weights == 0).float()
+    assert dropped.mean().item() == pytest.approx(0.25, abs=0.01)
+    for axes in ((0, 1), (0, 2)):  # no key and no query is special
+        assert (dropped.mean(axes) - 0.25).abs().max() < 0.15
+    assert weights[weights > 0] == pytest.approx(1 / 0.75, rel=1e-5)
+    assert torch.equal(weights, weights_of(0.25, 0))
+    assert not torch.equal(weights, weights_of(0.25, 1))
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0, 0], weights[0, 1])
+
+
+def test_dropout_differs_between_windows():
+    dropped = weights_of(0.5, 0, windows=2) == 0
+    assert not torch.equal(dropped[0, :48, :48], dropped[0, 48:, 48:])
+
+
+def test_dropout_does_not_depend_on_the_tiles(monkeypatch):
+    before = weights_of(0.25, 0)
+    small = kernels.CONFIGS[32, True][-1:]
+    monkeypatch.setattr(kernels.forward_kernel, "early_config_prune", lambda *_, **__: small)
+    torch.testing.assert_close(weights_of(0.25, 0), before)
+
+
+def masked(keep, dropout_p, scale):
+    """Attention with a known mask, in plain PyTorch."""
+
+    def operation(q, k, v):
+        weights = torch.softmax(q @ k.transpose(1, 2) * scale, -1)
+        return (weights * keep.to(q.dtype) / (1 - dropout_p)) @ v
+
+    return operation
+
+
+@pytest.mark.parametrize("dropout_p", [0.1, 0.6])
+def test_dropout_in_the_backward_is_that_of_the_forward(dropout_p):
+    keep = weights_of(dropout_p, 7) != 0
+
+    def seeded(q, k, v):
+        torch.manual_seed(7)
+        return attention(q, k, v, 0.7, dropout_p=dropout_p)
+
+    agree(seeded, masked(keep, dropout_p, 0.7), *inputs(96, batch=2))
+
+
+def test_large_scores_do_not_overflow():
+    """Only the one key of the largest score counts."""
+    q = torch.tensor([[[1e4], [-1e4]]])
+    v = torch.tensor([[[1.0], [2.0]]])
+    assert attention(q, q, v, 1.0).flatten().tolist() == [1.0, 2.0]
+
+
+def test_not_a_number_stays_in_its_window():
+    q, k, v = inputs(80)
+    k[0, 3, 0] = torch.nan
+    bad = attention(q, k, v, 1.0, 2).isnan().any(2)[0]
+    assert bad.tolist() == [True] * 40 + [False] * 40
+
+
+def test_gradients_only_where_asked_for():
+    q, k, v = inputs(20)
+    k.requires_grad_()
+    attention(q, k, v, 1.0).sum().backward()
+    assert k.grad.shape == k.shape
+    assert q.grad is None
+
+
+def test_empty_batch():
+    leaves = [x.requires_grad_() for x in inputs(6, batch=0)]
+    out = attention(*leaves, 1.0, 2)
+    out.sum().backward()
+    assert out.shape == (0, 6, 16)
+    assert all(x.grad.shape == x.shape for x in leaves)
+
+
+def test_second_derivative_is_refused():
+    q, k, v = (x.requires_grad_() for x in inputs(6))
+    (grad,) = torch.autograd.grad(attention(q, k, v, 1.0).sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        grad.sum().backward()
+
+
+def test_autocast_changes_nothing():
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attention(*inputs(20), 1.0)
+    assert torch.equal(out, attention(*inputs(20), 1.0))
+
+
+@pytest.mark.parametrize("case", ["runs", "boxes"])
+def test_compiles(case):
+    tokens, operation = CASES[case]
+    check_compiles(operation, *tokens)
+
+
+def test_operators():
+    q, k, v = (x.requires_grad_() for x in inputs(12))
+    seed = torch.tensor([5])
+    cut = (seed, 0.7, (2, 1, 1), 0.25, (4, 1, 3))
+    operators = torch.ops.lganet_fast_triton
+    torch.library.opcheck(operators.attention.default, (q, k, v, *cut))
+    q, k, v = inputs(12)
+    out, lse = operators.attention(q, k, v, *cut)
+    torch.library.opcheck(operators.attention_backward.default, (v, q, k, v, out, lse, *cut))

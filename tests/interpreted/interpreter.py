@@ -1,0 +1,74 @@
+"""What the checks in Triton's interpreter share; they run with TRITON_INTERPRET=1, on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+from ops_checks import WRONG_GRADIENTS, check_same, uniform
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+from lganet_fast.ops import triton, use_backend
+
+TOLERANCES = {
+    torch.float64: 1e-13,
+    torch.float32: 5e-6,
+    torch.float16: 3e-3,
+    torch.bfloat16: 2e-2,
+}
+
+
+def as_numbers(x):
+    """The operand of a product: the interpreter keeps bfloat16 as its bits."""
+    if x.dtype.scalar.name != "bf16":
+        return x
+    bits = x.data.astype(np.uint32) << 16
+    return TensorHandle(bits.view(np.float32), tl.float32)
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Let the CPU have the Triton path, without a race of configurations: the first one runs."""
+    dot = InterpreterBuilder.create_dot
+    monkeypatch.setattr(
+        InterpreterBuilder,
+        "create_dot",
+        lambda self, a, b, *rest: dot(self, as_numbers(a), as_numbers(b), *rest),
+    )
+    monkeypatch.setattr(triton, "refusal", lambda operation, device: None)
+    torch.use_deterministic_algorithms(True)
+    with use_backend("triton"):
+        yield
+    torch.use_deterministic_algorithms(False)
+
+
+def results(operation, leaves, weights):
+    """The result and the gradient to each leaf of the sum of the result times `weights`."""
+    leaves = [x.detach().requires_grad_() for x in leaves]
+    out = operation(*leaves)
+    out.backward(weights.to(out.dtype).expand_as(out))
+    return [out.detach(), *(leaf.grad for leaf in leaves)]
+
+
+def agree(operation, exact, *inputs):
+    """Compare values and gradients with the float64 reference; wrong gradients must not pass.
+
+    The scaled gradient is wrong by 1/1000: narrow types cannot tell.
+    """
+    tolerance = TOLERANCES[inputs[0].dtype]
+    with use_backend("reference"):
+        shape = exact(*(x.double() for x in inputs)).shape
+        weights = uniform(*shape, seed=9).to(inputs[0].dtype)
+        right = results(exact, [x.double() for x in inputs], weights.double())
+    found = results(operation, inputs, weights)
+    right = [x.to(found[0].dtype) for x in right]
+    check_same(found, right, [tolerance] * len(found))
+    for position in range(1, len(found)):
+        for name, wrong in WRONG_GRADIENTS.items():
+            if tolerance > 1e-3 and name == "scaled":
+                continue
+            distorted = [*found]
+            distorted[position] = wrong(found[position])
+            with pytest.raises(AssertionError):
+                check_same(distorted, right, [tolerance] * len(found))

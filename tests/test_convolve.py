@@ -1,0 +1,73 @@
+"""3^3 convolution against PyTorch's in float64: values, gradients, layouts, borders, types."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lganet_fast.ops import convolve
+from lganet_fast.ops.native import LOADED
+
+CASES = [  # inputs, outputs, volume
+    (24, 24, (9, 21, 19)),
+    (8, 8, (27, 5, 40)),
+    (27, 8, (5, 6, 7)),
+    (1, 8, (3, 18, 50)),
+    (10, 3, (26, 17, 1)),
+    (64, 3, (1, 1, 33)),
+    (48, 48, (4, 5, 6)),
+    (5, 19, (2, 35, 97)),
+]
+
+
+def parts(inputs, outputs, size, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, inputs, *size, generator=generator).to(dtype)
+    weight = torch.randn(outputs, inputs, 3, 3, 3, generator=generator) / (27 * inputs) ** 0.5
+    bias = torch.randn(outputs, generator=generator)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    return tuple(t.to(dtype).requires_grad_() for t in (x, weight, bias))
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "size"), CASES)
+def test_values_and_gradients(inputs, outputs, size):
+    given = parts(inputs, outputs, size)
+    exact = [t.detach().double().requires_grad_() for t in given]
+    found, wanted = convolve(*given), F.conv3d(*exact, padding=1)
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=3e-5)
+    grad = torch.randn(
+        wanted.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+    one = torch.autograd.grad(found, given, grad.float())
+    other = torch.autograd.grad(wanted, exact, grad)
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
+
+
+def test_other_layouts_and_types():
+    x, weight, bias = (t.detach() for t in parts(8, 8, (5, 6, 7)))
+    wanted = F.conv3d(x, weight, bias, padding=1)
+    torch.testing.assert_close(convolve(x.contiguous(), weight, bias), wanted)
+    torch.testing.assert_close(
+        convolve(x[:, :, ::2], weight, bias), F.conv3d(x[:, :, ::2], weight, bias, padding=1)
+    )
+    assert convolve(*(t.double() for t in (x, weight, bias))).dtype == torch.float64
+    half = convolve(*(t.bfloat16() for t in (x, weight, bias)))
+    assert half.dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert convolve(x, weight, bias).dtype == torch.bfloat16
+    assert convolve(x[:0], weight, bias).shape == (0, 8, 5, 6, 7)
+
+
+def test_a_wrong_shape_is_refused():
+    x, weight, bias = parts(8, 8, (4, 4, 4))
+    with pytest.raises(RuntimeError):
+        convolve(x, weight[:, :4], bias)
+
+
+@pytest.mark.skipif(not LOADED, reason="needs the compiled operators")
+def test_the_operator_is_well_formed():
+    torch.library.opcheck(
+        torch.ops.lganet_fast.convolve.default,
+        parts(4, 3, (3, 4, 5)),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )

@@ -1,0 +1,94 @@
+"""The machine code of the CUDA kernels: nothing in local memory, and loads of 16 bytes."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import lganet_fast
+from lganet_fast.ops import native
+
+ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+COMPILED = sorted(native.KERNELS["cuda"])  # none of them: nothing to look at
+
+
+def tool():
+    """The path of cuobjdump: CUDA's, or Triton's."""
+    spec = importlib.util.find_spec("triton")
+    shipped = spec and Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return shutil.which("cuobjdump") or (str(shipped) if shipped and shipped.exists() else None)
+
+
+needs_cuobjdump = pytest.mark.skipif(tool() is None, reason="cuobjdump is not installed")
+pytestmark = [
+    needs_cuobjdump,
+    pytest.mark.skipif(not COMPILED, reason=f"no CUDA: {native.missing('cuda')}"),
+]
+
+
+def cuobjdump(*arguments, path=None):
+    """What cuobjdump says of a file, or of the extension."""
+    path = path or next(Path(lganet_fast.__file__).parent.glob("_native*.so"))
+    command = [tool(), *arguments, str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def usage():
+    """Architecture -> kernel -> its registers, bytes of stack, shared and local memory."""
+    found, arch, name = {}, None, None
+    for line in cuobjdump("--dump-resource-usage").splitlines():
+        if line.startswith("arch = "):
+            arch = found.setdefault(line.removeprefix("arch = ").strip(), {})
+        elif match := re.match(r"\s*Function (\S+):", line):
+            name = match[1]
+        elif name and "REG:" in line:
+            arch[name] = {key: int(n) for key, n in re.findall(r"([A-Z]+):(\d+)", line)}
+    return found
+
+
+def short(name):
+    """A kernel's name without its namespaces and types."""
+    return re.search(r"\d([a-z][a-z_]+)(?:I|E)", name)[1]
+
+
+def test_parts_of_a_name():
+    assert short("_ZN6lganet11warp_voxelsIffiEEvNS_5ArrayE") == "warp_voxels"
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_nothing_spills_and_nothing_is_in_local_memory(arch, usage):
+    """A spilled register, or an array with an index known late, would show up as stack."""
+    if arch not in usage:
+        pytest.skip(f"not compiled for {arch}")
+    assert {short(name) for name in usage[arch]} >= {
+        *("warp_voxels", "warp_voxels_backward", "warp_channels", "warp_channels_backward"),
+        *("find_peak", "finish_sums", "integrate_voxels"),
+    }
+    for name, used in usage[arch].items():
+        assert used["STACK"] == used["LOCAL"] == 0, name
+
+
+def test_later_devices_are_served():
+    """There is code that a driver can translate for a device that is newer than all of these."""
+    assert re.search(r"sm_\d+\.ptx", cuobjdump("--list-ptx"))
+
+
+@pytest.mark.parametrize("kernel", ["warp_channels", "warp_channels_backward"])
+def test_channels_are_read_and_written_16_bytes_at_a_time(kernel, usage):
+    arch = next(name for name in ARCHS if name in usage)
+    names = [name for name in usage[arch] if short(name) == kernel]
+    assert len(names) == 8  # four types of image, two of indices
+    listing = cuobjdump("-sass", "-arch", arch, "-fun", ",".join(names))
+    code = {
+        part.split(maxsplit=1)[0]: part
+        for part in listing.split("Function : ")[1:]
+        if part.split(maxsplit=1)[0] in names
+    }
+    assert set(code) == set(names)
+    for name in names:
+        assert len(re.findall(r"LDG\.E\.128", code[name])) >= 8, name  # a load for each corner
+        assert kernel != "warp_channels" or "STG.E.128" in code[name]
