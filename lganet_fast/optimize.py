@@ -66,7 +66,7 @@ def plan_levels(size: tuple[int, ...], iterations: tuple[int, ...]) -> list[Leve
     """Levels for a working grid of `size`, coarse to fine; the last is at full resolution.
 
     Levels without iterations, and those too coarse to hold anything, are left out; the last one
-    that has iterations never is.
+    that has iterations never is. None of them where no level has any.
     """
     factors = [2 ** (len(iterations) - 1 - k) for k in range(len(iterations))]
     wanted = [(f, n) for f, n in zip(factors, iterations, strict=True) if n > 0]
@@ -143,6 +143,8 @@ def optimise(
     measure = SIMILARITIES[similarity]
     size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
     levels = plan_levels(size, iterations)
+    if not levels:
+        return fixed.new_zeros(1, 3, *shrunk(size, FINEST_VELOCITY))
     total, done = sum(level.cost for level in levels), 0
     velocity = fixed.new_zeros(1, 3, *levels[0].velocity)
     for level in levels:

@@ -23,6 +23,7 @@ from .grid import Volume
 from .ops import OPERATIONS, choose_backend
 from .optimize import Step, optimise
 from .pair import Pair, pair_warnings, read_pair
+from .predict import open_checkpoint, predict
 from .qc import qc_page
 from .report import write_report_json
 from .runtime import choose_device, guard_memory, peak_memory_mb, set_threads, versions
@@ -93,6 +94,7 @@ def register(
     iterations: Sequence[int] | None = None,
     smoothness: float | None = None,
     affine: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
     device: str = "auto",
     threads: int | None = None,
     seed: int = 0,
@@ -114,11 +116,15 @@ def register(
         before, the last at full resolution; 0 leaves a level out. None for (40, 40, 10, 10).
     smoothness: weight of the squared gradient of the displacement; None for the similarity's own.
     affine: align by an affine transform first (needs SimpleITK).
+    checkpoint: an LGANet++ checkpoint, of the published format or our own (.safetensors), whose
+        network registers first; then iterations are (0, 0, 10, 10) where None, and (0,) leaves it
+        at the network.
     device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, all where None. seed: of the
         affine stage's random samples. precision: "float32" or "float64". quiet: no progress bar.
     Raises InputError with one line on what is wrong. Warns with RegistrationWarning.
     """
-    settings = check_settings(similarity, iterations, smoothness, affine, seed, precision)
+    weights = None if checkpoint is None else os.fspath(checkpoint)
+    settings = check_settings(similarity, iterations, smoothness, affine, seed, precision, weights)
     place, used_threads = choose_device(device), set_threads(threads)
     sources = {
         "fixed": fixed,
@@ -132,11 +138,14 @@ def register(
         with clock.stage("read"):
             pair = read_pair(sources)
             inputs = {name: io.describe(s, name) for name, s in sources.items() if s is not None}
+            network = None if weights is None else open_checkpoint(weights)
         with clock.stage("affine"):
             matrix = align_affine(pair.fixed, pair.moving, seed) if affine else np.eye(4)
         notes = pair_warnings(pair, matrix)
         with clock.stage("optimise"):
-            work = prepare(pair, matrix, place, settings.dtype)
+            work = start = prepare(pair, matrix, place, settings.dtype)
+            if network is not None:
+                work = start.after(predict(network, start))
             velocity = search(work, settings, quiet)
         with clock.stage("transform"):
             transform, inverse = transforms(velocity, work, pair)
@@ -146,7 +155,7 @@ def register(
             det = transform.jacobian_determinant()
             jacobian = summary.jacobian_summary(det)
             measures = {
-                "similarity": summary.similarity_change(velocity, work, settings.similarity),
+                "similarity": summary.similarity_change(velocity, start, work, settings.similarity),
                 "jacobian": jacobian,
                 "inverse_consistency_mm": summary.inverse_residual(pair, transform, inverse),
                 "labels": summary.label_scores(pair.fixed_labels, before[1], after[1]),
@@ -166,6 +175,7 @@ def register(
                 "threads": used_threads,
                 "operations": {op: choose_backend(op, place.type).backend for op in OPERATIONS},
             },
+            "network": None if network is None else asdict(network.card) | network.model.config,
             **measures,
             "warnings": notes,
         }
@@ -198,7 +208,7 @@ def search(work: Workspace, settings: Settings, quiet: bool) -> Tensor:
     """Optimise the velocity field, showing progress unless quiet."""
     per_voxel = BYTES_PER_VOXEL[settings.similarity] * settings.dtype.itemsize // 4
     guard = guard_memory(work.grid.shape, work.fixed.device, per_voxel)
-    with guard, progress_bar(quiet) as on_step:
+    with guard, progress_bar(quiet or not any(settings.iterations)) as on_step:
         return optimise(
             work.fixed,
             work.moving,

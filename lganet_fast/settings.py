@@ -12,6 +12,7 @@ from .errors import InputError
 from .losses import SIMILARITIES
 
 ITERATIONS = (40, 40, 10, 10)
+AFTER_NETWORK = (0, 0, 10, 10)
 SMOOTHNESS = {"lncc": 1.0, "mse": 0.1, "mind": 1.0}
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -29,6 +30,7 @@ class Settings:
     affine: bool
     seed: int
     precision: str
+    checkpoint: str | None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -43,6 +45,7 @@ def check_settings(
     affine: bool,
     seed: int,
     precision: str,
+    checkpoint: str | None = None,
 ) -> Settings:
     """Fill in defaults and refuse, by InputError, what is not allowed."""
     for name, value, allowed in (
@@ -51,14 +54,17 @@ def check_settings(
     ):
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    counts = ITERATIONS if iterations is None else tuple(iterations)
+    default = ITERATIONS if checkpoint is None else AFTER_NETWORK
+    counts = default if iterations is None else tuple(iterations)
     whole = all(isinstance(n, int) and n >= 0 for n in counts)
-    if not whole or not any(counts) or len(counts) > 8:
+    idle = not any(counts) and (checkpoint is None or not counts)
+    if not whole or idle or len(counts) > 8:
         raise InputError(
-            "iterations must be 1 to 8 whole numbers from 0 on, not all 0, coarse to fine, such as "
+            "iterations must be 1 to 8 whole numbers from 0 on, all 0 only with a checkpoint, "
+            "coarse to fine, such as "
             f"{'x'.join(map(str, ITERATIONS))}; got {'x'.join(map(str, counts)) or 'none'}"
         )
     strength = SMOOTHNESS[similarity] if smoothness is None else smoothness
     if not (math.isfinite(strength) and strength >= 0):
         raise InputError(f"smoothness must be a number from 0 on, got {strength}")
-    return Settings(similarity, counts, float(strength), affine, seed, precision)
+    return Settings(similarity, counts, float(strength), affine, seed, precision, checkpoint)

@@ -19,11 +19,14 @@ from .workspace import Workspace
 
 
 @torch.no_grad()
-def similarity_change(velocity: Tensor, work: Workspace, similarity: str) -> dict[str, Any]:
+def similarity_change(
+    velocity: Tensor, start: Workspace, work: Workspace, similarity: str
+) -> dict[str, Any]:
     """The similarity over the fixed image's foreground, before and after.
 
-    velocity: as `optimise` returns it. For "lncc" the numbers are the mean squared local
-    correlation (higher is better), else the mean squared difference (lower is better).
+    velocity: as `optimise` returns it for `work`; a network may have brought that on from `start`.
+    For "lncc" the numbers are the mean squared local correlation (higher is better), else the mean
+    squared difference (lower is better).
     """
     measure = SIMILARITIES[similarity]
     counts = (work.fixed > 0).to(work.fixed)
@@ -37,7 +40,7 @@ def similarity_change(velocity: Tensor, work: Workspace, similarity: str) -> dic
 
     return {
         "name": similarity,
-        "before": value(work.moving),
+        "before": value(start.moving),
         "after": value(warp(work.moving, flow_of(velocity, work.grid.shape))),
     }
 

@@ -8,7 +8,7 @@ anything, with a margin in which the displacement falls to zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .errors import InputError
 from .grid import Array, Grid, Volume
-from .ops import integrate
-from .optimize import STEPS
+from .ops import compose, integrate, warp
+from .optimize import STEPS, flow_of
 from .pair import Pair, apply_affine
 from .resample import channels_last, index_flow, pull, read, turned
 from .separable import along_axes, linear_map
@@ -36,6 +36,8 @@ class Workspace:
     grid: the working Grid. fixed, moving, weight: (1, 1, H, W, D) on it; intensities with
     background 0 and foreground of about unit range; weight is None where every voxel counts.
     affine: (4, 4), fixed to moving points in RAS+ mm, as the moving image was pulled through.
+    first: a flow (1, 3, H, W, D) in working voxels that the moving image was warped by after that,
+    or None.
     """
 
     grid: Grid
@@ -43,6 +45,11 @@ class Workspace:
     moving: Tensor
     weight: Tensor | None
     affine: Array
+    first: Tensor | None = None
+
+    def after(self, flow: Tensor) -> Workspace:
+        """The same workspace, the moving image warped by a flow (1, 3, H, W, D)."""
+        return replace(self, moving=warp(self.moving, flow), first=flow)
 
 
 def foreground_box(volume: Volume) -> tuple[Array, Array]:
@@ -116,25 +123,36 @@ def transforms(
 ) -> tuple[DisplacementField, DisplacementField]:
     """The pulling field on the fixed grid, and its inverse on the moving grid.
 
-    velocity: as `optimise` returns it. The inverse starts from exp(-velocity) and is refined until
-    it inverts the sampled field itself.
+    velocity: as `optimise` returns it. The inverse is that of the sampled field itself; it starts
+    from exp(-velocity), where that is all there is.
     """
     fixed, moving = pair.fixed.grid, pair.moving.grid
+    if work.first is not None:
+        whole = compose(work.first, flow_of(velocity, work.grid.shape))
+        field = field_of(whole, work.grid, work, fixed)
+        return field, field.invert(moving)
     coarse = velocity.shape[2], velocity.shape[3], velocity.shape[4]
     ratio = [(n - 1) / max(o - 1, 1) for o, n in zip(coarse, work.grid.shape, strict=True)]
     own = Grid(coarse, work.grid.affine @ np.diag([*ratio, 1]))
-    forward, backward = (
-        turned(own.affine[:3, :3], integrate(v, STEPS).cpu().float()) for v in (velocity, -velocity)
-    )
-    pulled = along_axes(turned(work.affine[:3, :3], forward), maps_onto(fixed, work, coarse))
-    field = DisplacementField.from_affine(work.affine, fixed)
-    field.displacement[:] += channels_last(pulled)
+    field = field_of(integrate(velocity, STEPS), own, work, fixed)
+    backward = turned(own.affine[:3, :3], integrate(-velocity, STEPS).cpu().float())
     guess = DisplacementField.from_affine(np.linalg.inv(work.affine), moving)
     seen = Grid(own.shape, work.affine @ own.affine)
     for part in moving.slabs():
         back = read(backward, index_flow(moving, seen, part), "zeros")
         guess.displacement[part] += channels_last(back)
     return field, field.invert(moving, guess)
+
+
+def field_of(flow: Tensor, own: Grid, work: Workspace, fixed: Grid) -> DisplacementField:
+    """A flow (1, 3, *own.shape) in voxels of `own`, after the affine, on the fixed grid.
+
+    own: over the extent of the working grid.
+    """
+    vectors = turned(work.affine[:3, :3] @ own.affine[:3, :3], flow.cpu().float())
+    field = DisplacementField.from_affine(work.affine, fixed)
+    field.displacement[:] += channels_last(along_axes(vectors, maps_onto(fixed, work, own.shape)))
+    return field
 
 
 def maps_onto(fixed: Grid, work: Workspace, coarse: Sequence[int]) -> list[Tensor]:

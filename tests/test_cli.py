@@ -101,6 +101,7 @@ def test_every_option_reaches_the_settings(files, capsys):
         "affine": False,
         "seed": 3,
         "precision": "float64",
+        "checkpoint": None,
     }
 
 

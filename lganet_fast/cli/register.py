@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..registration import OUTPUTS, Registration, register
-from ..settings import ITERATIONS, PRECISIONS, SMOOTHNESS
+from ..settings import AFTER_NETWORK, ITERATIONS, PRECISIONS, SMOOTHNESS
 
 
 def iteration_counts(text: str) -> tuple[int, ...]:
@@ -48,7 +48,6 @@ def add_parser(subparsers: Any) -> None:
     method.add_argument(
         "--iterations",
         type=iteration_counts,
-        default=ITERATIONS,
         metavar="NxNx..",
         help="most iterations per level, coarse to fine, the last at full resolution; 0 leaves a "
         f"level out (default: {'x'.join(map(str, ITERATIONS))})",
@@ -65,6 +64,12 @@ def add_parser(subparsers: Any) -> None:
         "--affine",
         action="store_true",
         help="align by an affine transform first (needs SimpleITK: lganet_fast[itk])",
+    )
+    method.add_argument(
+        "--checkpoint",
+        metavar="C",
+        help="LGANet++ weights: the network registers first, then "
+        f"{'x'.join(map(str, AFTER_NETWORK))} iterations; --iterations 0 for the network alone",
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument(
