@@ -55,9 +55,10 @@ void invert(const InvertCall<A>& call, const View<A>& out, bool* solved, int64_t
     const Row row = row_of(out, line);
     for (int64_t k = 0; k < depth; k += kLanes<A>) {
       const int count = lanes_left<A>(depth, k);
-      Vector<A> flow, goal;
+      Vector<A> flow, goal, best;
       for (int a = 0; a < 3; ++a) {
         flow.at[a] = load_lanes<A>(place_of(call.start, row, k, a), call.start.stride[4], count);
+        best.at[a] = flow.at[a];
         goal.at[a] = load_lanes<A>(place_of(call.goal, row, k, a), call.goal.stride[4], count);
       }
       V least = V{} + A(__builtin_inf()), misses = {};
@@ -68,17 +69,20 @@ void invert(const InvertCall<A>& call, const View<A>& out, bool* solved, int64_t
         const V size =
             length.at[0] * length.at[0] + length.at[1] * length.at[1] + length.at[2] * length.at[2];
         done = size <= call.tolerance * call.tolerance;
-        misses += size < call.shrink * call.shrink * least ? V{} : V{} + 1;
+        const Mask better = size < call.shrink * call.shrink * least;
+        for (int a = 0; a < 3; ++a) best.at[a] = better ? flow.at[a] : best.at[a];
+        misses += better ? V{} : V{} + 1;
         converging &= ~done & (misses <= A(call.patience));
         bool any = false;
         for (int l = 0; l < count; ++l) any |= converging[l] != 0;
         if (!any) break;
         const Vector<A> step = turned(call.step, error);
         for (int a = 0; a < 3; ++a) flow.at[a] = converging ? flow.at[a] - step.at[a] : flow.at[a];
-        least = size < least ? size : least;
+        least = better ? size : least;
       }
       for (int a = 0; a < 3; ++a)
-        store_lanes<A>(place_of(out, row, k, a), out.stride[4], count, flow.at[a]);
+        store_lanes<A>(place_of(out, row, k, a), out.stride[4], count,
+                       done ? flow.at[a] : best.at[a]);
       for (int l = 0; l < count; ++l) solved[line * depth + k + l] = done[l] != 0;
     }
   }

@@ -107,7 +107,7 @@ class Inverter:
             trial = points[active] - step
             new_error, new_slope = self._evaluate(trial, targets[active])
             new_size = (new_error**2).sum(-1)
-            better = new_size < size[active]
+            better = new_size < (1 - 1e-6) * size[active]  # by more than rounding
             damping[active] *= np.where(better, 0.1, 10)
             chosen = active[better]
             points[chosen], size[chosen] = trial[better], new_size[better]

@@ -33,7 +33,8 @@ def invert(
     step, metric: (3, 3) matrices row by row. A point is solved where |metric @ error| is at most
     `tolerance`, and given up after `patience` iterations, and one more, that did not shrink its
     least error to `shrink` of itself.
-    Returns u (B, 3, H, W, D) and which points are solved (B, H, W, D). Has no gradient.
+    Returns u (B, 3, H, W, D), where unsolved that of the least error, and which points are solved
+    (B, H, W, D). Has no gradient.
     Chen et al., Med. Phys. 2008, with a matrix for the step.
     Raises ValueError or TypeError naming the argument that does not fit.
     """

@@ -63,18 +63,20 @@ def invert(
     def turned(matrix: Sequence[float], vectors: Tensor) -> Tensor:
         return torch.einsum("ac,bc...->ba...", vectors.new_tensor(matrix).view(3, 3), vectors)
 
-    flow, least = start, torch.full_like(goal[:, 0], torch.inf)
+    flow, best, least = start, start, torch.full_like(goal[:, 0], torch.inf)
     misses = torch.zeros_like(least)
     while True:
         error = warp(field, flow, "trilinear", "border") + flow - goal
         size = turned(metric, error).square().sum(1)
         solved = size <= tolerance**2
-        misses += ~(size < shrink**2 * least)
+        better = size < shrink**2 * least
+        best = torch.where(better[:, None], flow, best)
+        misses += ~better
         converging = ~solved & (misses <= patience)
         if not converging.any():
-            return flow, solved
+            return torch.where(solved[:, None], flow, best), solved
         flow = torch.where(converging[:, None], flow - turned(step, error), flow)
-        least = torch.where(size < least, size, least)
+        least = torch.where(better, size, least)
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
