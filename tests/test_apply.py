@@ -160,7 +160,7 @@ def test_warns_of_points_outside_and_without_inverse(run, tmp_path, field):
     assert "warning: 2 of 3 points lie outside the transform's grid" in err
     collapse = np.broadcast_to(-FIXED.world()[..., :1] * [1, 0, 0], (*FIXED.shape, 3))
     DisplacementField(collapse.astype(np.float32), FIXED).save(tmp_path / "flat.nii")
-    (tmp_path / "p.csv").write_text("x,y,z\n5,0,0\n")
+    (tmp_path / "p.csv").write_text("x,y,z\n1,0,0\n")
     _, code, err = run(
         "--points", str(tmp_path / "p.csv"), out="out.csv", transform=str(tmp_path / "flat.nii")
     )
