@@ -26,6 +26,7 @@ def call(operation, **options):
         "resize": (flow, (2, 4, 5)),
         "invert": (flow, flow, flow),
         "norm_act": (flow,),
+        "convolve": (flow.float(), torch.ones(2, 3, 3, 3, 3), torch.ones(2)),
     }
     return getattr(ops, operation)(*arguments.get(operation, (flow, flow)), **options)
 
