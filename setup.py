@@ -217,7 +217,8 @@ native = Extension(
 )
 
 setup(
-    packages=find_packages(include=["lganet_fast", "lganet_fast.*"]),
+    packages=[*find_packages(include=["lganet_fast", "lganet_fast.*"]), "lganet_fast.kernels"],
+    package_dir={"lganet_fast.kernels": "kernels"},
     ext_modules=[native],
     cmdclass={"build_ext": BuildNative},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

@@ -116,8 +116,8 @@ def kept(seed, window, queries, key, threshold, BLOCK_N: tl.constexpr):
     return tl.reshape(fourfold, (queries.shape[0], BLOCK_N))
 
 
-# Tiles (queries, keys, warps, stages) that neither spill registers nor take more shared memory
-# than any device has, by the bits of a number and whether a token is wider than 64.
+# Tiles (queries, keys, warps, stages) that spill no register in a loop and take no more shared
+# memory than any device has, by the bits of a number and whether a token is wider than 64.
 TILES = {
     (16, False): ((64, 32, 4, 3), (128, 32, 8, 2), (32, 32, 4, 2)),
     (16, True): ((64, 32, 8, 2), (32, 32, 4, 2)),

@@ -35,7 +35,7 @@ def neighbour(voxel, offset, height, width, depth, RADIUS: tl.constexpr):
 def place(voxel, channel, voxels, CHANNELS: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr):
     """Offset of a channel of a voxel inside one item of the batch."""
     if WIDE:
-        voxel, channel = voxel.to(tl.int64), channel.to(tl.int64)
+        voxel, voxels = voxel.to(tl.int64), voxels * tl.full((), 1, tl.int64)
     if LAST:
         return voxel * CHANNELS + channel
     return channel * voxels + voxel
@@ -55,9 +55,10 @@ def tuned(kernel):
 def fitting(configs, named, **arguments):
     """The configurations that give a thread enough numbers to do, and no more than it can hold."""
     offsets = arguments.get("OFFSETS")
-    width = padded(arguments["CHANNELS"]) * (offsets or 1)
     few, many = (32, 64) if offsets else (8, 32)
-    return [c for c in configs if few <= c.kwargs["BLOCK"] * width / (32 * c.num_warps) <= many]
+    width = padded(arguments["CHANNELS"]) * (offsets or 1)
+    sizes = {c: c.kwargs["BLOCK"] * width / (32 * c.num_warps) for c in configs}
+    return [c for c, size in sizes.items() if few <= size <= many] or configs[-1:]
 
 
 @tuned

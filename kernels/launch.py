@@ -11,7 +11,9 @@ OFFSETS_32 = 2**31  # from this many numbers on, offsets take 64 bits
 
 
 def launch(kernel: Any, programs: Any, **arguments: Any) -> None:
-    """Run an autotuned kernel; `programs(meta)` counts the programs of a configuration.
+    """Run an autotuned kernel on the device of its tensors.
+
+    `programs(meta)` counts the programs of a configuration.
 
     Which configuration wins a race changes the order of sums, so where results must repeat bit
     for bit the first that fits runs.
@@ -20,11 +22,12 @@ def launch(kernel: Any, programs: Any, **arguments: Any) -> None:
     def grid(meta: Mapping[str, Any]) -> tuple[int]:
         return (programs(meta),)
 
-    if torch.are_deterministic_algorithms_enabled():
-        first = kernel.early_config_prune(kernel.configs, {}, **arguments)[0]
-        kernel.fn[grid](**arguments, **first.all_kwargs())
-    else:
-        kernel[grid](**arguments)
+    with torch.cuda.device_of(next(x for x in arguments.values() if isinstance(x, Tensor))):
+        if torch.are_deterministic_algorithms_enabled():
+            first = kernel.early_config_prune(kernel.configs, {}, **arguments)[0]
+            kernel.fn[grid](**arguments, **first.all_kwargs())
+        else:
+            kernel[grid](**arguments)
 
 
 def wide(*tensors: Tensor) -> bool:
