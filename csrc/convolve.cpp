@@ -1,6 +1,8 @@
 // 3^3 convolution of float32 volumes, of any number of channels. Channels last in and out; a strip
 // of the volume is turned into rows of one channel, plane after plane, each plane once.
 #include <algorithm>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "scratch.h"
@@ -59,14 +61,72 @@ std::vector<float> packed(const View<const float>& w, int64_t block) {
   return out;
 }
 
-Tensor convolve(Tensor x, Tensor weight, Tensor bias) {
-  check(x, weight, bias);
+// The parts of the work: runs of planes in strips of rows, for each volume.
+struct Jobs {
+  int64_t volumes, height, width, line;  // line: numbers of a row of x
+  int64_t planes, runs, strips;
+
+  explicit Jobs(const Tensor& x)
+      : volumes(x.size(0)), height(x.size(2)), width(x.size(3)), line(x.size(4) * x.size(1)) {
+    const auto runs_of = [&](int64_t n) { return (height + n - 1) / n; };
+    planes = kPlanes;
+    strips = (width + kStrip - 1) / kStrip;
+    while (planes > 6 && volumes * strips * runs_of(planes) < kJobs) planes -= 2;
+    runs = runs_of(planes);
+  }
+  int64_t count() const { return volumes * runs * strips; }
+};
+
+// What jobs read of the voxels of others, two rows or planes where two jobs meet: kept aside where
+// the result takes the place of x.
+class Borders {
+ public:
+  Borders(const Jobs& jobs, const float* x)
+      : jobs_(jobs),
+        across_(2 * (jobs.strips - 1)),
+        along_(2 * (jobs.runs - 1)),
+        rows_(new float[jobs.volumes * jobs.height * across_ * jobs.line]),
+        planes_(new float[jobs.volumes * along_ * jobs.width * jobs.line]) {
+    const auto parallel = [](int64_t count, auto&& body) {
+      torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) body(i);
+      });
+    };
+    parallel(jobs.volumes * jobs.height, [&](int64_t i) {
+      for (int64_t s = 1; s < jobs.strips; ++s)
+        std::copy_n(x + (i * jobs.width + s * kStrip - 1) * jobs.line, 2 * jobs.line,
+                    rows_.get() + (i * across_ + 2 * (s - 1)) * jobs.line);
+    });
+    parallel(jobs.volumes * (jobs.runs - 1), [&](int64_t i) {
+      const int64_t b = i / (jobs.runs - 1), r = i % (jobs.runs - 1) + 1;
+      const int64_t plane = jobs.width * jobs.line;
+      std::copy_n(x + (b * jobs.height + r * jobs.planes - 1) * plane, 2 * plane,
+                  planes_.get() + (b * along_ + 2 * (r - 1)) * plane);
+    });
+  }
+
+  // Row w of plane h, which lies in the strip or the run before or after that of the job.
+  const float* row(int64_t b, int64_t run, int64_t strip, int64_t h, int64_t w) const {
+    const int64_t top = run * jobs_.planes, left = strip * kStrip;
+    if (h < top || h >= top + jobs_.planes) {
+      const int64_t slot = h < top ? 2 * run - 2 : 2 * run + 1;
+      return planes_.get() + ((b * along_ + slot) * jobs_.width + w) * jobs_.line;
+    }
+    const int64_t slot = w < left ? 2 * strip - 2 : 2 * strip + 1;
+    return rows_.get() + ((b * jobs_.height + h) * across_ + slot) * jobs_.line;
+  }
+
+ private:
+  const Jobs& jobs_;
+  int64_t across_, along_;
+  std::unique_ptr<float[]> rows_, planes_;
+};
+
+// Writes the result to `out`, channels_last_3d, which may be x where the channels are as many.
+void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& out) {
+  if (out.numel() == 0) return;
   const int64_t inputs = x.size(1), outputs = weight.size(0);
   const int64_t height = x.size(2), width = x.size(3), depth = x.size(4);
-  Tensor out = torch::stable::empty({x.size(0), outputs, height, width, depth}, x.scalar_type(),
-                                    torch::headeronly::Layout::Strided, x.device(), false,
-                                    torch::headeronly::MemoryFormat::ChannelsLast3d);
-  if (out.numel() == 0) return out;
   const int64_t block = best_isa() == Isa::avx512 && outputs > 4 ? 8 : 4;
   const std::vector<float> weights = packed(view_of<const float>(weight), block);
   std::vector<float> shift(round_up(outputs, 8));
@@ -76,21 +136,25 @@ Tensor convolve(Tensor x, Tensor weight, Tensor bias) {
 
   const int64_t stride = round_up(depth + 2);
   const int64_t row = inputs * stride, plane = (kStrip + 2) * row;
-  const int64_t strips = (width + kStrip - 1) / kStrip;
-  int64_t planes = kPlanes;
-  const auto runs_of = [&](int64_t n) { return (height + n - 1) / n; };
-  while (planes > 6 && x.size(0) * strips * runs_of(planes) < kJobs) planes -= 2;
-  const int64_t runs = runs_of(planes);
-  torch::stable::parallel_for(0, x.size(0) * strips * runs, 1, [&](int64_t begin, int64_t end) {
+  const Jobs jobs(x);
+  std::optional<Borders> borders;
+  if (from == to) borders.emplace(jobs, from);
+  torch::stable::parallel_for(0, jobs.count(), 1, [&](int64_t begin, int64_t end) {
     // Four planes, a row of zeros for what lies outside, and the rows that are multiplied.
     const Scratch<float> scratch(4 * plane + 17 * row + kWidestRead);
     const float* zeros = scratch.get() + 4 * plane;
     float* transformed = scratch.get() + 4 * plane + row;
     for (int64_t job = begin; job < end; ++job) {
-      const int64_t b = job / (strips * runs), top = job / strips % runs * planes;
-      const int64_t left = job % strips * kStrip, right = std::min(left + kStrip, width);
+      const int64_t strip = job % jobs.strips, run = job / jobs.strips % jobs.runs;
+      const int64_t b = job / jobs.strips / jobs.runs;
+      const int64_t top = run * jobs.planes, bottom = std::min(top + jobs.planes, height);
+      const int64_t left = strip * kStrip, right = std::min(left + kStrip, width);
       const auto voxels = [&](int64_t h, int64_t w) {
         return ((b * height + h) * width + w) * depth;
+      };
+      const auto source = [&](int64_t h, int64_t w) {
+        const bool ours = h >= top && h < bottom && w >= left && w < right;
+        return ours || !borders ? from + voxels(h, w) * inputs : borders->row(b, run, strip, h, w);
       };
       const auto place = [&](int64_t h, int64_t w) {
         return scratch.get() + (h + 4) % 4 * plane + (w - left + 1) * row;
@@ -98,12 +162,11 @@ Tensor convolve(Tensor x, Tensor weight, Tensor bias) {
       const auto fill = [&](int64_t h) {
         if (h < 0 || h >= height) return;
         for (int64_t w = std::max<int64_t>(left - 1, 0); w < std::min(right + 1, width); ++w)
-          LGANET_BEST(transpose_in, from + voxels(h, w) * inputs, inputs, depth, place(h, w),
-                      stride);
+          LGANET_BEST(transpose_in, source(h, w), inputs, depth, place(h, w), stride);
       };
       fill(top - 1);
       fill(top);
-      for (int64_t h = top; h < std::min(top + planes, height); h += 2) {
+      for (int64_t h = top; h < bottom; h += 2) {
         fill(h + 1);
         fill(h + 2);
         for (int64_t w = left; w < right; w += 2) {
@@ -125,7 +188,21 @@ Tensor convolve(Tensor x, Tensor weight, Tensor bias) {
       }
     }
   });
+}
+
+Tensor convolve(Tensor x, Tensor weight, Tensor bias) {
+  check(x, weight, bias);
+  Tensor out = torch::stable::empty({x.size(0), weight.size(0), x.size(2), x.size(3), x.size(4)},
+                                    x.scalar_type(), torch::headeronly::Layout::Strided, x.device(),
+                                    false, torch::headeronly::MemoryFormat::ChannelsLast3d);
+  convolve_to(x, weight, bias, out);
   return out;
+}
+
+void convolve_(Tensor x, Tensor weight, Tensor bias) {
+  check(x, weight, bias);
+  STD_TORCH_CHECK(weight.size(0) == x.size(1), "in place, outputs must be as many as inputs");
+  convolve_to(x, weight, bias, x);
 }
 
 }  // namespace
@@ -133,6 +210,10 @@ Tensor convolve(Tensor x, Tensor weight, Tensor bias) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
   m.def("convolve(Tensor x, Tensor weight, Tensor bias) -> Tensor");
+  m.def("convolve_(Tensor(a!) x, Tensor weight, Tensor bias) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) { m.impl("convolve", TORCH_BOX(&lganet::convolve)); }
+STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {
+  m.impl("convolve", TORCH_BOX(&lganet::convolve));
+  m.impl("convolve_", TORCH_BOX(&lganet::convolve_));
+}

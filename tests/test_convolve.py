@@ -58,6 +58,26 @@ def test_other_layouts_and_types():
     assert convolve(x[:0], weight, bias).shape == (0, 8, 5, 6, 7)
 
 
+@pytest.mark.skipif(not LOADED, reason="needs the compiled operators")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("size", [(75, 50, 40), (49, 33, 7), (1, 17, 3), (30, 1, 20)])
+def test_in_place_takes_the_memory_only_without_a_gradient(size, threads):
+    x, weight, bias = parts(8, 8, size)
+    wanted = convolve(x, weight, bias)
+    assert torch.equal(convolve(x, weight, bias, inplace=True), wanted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            place = x.detach().clone(memory_format=torch.preserve_format)
+            out = convolve(place, weight, bias, inplace=True)
+            assert convolve(place, weight[:4], bias[:4], inplace=True).shape[1] == 4
+    finally:
+        torch.set_num_threads(before)
+    assert out.data_ptr() == place.data_ptr()
+    assert torch.equal(out, wanted)
+
+
 def test_a_wrong_shape_is_refused():
     x, weight, bias = parts(8, 8, (4, 4, 4))
     with pytest.raises(RuntimeError):
@@ -71,3 +91,5 @@ def test_the_operator_is_well_formed():
         parts(4, 3, (3, 4, 5)),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
+    x, weight, bias = (t.detach() for t in parts(4, 4, (3, 4, 5)))
+    torch.library.opcheck(torch.ops.lganet_fast.convolve_.default, (x, weight, bias))

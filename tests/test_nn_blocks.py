@@ -45,19 +45,32 @@ def test_flows_are_float32_at_least(dtype):
         assert FlowPair(8, 4).to(dtype)(x).dtype == wanted
 
 
+def assert_same_gradients(ours, theirs, one, other):
+    """Of both results, and so of what has led to them, to our parameters."""
+    for results in (one, other):
+        sum(
+            (x * torch.linspace(0, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in results
+        ).backward()
+    for name, p in ours.named_parameters():
+        torch.testing.assert_close(p.grad, theirs.get_parameter(name).grad, msg=name)
+
+
 def test_residual_block():
     ours, theirs = twins(Residual(6), published.Residual(6))
     x = noise(2, 6, 5, 4, 7)
-    torch.testing.assert_close(ours(x), theirs(x))
+    one, other = ours(x), theirs(x)
+    torch.testing.assert_close(one, other)
+    assert_same_gradients(ours, theirs, [one], [other])
 
 
 def test_sdi_of_four_levels():
     ours, theirs = twins(SDI(4), published.SDI(4))
-    maps = [noise(2 * 2, 4, 16 >> i, 24 >> i, 8 >> i, seed=i) for i in range(4)]
-    flat = [*(m[:2] for m in maps), *(m[2:] for m in maps)]
-    for target in maps:
+    maps = [noise(2, 4, 16 >> i % 4, 24 >> i % 4, 8 >> i % 4, seed=i) for i in range(8)]
+    for target in maps[:4]:
         size = target.shape[2:]
-        torch.testing.assert_close(ours(size, *maps), theirs(flat, size))
+        one, other = ours(size, False, *maps), theirs(maps, size)
+        torch.testing.assert_close(one, other)
+    assert_same_gradients(ours, theirs, [one], [other])
 
 
 def test_msfm_gives_each_level_its_channels():
@@ -71,16 +84,18 @@ def test_idm_applied_twice():
     theirs = published.IDM(8, size)
     ours, theirs = twins(IDM(8), theirs)
     y, w = noise(2, 8, *size), noise(2, 8, *size, seed=1)
-    with torch.no_grad():
-        first, flow1 = theirs(y, w)
-        second, flow2 = theirs(y, first)
-        found = ours(y, w)
-    for one, other in zip(found, (second, flow2, flow1), strict=True):
+    first, flow1 = theirs(y, w)
+    second, flow2 = theirs(y, first)
+    found, wanted = ours(y, w), (second, flow2, flow1)
+    for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)
+    assert_same_gradients(ours, theirs, found, wanted)
 
 
 def test_cwam_weights_voxels_then_channels():
     ours, theirs = twins(CWAM(8), published.CWAM(8))
     maps = [noise(2, 8, 5, 6, 7, seed=i) for i in range(3)]
-    torch.testing.assert_close(ours(*maps), theirs(*maps))
-    assert CWAM(8, maps=2).double()(*maps[:2]).shape == (2, 16, 5, 6, 7)
+    one, other = ours(torch.cat(maps, 1)), theirs(*maps)
+    torch.testing.assert_close(one, other)
+    assert_same_gradients(ours, theirs, [one], [other])
+    assert CWAM(8, maps=2).double()(torch.cat(maps[:2], 1)).shape == (2, 16, 5, 6, 7)

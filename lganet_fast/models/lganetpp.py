@@ -110,16 +110,17 @@ class LGANetPlusPlus(nn.Module):
 
         both: the fixed above the moving images, (2B, in_channel, H, W, D), of a size that fits.
         """
-        features = self.encoder(both)
-        fused = self.msfm(features) if self.msfm is not None else [None] * 4
-        halves = [x.chunk(2) for x in features]
-        still, moved = halves[3]
-        flow = integrate(self.deblock4(moved, still, fused[3]))
+        features = list(self.encoder(both))
+        fused = self.msfm(features) if self.msfm is not None else []
+
+        def taken() -> list[Tensor]:
+            still, moved = features.pop().chunk(2)
+            return [moved, still, *([fused.pop()] if fused else [])]
+
+        flow = integrate(self.deblock4(taken()))
         for level in (3, 2, 1):
-            still, moved = halves[level - 1]
             coarse = double(2 * flow)
-            deblock = self.get_submodule(f"deblock{level}")
-            step = integrate(deblock(moved, still, fused[level - 1], coarse))
+            step = integrate(self.get_submodule(f"deblock{level}")(taken(), coarse))
             flow = compose(coarse, step)
         return flow
 

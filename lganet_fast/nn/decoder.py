@@ -10,6 +10,8 @@ from .fifm import CWAM, IDM
 from .layers import Block, Conv3, FlowConv, Residual
 from .lgam import LGAM, PositionAttention
 
+PLANES = 48  # along H: a slab of the 27 channels of a correlation, where nobody keeps them
+
 
 class CorrelationConv(Block, Conv3):
     """x + conv3(corr(x, y)): the moving features with what the fixed ones around say of them."""
@@ -19,7 +21,17 @@ class CorrelationConv(Block, Conv3):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
         """x, y (B, C, H, W, D) -> the same shape."""
-        return x + super().forward(correlate(x, y))
+        if torch.is_grad_enabled():
+            return x + super().forward(correlate(x, y))
+        out = torch.empty_like(x)
+        height = x.shape[2]
+        for start in range(0, height, PLANES):
+            end = min(start + PLANES, height)
+            first = max(start - 2, 0)  # the planes that the slab's result depends on
+            near = slice(first, min(end + 2, height))
+            change = super().forward(correlate(x[:, :, near], y[:, :, near]))
+            out[:, :, start:end] = x[:, :, start:end] + change[:, :, start - first : end - first]
+        return out
 
 
 class CoarsestLevel(nn.Module):
@@ -41,11 +53,12 @@ class CoarsestLevel(nn.Module):
             self.pa = PositionAttention(channels)
             self.swin = nn.Sequential(*(LGAM(channels, token_order, dropout) for _ in range(2)))
 
-    def forward(self, x: Tensor, y: Tensor, fused: Tensor | None) -> Tensor:
-        """Moving and fixed features and C_4, (B, C, H, W, D) -> flow (B, 3, H, W, D)."""
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Moving and fixed features and, if any, C_4, (B, C, H, W, D) -> flow (B, 3, H, W, D)."""
+        x, y, *fused = maps
         if self.lgam:
             x = self.Conv(x, y)
-        out = self.convs(torch.cat([m for m in (x, y, fused) if m is not None], 1))
+        out = self.convs(torch.cat([x, y, *fused], 1))
         if self.lgam:
             out = self.pa(out)
         out = self.resnets(out)
@@ -71,14 +84,22 @@ class Level(nn.Module):
         self.resnet = Residual(maps * channels)
         self.flow = FlowConv(maps * channels)
 
-    def forward(self, x: Tensor, y: Tensor, fused: Tensor | None, coarse: Tensor) -> Tensor:
-        """Moving and fixed features and C_i, (B, C, H, W, D) -> flow (B, 3, H, W, D).
+    def forward(self, maps: list[Tensor], coarse: Tensor) -> Tensor:
+        """Moving and fixed features and, if any, C_i, (B, C, H, W, D) -> flow (B, 3, H, W, D).
 
+        maps: emptied, so that the memory of each is free as soon as it has been used.
         coarse: the flow so far at this level's size, (B, 3, H, W, D), in its voxels.
         """
-        moved = warp(self.Conv(x, y) if self.fifm else x, coarse)
+        x, y, *fused = maps
+        maps.clear()
+        x = self.Conv(x, y) if self.fifm else x
+        if not torch.is_grad_enabled():
+            y = y.clone()  # it was one with the moving features, whose memory is free now
+        moved = warp(x, coarse)
+        del x
         if self.decompose:
             moved, flow2, flow1 = self.idm(y, moved)
-        maps = [m for m in (fused, moved, y) if m is not None]
-        change = self.flow(self.resnet(self.nff(*maps) if self.fifm else torch.cat(maps, 1)))
+        side = torch.cat([*fused, moved, y], 1)
+        del fused, moved, y
+        change = self.flow(self.resnet(self.nff(side) if self.fifm else side))
         return compose(compose(flow1, flow2), change) if self.decompose else change

@@ -18,7 +18,7 @@ class Encoder(Block):
         super().__init__()
         for level in range(4):
             width = filters * 2**level
-            stage = [Conv3(inputs, width), *(ConvNormAct(width, width) for _ in range(2))]
+            stage = [Conv3(inputs, width), *(ConvNormAct(width, width, True) for _ in range(2))]
             self.add_module(f"conv{level}", nn.Sequential(*stage))
             inputs = width
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import integrate, norm_act, warp
-from .layers import Block, Conv3, ConvNormAct, ConvPair, FlowPair
+from .layers import Block, Conv3, ConvNormAct, ConvPair, FlowPair, add, times
 
 
 class Decomposition(Block):
@@ -20,7 +20,7 @@ class Decomposition(Block):
         super().__init__()
         c, c2, c4 = channels, 2 * channels, 4 * channels
         pairs = ((0, c, c2), (2, c2, c2), (4, c2, c4), (6, c4, c4), (8, c4, c4), (9, c4, c4))
-        self.conv = nn.ModuleDict({str(name): Conv3(a, b) for name, a, b in pairs})
+        self.conv = nn.ModuleDict({str(name): Conv3(a, b, name > 0) for name, a, b in pairs})
         self.conv1 = ConvPair(c4, c2, c)
         self.conv2 = FlowPair(c4, c2)
 
@@ -49,8 +49,8 @@ class IDM(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Combine b with what the trunk found in a (`ours`) and in b (`theirs`)."""
         (features_a, flow_a), (features_b, flow_b) = ours, theirs
-        out = b + warp(features_a, flow_b) + warp(features_b, flow_a)
-        return out, integrate(warp(flow_a, flow_b) + warp(flow_b, flow_a))
+        out = add(b + warp(features_a, flow_b), warp(features_b, flow_a))
+        return out, integrate(add(warp(flow_a, flow_b), warp(flow_b, flow_a)))
 
     def forward(self, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """y, w (B, C, H, W, D) -> the second call's output and flow, and the first call's flow."""
@@ -82,18 +82,19 @@ class CWAM(Block):
 
     a = softmax over the maps of conv3(t), t twice LReLU(IN(conv3)) of the maps side by side;
     z = [a_0 x_0, a_1 x_1, a_2 x_2]; out = z * gate(mean z, max z).
+    The result takes the memory of the maps where no gradient is asked for.
     """
 
     def __init__(self, channels: int, maps: int = 3) -> None:
         super().__init__()
         width = maps * channels
-        self.conv = nn.Sequential(*(ConvNormAct(width, width) for _ in range(2)))
+        self.conv = nn.Sequential(*(ConvNormAct(width, width, own) for own in (False, True)))
         self.weight_conv = nn.Sequential(Conv3(width, maps))
         self.channel_attention = ChannelGate(width)
 
-    def forward(self, *maps: Tensor) -> Tensor:
-        """N maps (B, C, H, W, D) -> (B, nC, H, W, D)."""
-        side = torch.cat(maps, 1)
+    def forward(self, side: Tensor) -> Tensor:
+        """The n maps side by side, (B, nC, H, W, D) -> the same shape."""
         weights = torch.softmax(self.weight_conv(self.conv(side)), 1)
-        z = torch.cat([weights[:, i : i + 1] * x for i, x in enumerate(maps)], 1)
-        return z * self.channel_attention(z.mean((2, 3, 4)), z.amax((2, 3, 4)))
+        maps = torch.unflatten(side, 1, (weights.shape[1], -1))
+        z = times(maps, weights.unsqueeze(2)).flatten(1, 2)
+        return times(z, self.channel_attention(z.mean((2, 3, 4)), z.amax((2, 3, 4))))

@@ -26,17 +26,31 @@ class Block(nn.Module):
         return super().__call__(*inputs)
 
 
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """X + y, in the memory of x where no gradient needs it."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
+def times(x: Tensor, y: Tensor) -> Tensor:
+    """X * y, in the memory of x where no gradient needs it."""
+    return x * y if torch.is_grad_enabled() else x.mul_(y)
+
+
 class Conv3(nn.Conv3d):
-    """A 3^3 convolution with bias that keeps the size."""
+    """A 3^3 convolution with bias that keeps the size.
+
+    inplace: nobody reads the input later, so that the result may take its memory.
+    """
 
     bias: Tensor
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, inplace: bool = False) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
+        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
-        return convolve(input, self.weight, self.bias)
+        return convolve(input, self.weight, self.bias, self.inplace)
 
 
 class Conv1(nn.Conv3d):
@@ -111,11 +125,11 @@ class FlowPair(ConvPair):
 
 
 class ConvNormAct(nn.Module):
-    """LReLU(IN(conv3(x))), (B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
+    """LReLU(IN(conv3(x))), (B, inputs, H, W, D) -> (B, outputs, H, W, D); inplace as in Conv3."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, inplace: bool) -> None:
         super().__init__()
-        self.main = Conv3(inputs, outputs)
+        self.main = Conv3(inputs, outputs, inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the three."""
@@ -123,18 +137,21 @@ class ConvNormAct(nn.Module):
 
 
 class Residual(Block):
-    """a + ReLU(conv3(conv3(ReLU(conv3(a))))) with a = ReLU(conv3(conv3(x))); the shape stays."""
+    """a + ReLU(conv3(conv3(ReLU(conv3(a))))) with a = ReLU(conv3(conv3(x))); the shape stays.
+
+    The result takes the memory of x where no gradient is asked for.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(*(Conv3(channels, channels) for _ in range(2)))
-        three = [Conv3(channels, channels) for _ in range(3)]
+        self.conv1 = nn.Sequential(*(Conv3(channels, channels, True) for _ in range(2)))
+        three = [Conv3(channels, channels, inplace) for inplace in (False, True, True)]
         self.conv2 = nn.Sequential(three[0], nn.ReLU(inplace=True), *three[1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W, D) -> the same shape."""
         a = self.conv1(x).relu_()
-        return a + self.conv2(a).relu_()
+        return add(a, self.conv2(a).relu_())
 
 
 def double(x: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import resize
-from .layers import Block, Conv3
+from ..ops import convolve, resize
+from .layers import Block, Conv3, times
 
 
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -21,11 +21,6 @@ def resized(x: Tensor, size: Sequence[int]) -> Tensor:
     return x
 
 
-def times(x: Tensor, y: Tensor) -> Tensor:
-    """X * y, in the memory of x where no gradient needs it."""
-    return x * y if torch.is_grad_enabled() else x.mul_(y)
-
-
 class SDI(Block):
     """C_t, the product over k of conv3_k(map_k brought to the size of level t)."""
 
@@ -33,15 +28,26 @@ class SDI(Block):
         super().__init__()
         self.convs = nn.ModuleList(Conv3(channels, channels) for _ in range(8))
 
-    def forward(self, size: Sequence[int], *maps: Tensor) -> Tensor:
-        """Four (2B, f, ., ., .) maps, fixed above moving, one per level -> (B, f, *size)."""
+    def forward(self, size: Sequence[int], last: bool, *maps: Tensor) -> Tensor:
+        """Eight maps (B, f, ., ., .), fixed before moving, fine before coarse -> (B, f, *size).
+
+        last: nobody reads the maps later, so that the product may take the memory of one.
+        """
         out = None
-        for level, both in enumerate(maps):
-            halves = resized(both, size).chunk(2)
-            for conv, x in zip((self.convs[level], self.convs[4 + level]), halves, strict=True):
-                out = conv(x) if out is None else times(out, conv(x))
+        for conv, x in zip(self.convs, maps, strict=True):
+            out = (
+                self.factor(conv, x, size, last)
+                if out is None
+                else times(out, self.factor(conv, x, size, last))
+            )
         assert out is not None
         return out
+
+    @staticmethod
+    def factor(conv: Any, x: Tensor, size: Sequence[int], last: bool) -> Tensor:
+        """conv3 of a map brought to `size`."""
+        fitted = resized(x, size)
+        return convolve(fitted, conv.weight, conv.bias, inplace=last or fitted is not x)
 
 
 class MSFM(nn.Module):
@@ -58,6 +64,11 @@ class MSFM(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Features of levels 1 to 4, fixed above moving along the batch -> C_1..C_4."""
         part = self.get_submodule
-        maps = [part(f"c{i + 1}")(x) for i, x in enumerate(features)]
-        found = [part(f"sdi_{i + 1}")(x.shape[2:], *maps) for i, x in enumerate(features)]
-        return [found[0], *(part(f"u{i + 1}")(found[i]) for i in (1, 2, 3))]
+        halves = [x.chunk(2) for x in features]
+        maps = [part(f"c{i + 1}")(x[half]) for half in (0, 1) for i, x in enumerate(halves)]
+        found: list[Tensor] = []
+        for i in (3, 2, 1, 0):  # the finest last: its product takes the memory of the widest map
+            size = features[i].shape[2:]
+            product = part(f"sdi_{i + 1}")(size, i == 0, *maps)
+            found.insert(0, part(f"u{i + 1}")(product) if i else product)
+        return found

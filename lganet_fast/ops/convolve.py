@@ -12,11 +12,14 @@ from . import native
 from .dispatch import choose_backend
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None) -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor, inplace: bool = False, backend: str | None = None
+) -> Tensor:
     """The convolution with bias that pads by one zero and so keeps the size.
 
     x: (B, inputs, H, W, D). weight: (outputs, inputs, 3, 3, 3). bias: (outputs,). Any float type,
     one for all but under autocast. Returns (B, outputs, H, W, D).
+    inplace: let the result take x's memory where no gradient is asked for; x must not be read then.
     Compiled for float32 alone, then channels_last_3d; every other type is PyTorch's own. Raises
     RuntimeError for shapes that do not fit.
     """
@@ -25,6 +28,10 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None
     if here != "native" or not narrow:
         return F.conv3d(x, weight, bias, padding=1)
     x = x.contiguous(memory_format=torch.channels_last_3d)
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
+    if inplace and not wanted and x.shape[1] == weight.shape[0]:
+        torch.ops.lganet_fast.convolve_(x, weight, bias)
+        return x
     return torch.ops.lganet_fast.convolve(x, weight, bias)
 
 
@@ -36,6 +43,10 @@ if native.LOADED:
         return torch.empty(
             size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d
         )
+
+    @torch.library.register_fake("lganet_fast::convolve_")
+    def _(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+        return None
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep what the gradients read."""
