@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
-from .grid import Array, Grid
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .grid import Grid
 
 
 def jacobian_determinant(
@@ -27,32 +31,40 @@ def jacobian_determinant(
         raise ValueError(f"difference must be central or forward, got {difference!r}")
     derivative = _central if difference == "central" else _forward
     out = np.empty(grid.shape)
+    volume = float(np.linalg.det(grid.affine[:3, :3]))
+    unmoved = torch.from_numpy(grid.affine[:3, :3].astype(np.float64)).T
     for part in grid.slabs():
         first = max(part.start - 1, 0)
-        slab = displacement[first : part.stop + 1].astype(np.float64)
+        slab = torch.from_numpy(displacement[first : part.stop + 1]).double()
         # Columns of dT/d(index): its determinant over that of the affine is det(dT/dx).
-        columns = [grid.affine[:3, axis] + derivative(slab, axis) for axis in range(3)]
-        det = _triple_product(*columns) / np.linalg.det(grid.affine[:3, :3])
-        out[part] = det[part.start - first :][: part.stop - part.start]
+        columns = [(derivative(slab, axis) + unmoved[axis]).unbind(-1) for axis in range(3)]
+        det = _triple_product(*columns) / volume
+        out[part] = det[part.start - first :][: part.stop - part.start].numpy()
     if difference == "central":
         return out
     return out[tuple(slice(0, max(n - 1, 1)) for n in grid.shape)]
 
 
-def _central(field: Array, axis: int) -> Array:
-    if field.shape[axis] == 1:
-        return np.zeros_like(field)
-    return np.asarray(np.gradient(field, axis=axis))
+def _central(field: Tensor, axis: int) -> Tensor:
+    """Half the difference of both neighbours; at the border that to the only one."""
+    n = field.shape[axis]
+    if n == 1:
+        return torch.zeros_like(field)
+    first, last = (field.narrow(axis, i + 1, 1) - field.narrow(axis, i, 1) for i in (0, n - 2))
+    inner = (field.narrow(axis, 2, n - 2) - field.narrow(axis, 0, n - 2)) / 2
+    return torch.cat([first, inner, last], axis)
 
 
-def _forward(field: Array, axis: int) -> Array:
-    last = np.take(field, [-1], axis)
-    return np.diff(field, axis=axis, append=last)
+def _forward(field: Tensor, axis: int) -> Tensor:
+    return field.diff(dim=axis, append=field.narrow(axis, -1, 1))
 
 
-def _triple_product(a: Array, b: Array, c: Array) -> Array:
-    """The product a . (b x c) along the last axis."""
-    out = a[..., 0] * (b[..., 1] * c[..., 2] - b[..., 2] * c[..., 1])
-    out += a[..., 1] * (b[..., 2] * c[..., 0] - b[..., 0] * c[..., 2])
-    out += a[..., 2] * (b[..., 0] * c[..., 1] - b[..., 1] * c[..., 0])
+Columns = Sequence[Tensor]
+
+
+def _triple_product(a: Columns, b: Columns, c: Columns) -> Tensor:
+    """The product a . (b x c), each in its three components."""
+    out = a[0] * (b[1] * c[2] - b[2] * c[1])
+    out += a[1] * (b[2] * c[0] - b[0] * c[2])
+    out += a[2] * (b[0] * c[1] - b[1] * c[0])
     return out

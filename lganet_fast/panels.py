@@ -186,7 +186,7 @@ def _contours(
             codes = np.tile([Path.MOVETO, Path.LINETO], len(lines))
             outline = Path(lines.reshape(-1, 2), codes)  # as one path: ten times faster than many
             style = {"edgecolor": colour, "linewidth": 1.2, "antialiased": False}
-            axes.add_patch(PathPatch(outline, fill=False, **style))
+            axes.add_artist(PathPatch(outline, fill=False, **style))  # add_patch measures it
 
     return Panel(
         f"Labels {when}",
