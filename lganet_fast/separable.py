@@ -32,10 +32,14 @@ def gaussian_map(size: int, samples: int, sigma: float) -> Tensor:
     return weight / weight.sum(1, keepdim=True)
 
 
-def linear_map(size: int, samples: int) -> Tensor:
-    """(samples, size) matrix: linear interpolation at evenly spread points, ends aligned."""
-    offset = positions(size, samples)[:, None] - torch.arange(size)
-    return (1 - offset.abs()).clamp_min(0)
+def linear_map(size: int, at: Tensor) -> Tensor:
+    """(samples, size) matrix: linear interpolation at voxel coordinates (samples,), 0 outside."""
+    return (1 - (at[:, None] - torch.arange(size)).abs()).clamp_min(0)
+
+
+def growth(old: Sequence[int], new: Sequence[int]) -> list[float]:
+    """Per axis, the voxels of the `new` grid to one of the `old`, over the same extent."""
+    return [(n - 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
 
 
 def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -59,5 +63,4 @@ def stretch_flow(flow: Tensor, size: Sequence[int]) -> Tensor:
     old = flow.shape[2:]
     if tuple(old) == tuple(size):
         return flow
-    ratio = [(n - 1) / max(o - 1, 1) for o, n in zip(old, size, strict=True)]
-    return resize(flow * flow.new_tensor(ratio).reshape(1, 3, 1, 1, 1), size)
+    return resize(flow * flow.new_tensor(growth(old, size)).reshape(1, 3, 1, 1, 1), size)

@@ -95,10 +95,11 @@ class DisplacementField:
                 out[part] = read(image, flow)[0, 0].numpy()
             return Volume(out, grid, volume.name)
         out = np.empty(grid.shape, volume.data.dtype)
-        image = torch.from_numpy(volume.data.astype(np.float64))[None, None]
+        nearest = interpolation == "nearest"
+        wide = torch.from_numpy(volume.data.astype(np.float64))[None, None] if nearest else None
         for part, flow in self._flows(grid, volume.grid, torch.float64):
-            if interpolation == "nearest":
-                out[part] = read_nearest(image, flow)[0, 0].numpy()
+            if wide is not None:
+                out[part] = read_nearest(wide, flow)[0, 0].numpy()
             else:
                 out[part] = sample_labels(volume.data, torch.stack(places(flow), -1).numpy())
         return Volume(out, grid, volume.name)

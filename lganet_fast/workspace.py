@@ -22,7 +22,7 @@ from .ops import compose, integrate, warp
 from .optimize import STEPS, flow_of
 from .pair import Pair, apply_affine
 from .resample import channels_last, index_flow, pull, read, turned
-from .separable import along_axes, linear_map
+from .separable import along_axes, growth, linear_map, positions
 from .transform import DisplacementField
 
 MARGIN = 6  # working voxels around the anatomy
@@ -132,8 +132,7 @@ def transforms(
         field = field_of(whole, work.grid, work, fixed)
         return field, field.invert(moving)
     coarse = velocity.shape[2], velocity.shape[3], velocity.shape[4]
-    ratio = [(n - 1) / max(o - 1, 1) for o, n in zip(coarse, work.grid.shape, strict=True)]
-    own = Grid(coarse, work.grid.affine @ np.diag([*ratio, 1]))
+    own = Grid(coarse, work.grid.affine @ np.diag([*growth(coarse, work.grid.shape), 1]))
     field = field_of(integrate(velocity, STEPS), own, work, fixed)
     backward = turned(own.affine[:3, :3], integrate(-velocity, STEPS).cpu().float())
     guess = DisplacementField.from_affine(np.linalg.inv(work.affine), moving)
@@ -164,6 +163,5 @@ def maps_onto(fixed: Grid, work: Workspace, coarse: Sequence[int]) -> list[Tenso
     maps = []
     for axis, (o, n, m) in enumerate(zip(coarse, work.grid.shape, fixed.shape, strict=True)):
         at = torch.arange(m, dtype=torch.float64) * onto[axis, axis] + onto[axis, 3]
-        fine = (1 - (at[:, None] - torch.arange(n)).abs()).clamp_min(0)
-        maps.append((fine @ linear_map(o, n)).float())
+        maps.append((linear_map(n, at) @ linear_map(o, positions(o, n))).float())
     return maps

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 
-from lganet_fast.separable import along_axes, gaussian_map, linear_map, shrink, stretch_flow
+from lganet_fast.separable import (
+    along_axes,
+    gaussian_map,
+    linear_map,
+    positions,
+    shrink,
+    stretch_flow,
+)
 
 
 def test_along_axes_is_one_product_per_axis():
@@ -30,7 +37,8 @@ def test_gaussian_map_keeps_constants_to_the_border():
 
 def test_linear_map_matches_interpolate():
     x = torch.randn(1, 3, 5, 6, 7, dtype=torch.float64)
-    maps = [linear_map(o, n) for o, n in zip((5, 6, 7), (9, 6, 15), strict=True)]
+    sizes = zip((5, 6, 7), (9, 6, 15), strict=True)
+    maps = [linear_map(o, positions(o, n)) for o, n in sizes]
     expected = F.interpolate(x, size=(9, 6, 15), mode="trilinear", align_corners=True)
     assert torch.allclose(along_axes(x, maps), expected, rtol=0, atol=1e-12)
 

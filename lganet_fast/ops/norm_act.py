@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import check, native
+from . import check, native, reference
 from .dispatch import choose_backend
-from .reference import working
 from .warp import result_in_format_of
 
 
@@ -30,21 +28,12 @@ def norm_act(
     if not 0 < slope <= 1:
         raise ValueError(f"slope must be in (0, 1], got {slope}")
     if choose_backend("norm_act", x.device.type, backend).backend != "native":
-        return reference_norm_act(x, slope)
+        return reference.norm_act(x, slope)
     x = x.contiguous(memory_format=layout_of(x))
     if inplace and not (torch.is_grad_enabled() and x.requires_grad):
         torch.ops.lganet_fast.norm_act_(x, slope)
         return x
     return torch.ops.lganet_fast.norm_act(x, slope)[0]
-
-
-def reference_norm_act(x: Tensor, slope: float) -> Tensor:
-    """The same in plain PyTorch; batch norm of one volume, unlike instance norm, copies nothing."""
-    if x.numel() == 0:
-        return x.clone()
-    volumes = [F.batch_norm(v, None, None, training=True) for v in working(x).split(1)]  # type: ignore[no-untyped-call]
-    normed = volumes[0] if len(volumes) == 1 else torch.cat(volumes)
-    return (normed if slope == 1 else F.leaky_relu(normed, slope)).to(x.dtype)
 
 
 def layout_of(x: Tensor) -> torch.memory_format:

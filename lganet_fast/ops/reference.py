@@ -79,6 +79,15 @@ def invert(
         least = torch.where(better, size, least)
 
 
+def norm_act(x: Tensor, slope: float) -> Tensor:
+    """LReLU(IN(x)), (B, C, H, W, D); by batch norm of each volume, which copies nothing."""
+    if x.numel() == 0:
+        return x.clone()
+    volumes = [F.batch_norm(v, None, None, training=True) for v in working(x).split(1)]  # type: ignore[no-untyped-call]
+    normed = volumes[0] if len(volumes) == 1 else torch.cat(volumes)
+    return (normed if slope == 1 else F.leaky_relu(normed, slope)).to(x.dtype)
+
+
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """The volume x (B, C, h, w, d) on a grid of `size` over the same extent, corners aligned."""
     if x.numel() == 0:
