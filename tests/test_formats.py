@@ -53,7 +53,8 @@ def test_round_trip(tmp_path, field, name, file, error):
     assert os.listdir(tmp_path) == [file]
 
 
-@pytest.mark.parametrize(("name", "file", "error"), ROUND_TRIPS)
+# Not of HDF5: its object headers hold the second in which they were written.
+@pytest.mark.parametrize(("name", "file", "error"), [x for x in ROUND_TRIPS if x[0] != "h5"])
 def test_bytes_repeat(tmp_path, field, name, file, error, monkeypatch):
     field.save(tmp_path / file, name, moving=MOVING)
     first = (tmp_path / file).read_bytes()
