@@ -19,17 +19,19 @@ class Decomposition(Block):
     def __init__(self, channels: int) -> None:
         super().__init__()
         c, c2, c4 = channels, 2 * channels, 4 * channels
-        pairs = ((0, c, c2), (2, c2, c2), (4, c2, c4), (6, c4, c4), (8, c4, c4), (9, c4, c4))
-        self.conv = nn.ModuleDict({str(name): Conv3(a, b, name > 0) for name, a, b in pairs})
+        shapes = ((0, c, c2), (2, c2, c2), (4, c2, c4), (6, c4, c4), (8, c4, c4), (9, c4, c4))
+        self.conv = nn.ModuleDict(
+            {str(k): Conv3(a, b, inplace=k > 0, relu=k in (2, 6, 9)) for k, a, b in shapes}
+        )
         self.conv1 = ConvPair(c4, c2, c)
         self.conv2 = FlowPair(c4, c2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W, D) -> M of the same shape and a flow, float32 at least, in voxels."""
         for first, second in (("0", "2"), ("4", "6")):
-            x = self.conv[second](norm_act(self.conv[first](x), inplace=True)).relu_()
-        x = self.conv["9"](self.conv["8"](x)).relu_()
-        return self.conv1(x).relu_(), self.conv2(x).relu_()
+            x = self.conv[second](norm_act(self.conv[first](x), inplace=True))
+        x = self.conv["9"](self.conv["8"](x))
+        return self.conv1(x), self.conv2(x)
 
 
 class IDM(nn.Module):
