@@ -224,4 +224,135 @@ inline void pack(const View<const float>& weight, int64_t begin, int64_t end, fl
   }
 }
 
+// The transpose of four_out.
+template <typename W>
+LGANET_HD void six_from(const W& a, const W& b, const W& c, const W& d, W* to, int64_t step) {
+  const W ac = a + c, bd = b + d, a4c = a + 4.0f * c, b4d = 2.0f * (b + 4.0f * d);
+  to[0] = a;
+  to[step] = ac + bd;
+  to[2 * step] = ac - bd;
+  to[3 * step] = a4c + b4d;
+  to[4 * step] = a4c - b4d;
+  to[5 * step] = d;
+}
+
+// The transpose of transform_out: the 144 sums of the gradient in `count` tiles.
+// rows: 4 x 4 rows (voxel, output) of `depth` voxels, null where outside the volume.
+inline void transform_gradient(const float* const* rows, int64_t outputs, int64_t first,
+                               int64_t count, int64_t depth, float* to, int64_t point,
+                               int64_t tile) {
+  using W = Vec<float>;
+  constexpr int64_t lanes = kLanes<float>;
+  for (int64_t n = 0; n < count; ++n)
+    for (int64_t o = 0; o < outputs; o += lanes) {
+      W sums[2][36];
+      const int64_t left = std::min(lanes, outputs - o);
+      for (int side = 0; side < 2; ++side) {
+        const int64_t voxel = 2 * (first + n) + side;
+        W x[16] = {}, half[24];
+        for (int i = 0; i < 16; ++i)
+          if (rows[i] && voxel < depth)
+            std::memcpy(x + i, rows[i] + voxel * outputs + o,
+                        left == lanes ? sizeof(W) : left * sizeof(float));
+#pragma GCC unroll 4
+        for (int w = 0; w < 4; ++w) six_from(x[w], x[4 + w], x[8 + w], x[12 + w], half + w, 4);
+#pragma GCC unroll 6
+        for (int h = 0; h < 6; ++h) {
+          const W* y = half + 4 * h;
+          six_from(y[0], y[1], y[2], y[3], sums[side] + 6 * h, 1);
+        }
+      }
+      float* out = to + n * tile + o;
+      for (int i = 0; i < 36; ++i, out += 4 * point) {
+        store(out, sums[0][i]);
+        store(out + point, sums[0][i] + sums[1][i]);
+        store(out + 2 * point, sums[0][i] - sums[1][i]);
+        store(out + 3 * point, -sums[1][i]);
+      }
+    }
+}
+
+// V vectors of outputs, for all inputs, rounded up to what the registers take at once.
+template <int V>
+inline void accumulate_block(const float* x, int64_t x_tile, int64_t inputs, int64_t tiles,
+                             const float* grad, float* to, int64_t padded) {
+  using W = Vec<float>;
+  constexpr int64_t lanes = kLanes<float>;
+  constexpr int R = kAccumulators / V;
+  for (int64_t c = 0; c < inputs; c += R) {
+    W acc[R][V];
+#pragma GCC unroll 24
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[r][v] = load(to + (c + r) * padded + v * lanes);
+    for (int64_t n = 0; n < tiles; ++n) {
+      W y[V];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) y[v] = load(grad + n * padded + v * lanes);
+#pragma GCC unroll 24
+      for (int r = 0; r < R; ++r) {
+        const W s = broadcast(x[n * x_tile + c + r]);
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) acc[r][v] += s * y[v];
+      }
+    }
+#pragma GCC unroll 24
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) store(to + (c + r) * padded + v * lanes, acc[r][v]);
+  }
+}
+
+// One point: to[c][output] += sum over tiles of x[tile][c] grad[tile][output].
+inline void accumulate(const float* x, int64_t x_tile, int64_t inputs, int64_t tiles,
+                       const float* grad, int64_t vectors, float* to) {
+  constexpr int64_t lanes = kLanes<float>;
+  const int64_t padded = vectors * lanes;
+  while (vectors) {
+    const int64_t block = block_of(vectors);
+    if (block == 3)
+      accumulate_block<3>(x, x_tile, inputs, tiles, grad, to, padded);
+    else if (block == 2)
+      accumulate_block<2>(x, x_tile, inputs, tiles, grad, to, padded);
+    else
+      accumulate_block<1>(x, x_tile, inputs, tiles, grad, to, padded);
+    vectors -= block;
+    grad += block * lanes;
+    to += block * lanes;
+  }
+}
+
+// The transpose of six_of.
+template <typename W>
+LGANET_HD void three_of(const W* x, int64_t step, W* to, int64_t to_step) {
+  const W outer = (x[step] + x[2 * step]) * (-1.0f / 6), high = (x[3 * step] + x[4 * step]) / 24.0f;
+  to[0] = x[0] / 4.0f + outer + high;
+  to[to_step] = (x[2 * step] - x[step]) / 6.0f + (x[3 * step] - x[4 * step]) / 12.0f;
+  to[2 * to_step] = outer + 4.0f * high + x[5 * step];
+}
+
+// The transpose of transform_weight for the inputs from `begin` to `end`: point x input x output to
+// 27 taps of every output and input.
+inline void unpack(const float* from, int64_t point, int64_t padded, int64_t begin, int64_t end,
+                   const View<float>& weight) {
+  using W = Vec<float>;
+  constexpr int64_t lanes = kLanes<float>;
+  for (int64_t c = begin; c < end; ++c)
+    for (int64_t o = 0; o < weight.size[0]; o += lanes) {
+      W two[108], one[54], taps[27];
+      for (int i = 0; i < 36; ++i) {
+        const auto x = [&](int j) { return load(from + (4 * i + j) * point + c * padded + o); };
+        const W b = x(1), d = x(2);
+        two[3 * i] = x(0) + (b + d) / 2.0f;
+        two[3 * i + 1] = (b - d) / 2.0f;
+        two[3 * i + 2] = (b + d) / 2.0f + x(3);
+      }
+      for (int i = 0; i < 18; ++i) three_of(two + i / 3 * 18 + i % 3, 3, one + i / 3 * 9 + i % 3, 3);
+      for (int i = 0; i < 9; ++i) three_of(one + i, 9, taps + i, 9);
+      const int64_t left = std::min(lanes, weight.size[0] - o);
+      for (int i = 0; i < 27; ++i)
+        for (int64_t k = 0; k < left; ++k) weight.at(o + k, c)[i] = taps[i][k];
+    }
+}
+
 }  // namespace lganet::LGANET_ISA

@@ -55,6 +55,10 @@ if native.LOADED:
     def _(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> None:
         return None
 
+    @torch.library.register_fake("lganet_fast::convolve_weight_gradient")
+    def _(grad: Tensor, x: Tensor) -> Tensor:
+        return x.new_empty(grad.shape[1], x.shape[1], 3, 3, 3)
+
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep what the gradients read."""
         ctx.relu = inputs[3]
@@ -67,14 +71,8 @@ if native.LOADED:
         if ctx.relu:
             grad = torch.ops.aten.threshold_backward(grad, out[0], 0)
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        _, to_weight, to_bias = torch.ops.aten.convolution_backward(
-            grad,
-            x,
-            weight,
-            [weight.shape[0]],
-            *([1] * 3, [1] * 3, [1] * 3, False, [0] * 3, 1),
-            [False, need_weight, need_bias],
-        )
+        to_weight = torch.ops.lganet_fast.convolve_weight_gradient(grad, x) if need_weight else None
+        to_bias = grad.sum((0, 2, 3, 4)) if need_bias else None
         if not need_x:
             return None, to_weight, to_bias, None
         mirrored = weight.transpose(0, 1).flip(2, 3, 4)
@@ -87,3 +85,4 @@ if native.LOADED:
         )
 
     torch.library.register_autograd("lganet_fast::convolve", gradients, setup_context=remember)
+    native.forbid_double_backward("convolve_weight_gradient")
