@@ -12,6 +12,20 @@ from . import native
 from .dispatch import choose_backend
 
 
+def slow_halves() -> frozenset[torch.dtype]:
+    """Half types that PyTorch convolves here by plain loops, a hundred times slower than float32."""
+    if not torch.backends.mkldnn.is_available():
+        return frozenset((torch.bfloat16, torch.float16))
+    fast = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+    }
+    return frozenset(dtype for dtype, there in fast.items() if not there)
+
+
+SLOW_HALVES = slow_halves()
+
+
 def convolve(
     x: Tensor,
     weight: Tensor,
@@ -26,12 +40,17 @@ def convolve(
     one for all but under autocast. Returns (B, outputs, H, W, D).
     relu: the ReLU of it.
     inplace: let the result take x's memory where no gradient is asked for; x must not be read then.
-    Compiled for float32 alone, then channels_last_3d; every other type is PyTorch's own. Raises
+    Compiled for float32 alone, then channels_last_3d; half types are computed so, and rounded once,
+    on processors without instructions for them. Every other type is PyTorch's own. Raises
     RuntimeError for shapes that do not fit.
     """
     here = choose_backend("convolve", x.device.type, backend).backend
-    narrow = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if here != "native" or not narrow:
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if here == "native" and dtype in SLOW_HALVES:
+        with torch.autocast("cpu", enabled=False):
+            wide = (t.to(torch.float32) for t in (x, weight, bias))
+            return convolve(*wide, inplace=inplace or x.dtype != torch.float32, relu=relu).to(dtype)
+    if here != "native" or not x.dtype == weight.dtype == dtype == torch.float32:
         out = F.conv3d(x, weight, bias, padding=1)
         return out.relu_() if relu else out
     x = x.contiguous(memory_format=torch.channels_last_3d)
