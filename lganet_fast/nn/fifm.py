@@ -72,8 +72,8 @@ def largest(x: Tensor) -> Tensor:
     """
     voxels = x.permute(0, 2, 3, 4, 1).flatten(1, 3)
     group = math.gcd(voxels.shape[1], 8)
-    rows = voxels.unflatten(1, (-1, group)).flatten(2).amax(1)
-    return rows.unflatten(1, (group, -1)).amax(1)
+    rows = torch.unflatten(voxels, 1, (-1, group)).flatten(2).amax(1)
+    return torch.unflatten(rows, 1, (group, -1)).amax(1)
 
 
 class ChannelGate(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,10 +29,15 @@ class SDI(Block):
         for k, (conv, x) in enumerate(zip(self.convs, maps, strict=True)):
             fitted = resize(x, size) if x.shape[2] < size[0] else x
             free = fitted is not x or k not in kept
-            factor = convolve(fitted, conv.weight, conv.bias, inplace=free)
+            factor = self.factor(conv, fitted, free)
             out = factor if out is None else times(out, factor)
         assert out is not None
         return out
+
+    @staticmethod
+    def factor(conv: Any, x: Tensor, free: bool) -> Tensor:
+        """conv3 of a map, in its memory where that is free."""
+        return convolve(x, conv.weight, conv.bias, inplace=free)
 
 
 class MSFM(nn.Module):
@@ -53,8 +59,8 @@ class MSFM(nn.Module):
         averaged = [[x] for x in maps]  # and at the sizes of all coarser levels
         for k, sizes in enumerate(averaged):
             for _ in range(3 - k % 4):
-                half = [n // 2 for n in sizes[-1].shape[2:]]
-                sizes.append(F.adaptive_avg_pool3d(sizes[-1], half))
+                h, w, d = (n // 2 for n in sizes[-1].shape[2:])
+                sizes.append(F.adaptive_avg_pool3d(sizes[-1], (h, w, d)))
         found: list[Tensor] = []
         for i in (3, 2, 1, 0):  # the finest last: its product takes the memory of the widest map
             size, kept = features[i].shape[2:], (i, i + 4) if i else ()

@@ -13,8 +13,8 @@ from .dispatch import choose_backend
 
 
 def slow_halves() -> frozenset[torch.dtype]:
-    """Half types that PyTorch convolves here by plain loops, a hundred times slower than float32."""
-    if not torch.backends.mkldnn.is_available():
+    """Half types that PyTorch convolves here by plain loops, at a hundredth of the speed."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return frozenset((torch.bfloat16, torch.float16))
     fast = {
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
@@ -48,8 +48,9 @@ def convolve(
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     if here == "native" and dtype in SLOW_HALVES:
         with torch.autocast("cpu", enabled=False):
-            wide = (t.to(torch.float32) for t in (x, weight, bias))
-            return convolve(*wide, inplace=inplace or x.dtype != torch.float32, relu=relu).to(dtype)
+            fresh = inplace or x.dtype != torch.float32
+            x, weight, bias = (t.to(torch.float32) for t in (x, weight, bias))
+            return convolve(x, weight, bias, fresh, relu).to(dtype)
     if here != "native" or not x.dtype == weight.dtype == dtype == torch.float32:
         out = F.conv3d(x, weight, bias, padding=1)
         return out.relu_() if relu else out
