@@ -72,7 +72,7 @@ if ALL:
         "half one window": (attention, torch.float16, (64, 64), (1, 1, 1), ONE, 0.0),
         "half position": (attention, HALF, (8, 64), (1, 1, 1), ONE, 0.0),
         "float position": (attention, FLOAT, (8, 64), (1, 1, 1), ONE, 0.0),
-        "half wide": (attention, HALF, (128, 128), (27, 1, 1), RUNS, 0.1),
+        "half wide": (attention, torch.float16, (128, 128), (27, 1, 1), RUNS, 0.1),
         "float wide": (attention, FLOAT, (128, 128), (27, 1, 1), RUNS, 0.1),
         "float correlation": (correlate, FLOAT, 64, 1, CHANNELS_LAST),
         "float correlation, radius 2": (correlate, FLOAT, 16, 2, CHANNELS_LAST),

@@ -1,0 +1,93 @@
+"""The network with the Triton kernels as operators: what is traced, and what it computes."""
+
+from collections import Counter
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from networks import SIZE, blobs, lean_network, made_up_state
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lganet_fast.models import LGANetPlusPlus
+from lganet_fast.ops import reference, triton
+
+FORWARD = {"attention": 9, "correlate": 4}
+
+
+def attention(q, k, v, seed, scale, counts, dropout_p, volume):
+    """What `kernels.attention.forward` is to compute, on any device."""
+    out = reference.attention(q, k, v, scale, tuple(counts), dropout_p, tuple(volume))
+    return out, q.new_zeros(q.shape[:2], dtype=torch.float32)
+
+
+def correlate(x, y, out, radius):
+    """What `kernels.correlate.forward` is to compute."""
+    out.copy_(reference.correlate(x, y, radius))
+
+
+STAND_INS = {
+    "attention": SimpleNamespace(forward=attention),
+    "correlate": SimpleNamespace(forward=correlate),
+}
+
+
+def ours(names):
+    """How often each of the kernels' operators is named."""
+    names = [str(name).split(".") for name in names]
+    return Counter(name[1] for name in names if name[0] == "lganet_fast_triton")
+
+
+@pytest.fixture
+def everywhere(monkeypatch):
+    """Let any device have the kernels' operators."""
+    refusal = triton.refusal
+    monkeypatch.setattr(
+        triton,
+        "refusal",
+        lambda name, *a, **call: None if name in triton.KERNELS else refusal(name, *a, **call),
+    )
+
+
+def test_compiled_on_the_cpu(monkeypatch, request):
+    """One graph, with the values of the eager path; the reference does the kernels' work."""
+    network, images, graphs = lean_network(made_up_state()), blobs(), []
+    with torch.no_grad():
+        right = network(*images)
+    request.getfixturevalue("everywhere")
+    monkeypatch.setattr(triton, "kernels", STAND_INS.get)
+    compiled = torch.compile(
+        network, fullgraph=True, backend=lambda graph, _: graphs.append(graph) or graph
+    )
+    with torch.no_grad():
+        found = compiled(*images)
+    torch.testing.assert_close(found, right, rtol=0, atol=1e-4)
+    (graph,) = graphs
+    assert ours(node.target for node in graph.graph.nodes) == FORWARD
+
+
+class Called(TorchDispatchMode):
+    """The names of the operators that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        self.names.append(operator)
+        return operator(*arguments, **keywords or {})
+
+
+def test_on_meta_tensors(everywhere, monkeypatch):
+    """Forward and backward of a training step, by shapes alone; autocast knows no meta device."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    with torch.device("meta"):
+        network = LGANetPlusPlus(SIZE, dropout=0.1).train()
+        images = [torch.empty(1, 1, *SIZE) for _ in range(2)]
+    with Called() as called:
+        flow = network(*images)
+        flow.sum().backward()
+    assert flow.shape == (1, 3, *SIZE)
+    assert all(p.grad.shape == p.shape for p in network.parameters())
+    gradients = {f"{name}_backward": count for name, count in FORWARD.items()}
+    assert ours(called.names) == FORWARD | gradients
