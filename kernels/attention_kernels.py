@@ -59,8 +59,7 @@ def config_of(own, other, warps, stages, registers=None):
 
 
 # By how numbers are multiplied and whether a token is wider than 64: what spills no register on any
-# architecture and fits the shared memory of all. Where ptxas left to itself spills some, to fit
-# more threads, it is told how many registers a thread may have.
+# architecture and fits the shared memory of all. Registers are named where ptxas would spill.
 TENSOR_CORES = {
     ("half", False): [config_of(64, 32, 4, 3), config_of(128, 32, 8, 2), config_of(32, 32, 4, 2)],
     ("half", True): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2)],
@@ -80,6 +79,7 @@ QUERY = TENSOR_CORES | {
     ("ieee", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2)],
 }
 KEY = TENSOR_CORES | {
+    ("half", False): [config_of(64, 32, 8, 2), config_of(128, 32, 8, 2), config_of(32, 32, 4, 2)],
     ("tf32", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
     ("ieee", False): [config_of(32, 32, 8, 2, 168), config_of(32, 16, 4, 2)],
     ("ieee", True): [config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
