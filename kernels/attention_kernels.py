@@ -60,27 +60,27 @@ def config_of(own, other, warps, stages, registers=None):
 
 # By how numbers are multiplied and whether a token is wider than 64: what spills no register on any
 # architecture and fits the shared memory of all. Registers are named where ptxas would spill.
-TENSOR_CORES = {
+FORWARD = {
     ("half", False): [config_of(64, 32, 4, 3), config_of(128, 32, 8, 2), config_of(32, 32, 4, 2)],
-    ("half", True): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2)],
-    ("tf32", False): [config_of(64, 32, 8, 2), config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
+    ("half", True): [config_of(64, 32, 8, 2, 168), config_of(32, 32, 4, 2)],
+    ("tf32", False): [config_of(64, 32, 8, 2), config_of(32, 16, 4, 2)],
     ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
-}
-FORWARD = TENSOR_CORES | {
-    ("ieee", False): [
-        config_of(64, 32, 8, 2, 168),
-        config_of(32, 32, 8, 2),
-        config_of(32, 16, 4, 2),
-    ],
+    ("ieee", False): [config_of(64, 32, 8, 2, 200), config_of(32, 32, 8, 2)],
     ("ieee", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
 }
-QUERY = TENSOR_CORES | {
-    ("ieee", False): [config_of(64, 32, 8, 2), config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
+QUERY = {
+    ("half", False): [config_of(64, 32, 4, 3), config_of(32, 32, 4, 2)],
+    ("half", True): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2)],
+    ("tf32", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
+    ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
+    ("ieee", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
     ("ieee", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2)],
 }
-KEY = TENSOR_CORES | {
-    ("half", False): [config_of(64, 32, 8, 2), config_of(128, 32, 8, 2), config_of(32, 32, 4, 2)],
+KEY = {
+    ("half", False): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2)],
+    ("half", True): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2, 255)],
     ("tf32", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
+    ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
     ("ieee", False): [config_of(32, 32, 8, 2, 168), config_of(32, 16, 4, 2)],
     ("ieee", True): [config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
 }

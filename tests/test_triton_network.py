@@ -91,3 +91,39 @@ def test_on_meta_tensors(everywhere, monkeypatch):
     assert all(p.grad.shape == p.shape for p in network.parameters())
     gradients = {f"{name}_backward": count for name, count in FORWARD.items()}
     assert ours(called.names) == FORWARD | gradients
+
+
+@pytest.mark.skipif(not triton.INSTALLED, reason="triton is not installed")
+@pytest.mark.parametrize(
+    ("dtype", "training", "most"),
+    [(torch.float32, False, 14), (torch.float32, True, 41), (torch.bfloat16, True, 44)],
+)
+def test_kernels_compiled_on_first_use(dtype, training, most, monkeypatch):
+    """The maps of two images of 144 x 176 x 144; docs/kernels.md says how many."""
+    from lganet_fast.kernels import attention, correlate
+
+    compiled = set()
+
+    def count(kernel, _, **arguments):
+        kind = (kernel.base_fn.__name__, *(arguments.get(name) for name in kernel.keys))
+        configs = kernel.early_config_prune(kernel.configs, {}, **arguments)
+        # the two gradients of a correlation are one kind; the winner of one is compiled for both
+        mirrored = arguments.get("MIRRORED", False)
+        compiled.update((kind, mirrored, str(c)) for c in configs[: 1 if mirrored else None])
+
+    for module in (attention, correlate):
+        monkeypatch.setattr(module, "launch", count)
+    for width, counts in ((64, (1, 1, 1)), (64, (27, 1, 1)), (8, (1, 1, 1))):
+        q, v = (torch.empty(1, 7128, w, dtype=dtype, device="meta") for w in (width, 64))
+        volume = (counts[0], 1, 7128 // counts[0])
+        out, lse = attention.forward(q, q, v, None, 1.0, counts, 0.0, volume)
+        if training:
+            attention.backward(v, q, q, v, out, lse, None, 1.0, counts, 0.0, volume)
+    for level, channels in enumerate((8, 16, 32, 64)):
+        sides = [side >> level for side in (144, 176, 144)]
+        x = torch.empty(1, channels, *sides, dtype=dtype, device="meta")
+        out = x.new_empty(1, 27, *sides)
+        correlate.forward(x, x, out, 1)
+        for mirrored in (False, True) if training else ():
+            correlate.gradient(out, x, x, 1, mirrored)
+    assert len(compiled) == most
