@@ -143,6 +143,8 @@ def test_resources(compiled, tmp_path, request):
         took = usage(done, tmp_path)
         assert took["STACK"] == took["LOCAL"] == 0, what
         assert done.metadata.shared <= SHARED[arch] * KIB, what
+        assert took["REG"] * 32 * config.num_warps <= 65536, what
+        assert (done.metadata.tmem_size or 0) <= 512, what  # columns of tensor memory, on 10.0
         ptx = done.asm["ptx"]
         sixteen = r"ld\.global\S*\.(v4\.b32|v2\.b64)|cp\.async\.cg\S* .*, 0x10, |cp\.async\.bulk"
         assert "contiguous" in name or re.search(sixteen, ptx), what
