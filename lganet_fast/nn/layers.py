@@ -179,3 +179,14 @@ class Residual(nn.Module):
 def double(x: Tensor) -> Tensor:
     """(B, C, H, W, D) -> (B, C, 2H, 2W, 2D), trilinear with aligned corners; values unscaled."""
     return resize(x, [2 * n for n in x.shape[2:]])
+
+
+def halve(x: Tensor) -> Tensor:
+    """(B, C, H, W, D), sides even -> (B, C, H/2, W/2, D/2), means of 2^3 voxels.
+
+    Axis by axis, in channels_last_3d, which PyTorch's poolings turn into another order of memory.
+    """
+    for axis in (2, 3, 4):
+        first, second = torch.unflatten(x, axis, (-1, 2)).unbind(axis + 1)
+        x = first + second
+    return (x / 8).contiguous(memory_format=torch.channels_last_3d)
