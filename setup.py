@@ -156,6 +156,32 @@ class BuildNative(build_ext):
             extension.include_dirs += self.include_folders()
             extension.library_dirs.append(torch_folder("lib"))
 
+    def build_extension(self, extension):
+        """Compile several files at a time, those that have changed, then link."""
+
+        def compile_one(source):
+            (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
+            if not self.fresh(source, Path(target)):
+                self.compiler.compile(
+                    [source],
+                    output_dir=self.build_temp,
+                    macros=extension.define_macros,
+                    include_dirs=extension.include_dirs,
+                    extra_postargs=extension.extra_compile_args,
+                )
+            return target
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            extension.extra_objects += pool.map(compile_one, extension.sources)
+        extension.depends = [*extension.depends, *extension.sources]  # what the library is made of
+        extension.sources = []
+        super().build_extension(extension)
+
+    def fresh(self, source, target):
+        """Whether an object is newer than all that it is made of."""
+        newest = max(Path(x).stat().st_mtime for x in (source, __file__, *HEADERS))
+        return not self.force and target.exists() and target.stat().st_mtime > newest
+
     def include_folders(self):
         """Where the headers are."""
         api = torch_folder("include", "torch", "csrc", "api", "include")
@@ -181,9 +207,7 @@ class BuildNative(build_ext):
         """Compile one file, unless its object is newer than all that it is made of."""
         asked = target.with_suffix(".archs")
         archs = " ".join(asked_archs() or CUDA_ARCHS)
-        newest = max(Path(x).stat().st_mtime for x in (source, __file__, *HEADERS))
-        fresh = target.exists() and target.stat().st_mtime > newest
-        if fresh and not self.force and asked.exists() and asked.read_text() == archs:
+        if self.fresh(source, target) and asked.exists() and asked.read_text() == archs:
             return
         nvcc.compile(source, target, self.include_folders())
         asked.write_text(archs)
