@@ -56,11 +56,11 @@ def panels(
     labels_after: NDArray | None = None,
 ) -> list[Panel]:
     """Every panel of the page. All arrays lie on the fixed grid (X, Y, Z)."""
-    (still,) = _windowed(fixed.data)
-    warped, unmoved = _windowed(after, before)
+    (still,) = windowed(fixed.data)
+    warped, unmoved = windowed(after, before)
     out = [
-        Panel("Fixed image", "The target.", views.draw(_image(views, still))),
-        Panel("Warped image", "The moving image, registered.", views.draw(_image(views, warped))),
+        Panel("Fixed image", "The target.", views.draw(image(views, still))),
+        Panel("Warped image", "The moving image, registered.", views.draw(image(views, warped))),
         _checkerboard(views, still, warped),
         *_differences(views, still, unmoved, warped),
         _lattice(views, warped, transform),
@@ -72,7 +72,7 @@ def panels(
     return out
 
 
-def _windowed(data: NDArray, *others: NDArray) -> list[NDArray[np.float32]]:
+def windowed(data: NDArray, *others: NDArray) -> list[NDArray[np.float32]]:
     """`data` and others on one scale: 0 at its minimum, 1 at its foreground's 99.5th percentile."""
     low = float(data.min())
     bright = data[foreground(data)]
@@ -80,7 +80,8 @@ def _windowed(data: NDArray, *others: NDArray) -> list[NDArray[np.float32]]:
     return [((x - low) / scale).astype(np.float32) for x in (data, *others)]
 
 
-def _image(views: Views, data: NDArray) -> Paint:
+def image(views: Views, data: NDArray) -> Paint:
+    """Draw a volume whose values were brought to one scale."""
     return lambda axes, plane: views.show(axes, plane, views.cut(data, plane), *GREY)
 
 

@@ -161,7 +161,8 @@ class TrainSection(Section):
     steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate: steps
     whose gradients are added up. The rate is `lr` up to epoch `decay_from`, then falls in a line to
     `final_lr` in the last epoch. precision: of the network under autocast. validate_every,
-    picture_every: epochs, 0 for never. device: auto, cpu, cuda or cuda:N. threads: 0 for all.
+    picture_every: epochs, 0 for never. save_every: optimiser steps that a crash may lose.
+    device: auto, cpu, cuda or cuda:N. threads: 0 for all.
     """
 
     title: ClassVar[str] = "train"
@@ -179,6 +180,7 @@ class TrainSection(Section):
     seed: Annotated[int, whole(0)] = 0
     validate_every: Annotated[int, whole(0)] = 1
     picture_every: Annotated[int, whole(0)] = 10
+    save_every: Annotated[int, whole(1)] = 50
     device: Annotated[str, text()] = "auto"
     threads: Annotated[int, whole(0)] = 0
 
@@ -202,7 +204,8 @@ class EvaluateSection(Section):
 
 @dataclass(frozen=True)
 class OutputSection(Section):
-    """Where a run writes."""
+    """Where a run writes; tensorboard: its events too (needs lganet_fast[tensorboard])."""
 
     title: ClassVar[str] = "output"
     folder: Annotated[str, text()] = "runs/lganet_fast"
+    tensorboard: Annotated[bool, flag()] = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,30 +35,24 @@ def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
             "set data.crop, or train.batch to 1"
         )
 
-    def stack(arrays: Sequence[NDArray | None]) -> Tensor | None:
-        whole = [array for array in arrays if array is not None]
-        if len(whole) < len(samples):
-            return None
-        joined = torch.from_numpy(whole[0][None] if len(whole) == 1 else np.stack(whole))
-        return joined[:, None].to(device)
+    def stack(arrays: Sequence[NDArray]) -> Tensor:
+        joined = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+        return torch.from_numpy(joined)[:, None].to(device)
 
-    moving, fixed = (stack([getattr(s, name) for s in samples]) for name in ("moving", "fixed"))
-    assert moving is not None and fixed is not None
-    return Batch(
-        names,
-        moving,
-        fixed,
-        stack([s.moving_labels for s in samples]),
-        stack([s.fixed_labels for s in samples]),
-    )
+    def labels(side: str) -> Tensor | None:
+        maps = [getattr(s, side) for s in samples]
+        return None if any(m is None for m in maps) else stack(maps)
+
+    moving, fixed = stack([s.moving for s in samples]), stack([s.fixed for s in samples])
+    return Batch(names, moving, fixed, labels("moving_labels"), labels("fixed_labels"))
 
 
 def batches(
     data: PairDataset, sampler: ShardedSampler, size: int, workers: int, device: torch.device
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Batches without end, read ahead; the sampler stands behind the last one handed out."""
 
-    def samples() -> Iterator[Sample]:
+    def samples() -> Generator[Sample]:
         while True:
             yield from Prefetcher(data, sampler, workers)
 

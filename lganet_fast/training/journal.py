@@ -83,4 +83,4 @@ def event_writer(folder: Path, step: int) -> Any:
         raise InputError(
             "output.tensorboard needs TensorBoard: pip install 'lganet_fast[tensorboard]'"
         ) from error
-    return SummaryWriter(folder, purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(folder, purge_step=step + 1)

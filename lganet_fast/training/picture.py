@@ -6,16 +6,16 @@ import io
 from pathlib import Path
 
 import numpy as np
-from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from torch import Tensor
 
 from ..data import Sample
 from ..files import atomic
 from ..grid import Grid, Volume
 from ..jacobian import jacobian_determinant
-from ..panels import Panel, foreground, panels
+from ..panels import Panel, foreground, image, panels, windowed
 from ..resample import channels_last, turned
 from ..transform import DisplacementField
 from ..views import Views
@@ -38,12 +38,15 @@ def draw(path: Path, sample: Sample, warped: Tensor, flow: Tensor, title: str) -
     moved = warped[0, 0].detach().cpu().float().numpy()
     views = Views(grid, foreground(sample.fixed))
     det = jacobian_determinant(displacement, grid)
-    page(path, panels(views, fixed, sample.moving, moved, transform, det), title)
+    shown = panels(views, fixed, sample.moving, moved, transform, det)
+    unmoved = image(views, *windowed(sample.moving))
+    shown.insert(1, Panel("Moving image", "What is registered.", views.draw(unmoved)))
+    page(path, shown, title)
 
 
 def page(path: Path, shown: list[Panel], title: str) -> None:
     """Write panels below each other, a row per panel."""
-    rows = [[image.imread(io.BytesIO(png)) for png in panel.pictures] for panel in shown]
+    rows = [[imread(io.BytesIO(png)) for png in panel.pictures] for panel in shown]
     heights = [max(p.shape[0] for p in row) for row in rows]
     width = max(sum(p.shape[1] for p in row) for row in rows)
     scale = INCHES / width

@@ -17,7 +17,7 @@ from ..runtime import choose_device, set_threads
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `count`; rank 0 is the one that writes and talks."""
+    """Which process of `count` runs here, and where; rank 0 is the one that writes and talks."""
 
     rank: int
     count: int
@@ -51,17 +51,14 @@ def join(device: str, threads: int) -> Iterator[Ranks]:
     rank. threads: CPU threads per process; 0 for an equal share of all.
     Raises InputError for a device that is not there.
     """
-    local, near = (int(os.environ.get(name, d)) for name, d in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))  # noqa: E501
     place = choose_device(device)
-    if threads or near == 1:
-        set_threads(threads or None)
-    else:
-        set_threads(max(1, set_threads(None) // near))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    set_threads(threads or max(1, set_threads(None) // beside))
     if "RANK" not in os.environ:
         yield Ranks(0, 1, place)
         return
     if place.type == "cuda":
-        place = choose_device(f"cuda:{local}")
+        place = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:

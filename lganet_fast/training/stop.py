@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stop:
     """Inside the `with` block the first Ctrl-C or request to end only sets `asked`.
 
-    The second one interrupts at once. Outside the main thread, signals are as they were.
+    A second Ctrl-C interrupts at once. Outside the main thread, signals are as they were.
     loud: say so on stderr.
     """
 
@@ -38,7 +38,7 @@ class Stop:
             signal.signal(number, handler or signal.SIG_DFL)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:  # torchrun sends both
             raise KeyboardInterrupt
         self.asked = True
         if self.loud:
