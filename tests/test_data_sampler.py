@@ -51,7 +51,7 @@ def test_goes_on_exactly_where_it_was(taken):
 
 
 def test_refuses_the_state_of_another_order():
-    with pytest.raises(InputError, match="saved run had length 7 .* this one has 8"):
+    with pytest.raises(InputError, match=r"saved run had length 7 .* this one has 8"):
         ShardedSampler(8).load_state_dict(ShardedSampler(7).state_dict())
     with pytest.raises(InputError, match="saved run had world 1"):
         ShardedSampler(8, world=2).load_state_dict(ShardedSampler(8).state_dict())
