@@ -6,11 +6,12 @@ import csv
 import json
 import pickle
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from synthetic import anatomy, wave
+from synthetic import wave
 
 from lganet_fast.grid import Array
 
@@ -28,13 +29,18 @@ def write(name: str, folder: Path, size: tuple[int, int, int] = SIZE) -> list[st
     return [f"data.root={json.dumps(str(folder))}", *settings]
 
 
+@cache
 def subject(seed: int, size: tuple[int, int, int], amplitude: float = 3.0) -> tuple[Array, Array]:
     """Image in [0, 1] and labels 0 to 4 of one anatomy, moved differently for every seed."""
     axes = [np.linspace(-30, 30, n) for n in size]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    shift = np.random.default_rng(seed).uniform(-20, 20, 3)
-    image, labels = anatomy(points + wave(points + shift, amplitude))
-    return image.clip(0, 1).astype(np.float32), labels.astype(np.uint8)
+    points += wave(points + np.random.default_rng(seed).uniform(-20, 20, 3), amplitude)
+    x, y, z = np.moveaxis(points, -1, 0)
+    value = np.sin(x / 4) * np.cos(y / 5 + 1) + np.sin(z / 3 + x / 9)
+    radius = np.sqrt(((points / [26.0, 30.0, 24.0]) ** 2).sum(-1))
+    labels = np.where(radius < 1, 1 + (value > 0) + 2 * (radius < 0.6), 0)
+    image = np.where(radius < 1, 0.55 + 0.2 * value, 0)
+    return image.astype(np.float32), labels.astype(np.uint8)
 
 
 def save(path: Path, data: Array, spacing: float = 1.0) -> None:
@@ -111,7 +117,7 @@ def lung_ct(root: Path, size: tuple[int, int, int]) -> list[str]:
     for number in range(1, 6):
         part = "Tr" if number < 5 else "Ts"
         names = [f"LungCT_{number:04}_{when:04}" for when in (0, 1)]
-        inside = np.random.default_rng(number).uniform(5, np.array(full) - 6, (12, 3))
+        inside = np.random.default_rng(number).uniform(1, np.array(full) - 3, (12, 3))
         for when, name in enumerate(names):
             image, labels = subject(2 * number + when, full)
             save(root / f"images{part}/{name}.nii.gz", (1500 * image - 1000).astype(np.int16))
