@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,13 +32,13 @@ REFINED_BY = {"ncc": "lncc", "mse": "mse", "mind": "mind"}
 class Method:
     """A network (or none), then instance optimisation (or none), on a device.
 
-    factor: how much coarser the network's voxels are than those that the result is on.
+    factors: sides of the network's voxels in voxels that the result is on, along each axis.
     """
 
     checkpoint: Checkpoint | None
     refinement: Settings | None
     device: torch.device
-    factor: int = 1
+    factors: tuple[int, int, int] = (1, 1, 1)
 
     @property
     def name(self) -> str:
@@ -55,7 +56,7 @@ class Method:
         flow = torch.zeros(1, 3, *full.fixed.shape, device=self.device)
         if self.checkpoint is not None:
             coarse = network_flow(self.checkpoint, *seen.tensors(self.device)).float()
-            flow = finer(coarse, self.factor, full.fixed.shape)
+            flow = finer(coarse, self.factors, full.fixed.shape)
         return flow if self.refinement is None else refine(flow, full, self.refinement)
 
 
@@ -66,17 +67,18 @@ def method_of(config: Config, checkpoint: Checkpoint | None, device: torch.devic
     if any(counts):
         similarity = REFINED_BY[config.loss.similarity]
         settings = check_settings(similarity, counts, None, False, 0, "float32")
-    return Method(checkpoint, settings, device, config.data.spacing if settings else 1)
+    return Method(checkpoint, settings, device, config.data.factors if settings else (1, 1, 1))
 
 
-def finer(flow: Tensor, factor: int, size: tuple[int, ...]) -> Tensor:
-    """A flow on cubes of `factor` voxels a side, on the voxels themselves: (1, 3, *size).
+def finer(flow: Tensor, factors: Sequence[int], size: Sequence[int]) -> Tensor:
+    """A flow on boxes of `factors` voxels, in boxes, on the voxels and in them: (1, 3, *size).
 
-    Linear between the centres of the cubes; voxels past the last whole cube have its flow.
+    Linear between the centres of the boxes; voxels past the last whole box have its flow.
     """
-    if factor == 1:
+    if max(factors) == 1:
         return flow
-    whole = F.interpolate(flow * factor, scale_factor=factor, mode="trilinear")
+    scale = torch.tensor(factors).to(flow).reshape(1, 3, 1, 1, 1)
+    whole = F.interpolate(flow * scale, scale_factor=tuple(map(float, factors)), mode="trilinear")
     ends = [n - m for n, m in zip(size, whole.shape[2:], strict=True)]
     return F.pad(whole, [0, ends[2], 0, ends[1], 0, ends[0]], mode="replicate")
 

@@ -73,7 +73,7 @@ METRICS = (
     Metric("sdlogj", "SDlogJ"),
     Metric("recall", "Recall", better=1),
     Metric("precision", "Precision", better=1),
-    Metric("seconds", "Time", "s", digits=2),
+    Metric("seconds", "Time", "s", better=0, digits=2),
 )
 
 
