@@ -20,7 +20,7 @@ PATIENCE = timedelta(days=7)  # that a process which is done waits for the other
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world` of them, `local_world` on its machine."""
+    """One process among `world` of them, `local_world` on its machine."""
 
     rank: int = 0
     world: int = 1
@@ -33,7 +33,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process's part of a list that all hold alike."""
+        """The part of a list, which all hold alike, that is for this process."""
         return list(items[self.rank :: self.world])
 
     def gather(self, part: list[T]) -> list[T]:

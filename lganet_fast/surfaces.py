@@ -53,7 +53,7 @@ def hd95(
         for name, from_a, from_b in zip(names, *found, strict=True)
     }
     if profile == "paper":
-        distances |= {names[code - 1]: LOST_HD95 for code in _lost(*codes, len(names))}
+        distances |= {names[code - 1]: LOST_HD95 for code in _lost(codes[0], codes[1], len(names))}
     return distances
 
 
@@ -82,7 +82,9 @@ def _weighted_percentile(distances: Array, areas: Array) -> float:
 
 def _lost(a: NDArray[np.intp], b: NDArray[np.intp], count: int) -> list[int]:
     """Codes that occur and whose Dice is below LOST_DICE."""
-    total = np.bincount(a.ravel(), minlength=count + 1) + np.bincount(b.ravel(), minlength=count + 1)
+    total = np.bincount(a.ravel(), minlength=count + 1) + np.bincount(
+        b.ravel(), minlength=count + 1
+    )
     both = np.bincount(a[a == b], minlength=count + 1)
     lost = (total > 0) & (2 * both < LOST_DICE * total)
     return [code for code in np.flatnonzero(lost).tolist() if code]

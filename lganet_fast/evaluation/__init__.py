@@ -1,4 +1,4 @@
-"""Every pair of a split registered and scored, compared with other methods, in tables and figures."""
+"""Every pair of a split registered, scored and compared: tables and figures."""
 
 from .run import evaluate
 

@@ -28,7 +28,9 @@ def level_flows(checkpoint: Checkpoint, moving: Tensor, fixed: Tensor) -> list[T
         found[level] = call[-1].detach()
 
     hooks = [
-        checkpoint.model.get_submodule(f"deblock{level}").register_forward_hook(partial(keep, level))
+        checkpoint.model.get_submodule(f"deblock{level}").register_forward_hook(
+            partial(keep, level)
+        )
         for level in LEVELS
     ]
     try:
@@ -43,10 +45,11 @@ def level_flows(checkpoint: Checkpoint, moving: Tensor, fixed: Tensor) -> list[T
         flows.append(flow)
     size = fixed.shape[2:]
     out = []
-    for level, one in zip(LEVELS, flows, strict=True):
+    for level, coarse in zip(LEVELS, flows, strict=True):
+        whole = coarse
         for _ in range(level - 1):
-            one = double(2 * one)
+            whole = double(2 * whole)
         if backwards(checkpoint):
-            one = turned_back(one)
-        out.append(one[:, :, : size[0], : size[1], : size[2]])
+            whole = turned_back(whole)
+        out.append(whole[:, :, : size[0], : size[1], : size[2]])
     return out

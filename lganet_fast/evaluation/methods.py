@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import Config, EvaluateSection
+from ..config import Config
 from ..data import Sample
 from ..grid import Grid, Volume
 from ..models.checkpoint import Checkpoint
@@ -22,6 +22,7 @@ from ..predict import network_flow
 from ..registration import search
 from ..resample import channels_first, index_flow, places, read, read_nearest, turned
 from ..sampling import sample_labels
+from ..sections import EvaluateSection
 from ..settings import Settings, check_settings
 from ..workspace import MARGIN, field_of, prepare
 
@@ -63,11 +64,12 @@ class Method:
 def method_of(config: Config, checkpoint: Checkpoint | None, device: torch.device) -> Method:
     """The method that a configuration asks for. Raises InputError for iterations not allowed."""
     counts = config.evaluate.refine
+    factors = config.data.factors if counts else (1, 1, 1)
     settings = None
     if any(counts):
         similarity = REFINED_BY[config.loss.similarity]
         settings = check_settings(similarity, counts, None, False, 0, "float32")
-    return Method(checkpoint, settings, device, config.data.factors if settings else (1, 1, 1))
+    return Method(checkpoint, settings, device, factors)
 
 
 def finer(flow: Tensor, factors: Sequence[int], size: Sequence[int]) -> Tensor:
@@ -88,14 +90,13 @@ def refine(flow: Tensor, sample: Sample, settings: Settings) -> Tensor:
     grid = Grid(sample.fixed.shape, sample.affine)
     mask = None if sample.fixed_mask is None else Volume(sample.fixed_mask, grid, "fixed mask")
     moving, fixed = (Volume(x, grid, sample.name) for x in (sample.moving, sample.fixed))
-    start = prepare(
-        Pair(fixed, moving, None, None, mask), np.eye(4), flow.device, settings.dtype
-    )
+    start = prepare(Pair(fixed, moving, None, None, mask), np.eye(4), flow.device, settings.dtype)
     first = onto(flow, grid, start.grid).to(start.fixed)
-    work = start.after(first * taper(start.grid.shape, MARGIN).to(first))
+    first *= taper(start.grid.shape, MARGIN).to(first)
+    work = start.after(first)
     with torch.enable_grad():
         velocity = search(work, settings, quiet=True)
-    whole = compose(work.first, flow_of(velocity, work.grid.shape))
+    whole = compose(first, flow_of(velocity, work.grid.shape))
     voxels = field_of(whole, work.grid, work, grid).voxels(grid)
     return channels_first(voxels).to(flow)
 

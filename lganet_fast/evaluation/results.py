@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _cell(value: Any) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
-def read_cases(path: str | Path) -> dict[str, dict[str, float]]:
+def read_cases(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     """The metrics of each case in a cases.csv of this or another tool.
 
     A column `case` is needed and one metric at least; other columns are ignored, and an empty cell
@@ -102,7 +103,7 @@ def read_cases(path: str | Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def read_table(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
+def read_table(path: str | os.PathLike[str], needed: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file with a header, at least one.
 
     Raises InputError where it cannot be read, lacks a column, or has a row of another length.
@@ -122,7 +123,5 @@ def read_table(path: str | Path, needed: Sequence[str]) -> list[dict[str, str]]:
         raise InputError(f"{path} has no row below its header")
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
-            raise InputError(
-                f"{path}, row {number}: {len(line)} cells under {len(header)} columns"
-            )
+            raise InputError(f"{path}, row {number}: {len(line)} cells under {len(header)} columns")
     return [dict(zip(header, line, strict=True)) for line in lines]

@@ -28,7 +28,11 @@ from .scores import METRICS, Scores, case_columns, label_columns, score
 from .statistics import Table, compare, spread
 from .tables import latex, markdown
 
-PREFERRED = ("dice", "tre_mm", "njd_percent")  # the case to draw is the median of the first there is
+PREFERRED = (
+    "dice",
+    "tre_mm",
+    "njd_percent",
+)  # the case to draw is the median of the first there is
 
 
 def evaluate(

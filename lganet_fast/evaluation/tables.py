@@ -19,7 +19,10 @@ LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and standard deviation, as text; best: of its column; marked: significantly different."""
+    """Mean and standard deviation as text.
+
+    best: the mean is the column's best. marked: significantly different from this method.
+    """
 
     mean: str
     std: str
@@ -36,7 +39,9 @@ def cells(
     """
     found = {name: spread(rows) for name, rows in methods.items()}
     columns = [m for m in METRICS if any(m.key in scores for scores in found.values())]
-    best = {m.key: _best(m, [s[m.key]["mean"] for s in found.values() if m.key in s]) for m in columns}
+    best = {
+        m.key: _best(m, [s[m.key]["mean"] for s in found.values() if m.key in s]) for m in columns
+    }
     rows: dict[str, list[Cell | None]] = {}
     for name, scores in found.items():
         row: list[Cell | None] = []
@@ -44,10 +49,14 @@ def cells(
             if metric.key not in scores:
                 row.append(None)
                 continue
-            average, deviation = (f"{scores[metric.key][k]:.{metric.digits}f}" for k in ("mean", "std"))
+            average, deviation = (
+                f"{scores[metric.key][k]:.{metric.digits}f}" for k in ("mean", "std")
+            )
             test = compared.get(name, {}).get(metric.key)
             marked = test is not None and test.significant
-            row.append(Cell(average, deviation, len(found) > 1 and average == best[metric.key], marked))
+            row.append(
+                Cell(average, deviation, len(found) > 1 and average == best[metric.key], marked)
+            )
         rows[name] = row
     return columns, rows
 
