@@ -7,9 +7,11 @@ from ..errors import InputError
 from ..sections import SPLITS
 from .dataset import PairDataset
 from .layouts import find_cases
+from .prefetch import Prefetcher
 from .sample import Sample
+from .sampler import ShardedSampler
 
-__all__ = ["PairDataset", "Sample", "open_split"]
+__all__ = ["PairDataset", "Prefetcher", "Sample", "ShardedSampler", "open_split"]
 
 
 def open_split(config: Config, split: str, marks: bool = True) -> PairDataset:

@@ -1,7 +1,8 @@
-"""What a layout finds: which files make a pair."""
+"""What a layout finds: which files make a pair, and which pair belongs to which split."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,20 +50,24 @@ class Case:
 
 
 def stem(path: Path) -> str:
-    """The file's name without an image's extension."""
+    """An image's name without its extension."""
     for extension in IMAGES:
         if path.name.lower().endswith(extension):
             return path.name[: -len(extension)]
     return path.stem
 
 
-def listing(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that fit a pattern, in order. Raises InputError where none does."""
+def listing(folder: Path, *endings: str) -> list[Path]:
+    """A folder's files with one of some endings, in order. Raises InputError where none has."""
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder")
-    found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+        raise InputError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(endings) and not path.name.startswith(".")
+    ]
     if not found:
-        raise InputError(f"{folder} has no {pattern}")
+        raise InputError(f"{folder} has no file that ends in {' or '.join(endings)}")
     return found
 
 
@@ -73,12 +78,29 @@ def to_atlas(atlas: Item, role: str, items: Sequence[Item]) -> list[Case]:
     return [Case(atlas, item) for item in items]
 
 
-def held_out(total: int, wanted: int | float, key: str) -> int:
-    """How many of `total` a count or a fraction is. Raises InputError where nothing would stay."""
-    count = round(total * wanted) if isinstance(wanted, float) else wanted
-    if count >= total and count:
-        raise InputError(f"data.{key} holds {count} out, but there are {total} to take them from")
-    return count
+def chain(items: Sequence[Item]) -> list[Case]:
+    """Each item moving to the next one, as Learn2Reg pairs OASIS' subjects."""
+    return [Case(moving, fixed) for moving, fixed in itertools.pairwise(items)]
+
+
+def divided(
+    items: Sequence[T], split: str, validation: int | float, testing: int | float = 0
+) -> list[T]:
+    """The part of some items that is a split: the last for testing, before them for validation.
+
+    validation, testing: counts, or fractions of all. Raises InputError where none stays to train.
+    """
+    total = len(items)
+    val, test = (
+        round(total * wanted) if isinstance(wanted, float) else wanted
+        for wanted in (validation, testing)
+    )
+    if val + test >= total:
+        raise InputError(
+            f"data.validation and data.testing hold out {val} and {test} of {total}: none is left"
+        )
+    ends = {"train": (0, total - test - val), "val": (total - test - val, total - test)}
+    return list(items[slice(*ends.get(split, (total - test, total)))])
 
 
 def random_pairs(
@@ -102,8 +124,3 @@ def random_pairs(
             if case.moving.name != case.fixed.name and len(found) < count:
                 found.setdefault((case.moving.name, case.fixed.name), case)
     return list(found.values())
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """`count` of some items, evenly over their order."""
-    return [items[i * len(items) // count] for i in range(count)]

@@ -111,10 +111,10 @@ def scaled(image: NDArray[np.float32], rule: Intensity, name: str) -> NDArray[np
         if kind == "percentile":
             low, high = np.percentile(image, (low, high)).tolist()
         width = high - low if high > low else 1.0
-        out = (image.clip(low, high) - low) / width
+        out = (image.clip(low, high) - np.float32(low)) / np.float32(width)
     if out.min() == out.max():
         raise InputError(f"{name} is constant after data.crop and data.intensity")
-    return out.astype(np.float32, copy=False)
+    return out
 
 
 def pooled(image: NDArray[np.float32], factors: tuple[int, int, int]) -> NDArray[np.float32]:

@@ -7,15 +7,23 @@ from pathlib import Path
 
 from ...sections import DataSection
 from ..case import Case
-from .lpba40 import lpba40
+from .brains import ixi, lpba40, oasis, oasis_neurite
+from .learn2reg import learn2reg
+from .own import atlas, pairs
 
-Layout = Callable[[DataSection, Path, str], list[Case]]
-
-LAYOUTS: dict[str, Layout] = {"lpba40": lpba40}
+LAYOUTS: dict[str, Callable[[DataSection, Path, str], list[Case]]] = {
+    "lpba40": lpba40,
+    "ixi": ixi,
+    "oasis": oasis,
+    "oasis-neurite": oasis_neurite,
+    "learn2reg": learn2reg,
+    "pairs": pairs,
+    "atlas": atlas,
+}
 
 
 def find_cases(data: DataSection, split: str) -> list[Case]:
-    """The pairs of a split, in an order that never changes; their files are not opened.
+    """The pairs of a split, in an order that never changes; images are not opened.
 
     Raises InputError where the folder is not laid out so. A split that a data set does not have is
     empty.
