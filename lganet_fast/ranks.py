@@ -1,4 +1,4 @@
-"""Work shared out over the processes that torchrun started; a process alone does all of it."""
+"""The processes of a run: one, or those that torchrun started."""
 
 from __future__ import annotations
 
@@ -11,77 +11,70 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from .errors import InputError
+from .files import reason
+from .runtime import choose_device, set_threads
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)  # that a process which is done waits for the others
+WAIT = timedelta(days=7)  # for the slowest process: parts of a data set take hours
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among `world` of them, `local_world` on its machine."""
+    """Which process of `count` runs here, and where; rank 0 is the one that writes and talks."""
 
-    rank: int = 0
-    world: int = 1
-    local_rank: int = 0
-    local_world: int = 1
+    rank: int
+    count: int
+    device: torch.device
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that gathers, prints and writes what all have done."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """The part of a list, which all hold alike, that is for this process."""
-        return list(items[self.rank :: self.world])
+        """The items that are this process's to do; all processes hold the same list."""
+        return list(items[self.rank :: self.count])
 
-    def gather(self, part: list[T]) -> list[T]:
-        """Every process's part, one after the other, once all have called this."""
-        if self.world == 1:
-            return part
-        parts: list[Any] = [None] * self.world
-        dist.all_gather_object(parts, part)
-        return [item for one in parts for item in one]
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of every process's tensor, in its memory."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
 
-    def device(self, name: str) -> str:
-        """A device's name for this process: "auto" and "cuda" take a GPU each."""
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if self.world > 1 and name in ("auto", "cuda") and count:
-            return f"cuda:{self.local_rank % count}"
-        return name
-
-    def threads(self, wanted: int | None) -> int | None:
-        """CPU threads for this process: those wanted, else its part of the machine's."""
-        if wanted or self.local_world == 1:
-            return wanted or None
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return max(1, cores // self.local_world)
+    def gather(self, value: T) -> list[T]:
+        """Every process's value in the order of ranks; only on rank 0, else an empty list."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.count if self.first else None
+        dist.gather_object(value, values)
+        return values or []
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The processes that torchrun started, by the environment that it set; else this one alone.
+def join(device: str, threads: int) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, by NCCL on GPUs and by Gloo on CPUs, or go alone.
 
-    Raises InputError for an environment that makes no sense.
+    device: "auto", "cpu", "cuda" or "cuda:N"; of several processes each takes the GPU of its local
+    rank. threads: CPU threads per process; 0 for an equal share of all.
+    Raises InputError for a device that is not there, and where the others cannot be joined.
     """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    try:
-        rank, world, local, beside = (
-            int(os.environ.get(name, default))
-            for name, default in zip(names, (0, 1, 0, 1), strict=True)
-        )
-    except ValueError as error:
-        raise InputError(f"{', '.join(names)} must be whole numbers: {error}") from error
-    if not 0 <= rank < world:
-        raise InputError(f"RANK must be from 0 to WORLD_SIZE - 1, got {rank} of {world}")
-    ranks = Ranks(rank, world, local, beside)
-    if world == 1 or dist.is_initialized():
-        yield ranks
+    place = choose_device(device)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    set_threads(threads or max(1, set_threads(None) // beside))
+    if "RANK" not in os.environ:
+        yield Ranks(0, 1, place)
         return
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    if place.type == "cuda":
+        place = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        torch.cuda.set_device(place)
     try:
-        yield ranks
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=WAIT)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"cannot join the other processes: {reason(error)}") from error
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
     finally:
         dist.destroy_process_group()

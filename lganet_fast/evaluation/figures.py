@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data import Sample
-from ..errors import InputError
-from ..files import atomic, reason
+from ..files import atomic, make_folder
 from ..grid import Grid
 from ..panels import draw_lattice, foreground, round_length
 from ..resample import channels_last
@@ -47,10 +46,7 @@ def draw(
     seen, full: the pair to draw, as the network sees it and at the scale of the results. methods:
     name -> cases. labels: rows of labels.csv.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {reason(error)}") from error
+    make_folder(folder)
     save(slices(full, method.flow(seen, full), config), folder / "slices.png")
     if method.checkpoint is not None:
         flows = level_flows(method.checkpoint, *seen.tensors(method.device))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..csvfiles import read_rows
 from ..errors import InputError
-from ..files import atomic, reason
+from ..files import make_folder
 from ..report import report_json, write_report_json
 from .scores import METRICS, Scores
 
@@ -32,10 +31,7 @@ class Store:
 
     def make(self) -> None:
         """Create the folder. Raises InputError where it cannot be."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write into {self.folder}: {reason(error)}") from error
+        make_folder(self.folder)
 
     def put(self, scores: Scores) -> None:
         """Keep a case."""
@@ -60,26 +56,6 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: math.nan if value is None else value for key, value in row.items()}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises InputError where it cannot be written."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows whole or not at all; a number that does not exist is written as nan."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_cell(row[name]) for name in columns])
-    write_text(path, out.getvalue())
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
 def read_cases(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     """The metrics of each case in a cases.csv of this or another tool.
 
@@ -87,7 +63,7 @@ def read_cases(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     is no number.
     Raises InputError where there is no such file, or a case twice, or a cell that is no number.
     """
-    rows = read_table(path, ("case",))
+    rows = read_rows(path, ("case",))
     keys = [metric.key for metric in METRICS if metric.key in rows[0]]
     if not keys:
         names = ", ".join(metric.key for metric in METRICS)
@@ -101,27 +77,3 @@ def read_cases(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
         except ValueError as error:
             raise InputError(f"{path}, line {line}: {error}") from error
     return found
-
-
-def read_table(path: str | os.PathLike[str], needed: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, at least one.
-
-    Raises InputError where it cannot be read, lacks a column, or has a row of another length.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {reason(error)}") from error
-    if lacking := [name for name in needed if name not in header]:
-        raise InputError(
-            f"{path} must have the columns {', '.join(needed)} in its first line; "
-            f"{', '.join(lacking)} missing"
-        )
-    if not lines:
-        raise InputError(f"{path} has no row below its header")
-    for number, line in enumerate(lines, start=2):
-        if len(line) != len(header):
-            raise InputError(f"{path}, row {number}: {len(line)} cells under {len(header)} columns")
-    return [dict(zip(header, line, strict=True)) for line in lines]

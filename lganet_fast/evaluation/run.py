@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -14,25 +13,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import ranks
 from ..config import Config
+from ..csvfiles import write_rows
 from ..data import Sample, open_split
 from ..errors import InputError
+from ..files import atomic, sha256
 from ..predict import open_checkpoint
+from ..ranks import join
 from ..report import write_report_json
-from ..runtime import choose_device, set_threads, versions
+from ..runtime import versions
 from .figures import draw
 from .methods import Method, method_of
-from .results import Store, read_cases, write_csv, write_text
+from .results import Store, read_cases
 from .scores import METRICS, Scores, case_columns, label_columns, score
 from .statistics import Table, compare, spread
 from .tables import latex, markdown
 
-PREFERRED = (
-    "dice",
-    "tre_mm",
-    "njd_percent",
-)  # the case to draw is the median of the first there is
+PREFERRED = ("dice", "tre_mm", "njd_percent")  # what the case to draw is the median of
 
 
 def evaluate(
@@ -59,10 +56,8 @@ def evaluate(
     """
     network = None if checkpoint is None else open_checkpoint(checkpoint)
     tables = {label: read_cases(path) for label, path in (others or {}).items()}
-    with ranks.joined() as mine:
-        device = choose_device(mine.device(config.train.device))
-        set_threads(mine.threads(config.train.threads))
-        method = method_of(config, network, device)
+    with join(config.train.device, config.train.threads) as ranks:
+        method = method_of(config, network, ranks.device)
         title = name or method.name
         if title in tables:
             raise InputError(f"two methods are called {title}: give this one another name")
@@ -70,12 +65,12 @@ def evaluate(
         folder = Path(out) if out is not None else default_folder(config, checkpoint, method)
         store = Store(folder, settings(config, checkpoint, method))
         store.make()
-        bar = tqdm(mine.share(range(len(pairs))), disable=quiet or not mine.first, unit="case")
+        bar = tqdm(ranks.share(range(len(pairs))), disable=quiet or not ranks.first, unit="case")
         for index in bar:
             if store.get(pairs.names[index]) is None:
                 store.put(run_case(*pairs[index], method, config))
-        mine.gather([])
-        if mine.first:
+        ranks.gather(None)
+        if ranks.first:
             finish(folder, store, pairs, method, config, title, tables)
     return folder
 
@@ -120,11 +115,10 @@ def settings(
     data = asdict(config.data)
     for key in ("cache", "workers", "validation", "testing", "pairs", "seed"):
         del data[key]
-    digest = None if checkpoint is None else hashlib.sha256(Path(checkpoint).read_bytes())
     return {
         "data": data,
         "evaluate": asdict(config.evaluate),
-        "checkpoint": None if digest is None else digest.hexdigest(),
+        "checkpoint": None if checkpoint is None else sha256(checkpoint),
         "refinement": None if method.refinement is None else asdict(method.refinement),
     }
 
@@ -152,15 +146,16 @@ def finish(
     """Write what sums the cases up."""
     found = [scores for name in pairs.names if (scores := store.get(name)) is not None]
     profile = config.evaluate.hd95
-    write_csv(folder / "cases.csv", case_columns(profile), [one.case for one in found])
+    write_rows(folder / "cases.csv", case_columns(profile), [one.case for one in found])
     rows = [row for one in found for row in one.labels]
-    write_csv(folder / "labels.csv", label_columns(profile), rows)
+    write_rows(folder / "labels.csv", label_columns(profile), rows)
     keys = [metric.key for metric in METRICS]
     own = {one.case["case"]: {k: one.case[k] for k in keys if k in one.case} for one in found}
     compared = compare(own, others)
     methods = {**others, title: own}
-    write_text(folder / "tables.md", markdown(methods, compared, title))
-    write_text(folder / "tables.tex", latex(methods, compared, title))
+    for ending, table in (("md", markdown), ("tex", latex)):
+        with atomic(folder / f"tables.{ending}") as temporary:
+            temporary.write_text(table(methods, compared, title), encoding="utf-8")
     summary = {
         "method": title,
         "cases": len(found),
