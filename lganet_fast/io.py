@@ -57,11 +57,8 @@ def load_labels(source: Source, role: str, grid: Grid | None = None) -> Volume:
     """
     image, label = open_image(source, role)
     own = image_grid(image, label)
-    if grid is not None and not own.matches(grid):
-        raise InputError(
-            f"{label} is on {describe_grid(own)}, but must be on its image's grid, "
-            f"{describe_grid(grid)}"
-        )
+    if grid is not None:
+        check_same_grid(own, grid, label)
     data = read_values(image, label).reshape(own.shape)
     if data.dtype.kind == "f":
         _check_finite(data, label)
@@ -90,6 +87,15 @@ def load_mask(source: Source, role: str, grid: Grid | None = None) -> Volume:
 def load_grid(source: Source, role: str) -> Grid:
     """The grid of an image, from its header alone. Arguments and errors as in `load_image`."""
     return image_grid(*open_image(source, role))
+
+
+def check_same_grid(own: Grid, grid: Grid, label: str) -> None:
+    """Raise InputError where what `label` names is not on its image's grid."""
+    if not own.matches(grid):
+        raise InputError(
+            f"{label} is on {describe_grid(own)}, but must be on its image's grid, "
+            f"{describe_grid(grid)}"
+        )
 
 
 def describe(source: Source, role: str = "image") -> dict[str, Any]:
@@ -239,16 +245,21 @@ def check_affine(affine: ArrayLike | None, label: str) -> Array:
 
 def read_values(image: nib.spatialimages.SpatialImage, label: str) -> NDArray:
     """The voxel values with the file's scaling. Raises InputError where they are not real."""
+    check_type(image, label)
+    try:
+        return np.asanyarray(image.dataobj)
+    except UNREADABLE as error:
+        raise InputError(f"{label} cannot be read: {reason(error)}") from error
+
+
+def check_type(image: nib.spatialimages.SpatialImage, label: str) -> None:
+    """Raise InputError where the header says that the values are not real numbers."""
     stored = image.get_data_dtype()
     if stored.fields is not None:
         raise InputError(f"{label} holds colours ({'/'.join(stored.fields)}), not one value")
     if stored.kind not in "iuf":
         kind = "complex" if stored.kind == "c" else str(stored)
         raise InputError(f"{label} holds {kind} values, not real numbers")
-    try:
-        return np.asanyarray(image.dataobj)
-    except UNREADABLE as error:
-        raise InputError(f"{label} cannot be read: {reason(error)}") from error
 
 
 def _check_finite(data: NDArray, label: str) -> None:

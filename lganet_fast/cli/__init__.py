@@ -13,9 +13,9 @@ from typing import NoReturn, TextIO
 
 from ..errors import InputError
 from ..version import __version__
-from . import apply, convert, demo, doctor, evaluate, metrics, register
+from . import apply, convert, data, demo, doctor, evaluate, metrics, register
 
-COMMANDS = (register, demo, apply, convert, metrics, evaluate, doctor)
+COMMANDS = (register, demo, apply, convert, metrics, data, evaluate, doctor)
 
 
 class Parser(argparse.ArgumentParser):

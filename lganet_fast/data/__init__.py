@@ -5,13 +5,14 @@ from __future__ import annotations
 from ..config import Config
 from ..errors import InputError
 from ..sections import SPLITS
+from .check import check
 from .dataset import PairDataset
 from .layouts import find_cases
 from .prefetch import Prefetcher
 from .sample import Sample
 from .sampler import ShardedSampler
 
-__all__ = ["PairDataset", "Prefetcher", "Sample", "ShardedSampler", "open_split"]
+__all__ = ["PairDataset", "Prefetcher", "Sample", "ShardedSampler", "check", "open_split"]
 
 
 def open_split(config: Config, split: str, marks: bool = True) -> PairDataset:

@@ -42,11 +42,6 @@ class PairDataset(Dataset[Sample]):
         same = data.moving_intensity == "same"
         moving = self._prepared(case.moving, data.intensity if same else data.moving_intensity)
         fixed = self._prepared(case.fixed, data.intensity)
-        if moving.image.shape != fixed.image.shape:
-            raise InputError(
-                f"{case.name} has a moving image of {moving.image.shape} voxels and a fixed image "
-                f"of {fixed.image.shape}: they must be one shape"
-            )
         check_paired(case, moving, fixed)
         return Sample(
             case.name,
@@ -66,13 +61,18 @@ class PairDataset(Dataset[Sample]):
 
 
 def check_paired(case: Case, moving: Prepared, fixed: Prepared) -> None:
-    """Raise InputError where the points of both sides do not pair by row."""
+    """Raise InputError where two sides are of different shapes or their points do not pair."""
+    if moving.image.shape != fixed.image.shape:
+        raise InputError(
+            f"moving {case.moving.image} and fixed {case.fixed.image} must be one shape, have "
+            f"{moving.image.shape} and {fixed.image.shape} voxels"
+        )
     if moving.points is None or fixed.points is None:
         return
     if len(moving.points) != len(fixed.points):
         raise InputError(
-            f"points {case.moving.points} has {len(moving.points)} rows and {case.fixed.points} "
-            f"{len(fixed.points)}: they must be paired by row"
+            f"points {case.moving.points} and {case.fixed.points} must be paired by row, have "
+            f"{len(moving.points)} and {len(fixed.points)}"
         )
 
 
