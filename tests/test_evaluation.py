@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import layouts
@@ -15,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-import lganet_fast
 from lganet_fast import LGANetPlusPlus, config
 from lganet_fast.cli import main
 from lganet_fast.data import open_split
@@ -26,6 +23,7 @@ from lganet_fast.metrics import dice, hd95
 from lganet_fast.models.checkpoint import Card, save
 from lganet_fast.predict import network_flow, open_checkpoint
 from lganet_fast.registration import register
+from lganet_fast.settings import check_settings
 
 FIGURES = ["labels.png", "metrics.png", "slices.png"]
 
@@ -136,51 +134,60 @@ def test_a_killed_run_leaves_whole_cases_alone(place, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.rglob("*.*")] == ["S02_to_S01.json"]
 
 
-def test_refined_alone_is_what_register_finds(place, tmp_path):
-    settings = loaded(place, "evaluate.refine=[6, 3]", "data.spacing=2")
+def test_refined_alone_is_what_register_finds(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "draw", lambda *_: None)
+    settings = loaded(place, "evaluate.refine=[4, 2]", "data.spacing=2", "evaluate.split=val")
     folder = evaluate(settings, out=tmp_path, name="Mine")
-    sample = open_split(loaded(place), "test")[0]
+    sample = open_split(loaded(place), "val")[0]
     sources = [(x, sample.affine) for x in (sample.fixed, sample.moving)]
-    labels = [(x, sample.affine) for x in (sample.fixed_labels, sample.moving_labels)]
-    found = register(*sources, iterations=(6, 3), device="cpu")
+    found = register(*sources, iterations=(4, 2), device="cpu")
     moved = found.transform.voxels(Grid(sample.fixed.shape, sample.affine))
     flow = torch.from_numpy(moved).permute(3, 0, 1, 2)[None]
-    wanted = dice(labels[0][0], methods.moved_labels(labels[1][0], flow, settings.evaluate))
-    case = rows(folder / "cases.csv")[0]
+    labels = methods.moved_labels(sample.moving_labels, flow, settings.evaluate)
+    wanted = dice(sample.fixed_labels, labels)
+    (case,) = rows(folder / "cases.csv")
     assert float(case["dice"]) == pytest.approx(np.mean(list(wanted.values())), abs=2e-3)
     before = dice(sample.fixed_labels, sample.moving_labels)
-    assert float(case["dice"]) > np.mean(list(before.values())) + 0.05
+    assert float(case["dice"]) > np.mean(list(before.values())) + 0.03
     assert "| Mine |" in (folder / "tables.md").read_text()
 
 
 def test_a_network_is_scored_drawn_level_by_level_and_refined(place, weights, tmp_path):
-    settings = loaded(place, "evaluate.refine=[2]")
-    network = weights / "xyz.safetensors"
-    folder = evaluate(settings, network, tmp_path)
+    settings = loaded(place, "evaluate.refine=[2]", "evaluate.split=val")
+    folder = evaluate(settings, weights / "xyz.safetensors", tmp_path)
     assert sorted(p.name for p in (folder / "figures").iterdir()) == sorted(
         [*FIGURES, "levels.png"]
     )
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["method"] == "LGANet++ + instance optimisation"
-    sample = open_split(settings, "test")[0]
-    flow = network_flow(open_checkpoint(network), *sample.tensors())
-    refined = methods.method_of(settings, open_checkpoint(network), torch.device("cpu"))
-    change = refined.flow(sample, sample) - flow
-    assert flow.abs().mean() > 0.05
-    assert 0 < change.abs().mean() < flow.abs().mean()
+    assert summary["metrics"]["sdlogj"]["mean"] > 0
+
+
+def test_refining_starts_from_the_flow_that_there_is(place):
+    sample = open_split(loaded(place), "test")[0]
+    axes = torch.meshgrid(*(torch.linspace(0, 3, n) for n in sample.fixed.shape), indexing="ij")
+    flow = torch.stack([torch.sin(x) for x in axes])[None]
+    idle = check_settings("lncc", (0,), None, False, 0, "float32", checkpoint="some")
+    inside = torch.from_numpy(sample.fixed > 0)
+    found = methods.refine(flow, sample, idle)
+    torch.testing.assert_close(found[..., inside], flow[..., inside], atol=1e-4, rtol=0)
+    stretched = replace(sample, affine=np.diag([2.0, -1.0, 0.5, 1.0]))
+    found = methods.refine(flow, stretched, idle)
+    torch.testing.assert_close(found[..., inside], flow[..., inside], atol=0.05, rtol=0)
+    found = methods.refine(flow, sample, replace(idle, iterations=(2,)))
+    assert (found - flow)[..., inside].abs().mean() > 0.01
 
 
 def test_flows_of_all_levels_end_in_the_networks_own(place, weights):
     sample = open_split(loaded(place), "test")[0]
     moving, fixed = sample.tensors()
-    for order in ("xyz", "zyx"):
-        checkpoint = open_checkpoint(weights / f"{order}.safetensors")
-        flows = level_flows(checkpoint, moving, fixed)
-        assert [flow.shape for flow in flows] == [(1, 3, *sample.fixed.shape)] * 4
-        torch.testing.assert_close(flows[-1], network_flow(checkpoint, moving, fixed))
-        roughness = [flow.diff(dim=2).diff(dim=2).abs().mean() for flow in flows]
-        assert roughness[0] < roughness[-1]
-        assert not checkpoint.model.deblock4._forward_hooks
+    checkpoint = open_checkpoint(weights / "zyx.safetensors")
+    flows = level_flows(checkpoint, moving, fixed)
+    assert [flow.shape for flow in flows] == [(1, 3, *sample.fixed.shape)] * 4
+    torch.testing.assert_close(flows[-1], network_flow(checkpoint, moving, fixed))
+    roughness = [flow.diff(dim=2).diff(dim=2).abs().mean() for flow in flows]
+    assert roughness[0] < roughness[-1]
+    assert not checkpoint.model.deblock4._forward_hooks
 
 
 def test_a_coarse_flow_becomes_a_fine_one():
@@ -226,17 +233,17 @@ def test_published_warp_is_grid_sample_without_aligned_corners(place):
 
 
 def test_labels_move_by_nearest_or_by_the_largest_share(place):
-    labels = np.zeros((4, 3, 3), np.int32)
-    labels[2:] = 5
-    flow = torch.full((1, 3, 4, 3, 3), 0.0)
-    flow[:, 0] = 0.4
-    for word, edge in (("nearest", 0), ("trilinear", 0)):
+    labels = np.full((4, 4, 4), 5, np.int32)
+    labels[1, 1, 1] = 3
+    flow = torch.full((1, 3, 4, 4, 4), 0.3)  # 3 has 0.7^3 = 0.34 of the weight at (1, 1, 1)
+    for word, label in (("nearest", 3), ("trilinear", 5)):
         section = loaded(place, f"evaluate.interpolation={word}").evaluate
-        assert methods.moved_labels(labels, flow, section)[1, 1, 1] == edge
-        assert methods.moved_labels(labels, flow * 1.5, section)[1, 1, 1] == 5
+        assert methods.moved_labels(labels, flow, section)[1, 1, 1] == label
+        assert methods.moved_labels(labels, flow / 3, section)[1, 1, 1] == 3
 
 
-def test_landmarks_and_voxels_of_another_size(tmp_path):
+def test_landmarks_and_voxels_of_another_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "draw", lambda *_: None)
     settings = layouts.write("pairs", tmp_path / "data")
     folder = evaluate(
         config.load("pairs", [*settings, "train.device=cpu", "evaluate.hd95=learn2reg"]),
@@ -247,25 +254,6 @@ def test_landmarks_and_voxels_of_another_size(tmp_path):
     apart = np.linalg.norm((sample.fixed_points - sample.moving_points) * 1.5, axis=1).mean()
     assert float(found[0]["tre_mm"]) == pytest.approx(apart, abs=1e-6)
     assert not math.isnan(float(found[0]["hd95_voxels"]))
-
-
-def test_two_ranks_share_the_cases(place, tmp_path):
-    alone = evaluate(loaded(place), out=tmp_path / "alone")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    package = Path(lganet_fast.__file__).parent.parent
-    subprocess.run(
-        [*command, "-m", "lganet_fast", *words(place, tmp_path / "shared", "--quiet")],
-        check=True,
-        cwd=package,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=300,
-    )
-    for name in ("cases.csv", "labels.csv"):
-        one, two = (rows(folder / name) for folder in (alone, tmp_path / "shared"))
-        for row in (*one, *two):
-            row.pop("seconds", None)
-        assert one == two
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Two processes that share an evaluation and a cohort, as torchrun starts them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import layouts
+
+import lganet_fast
+from lganet_fast import config
+from lganet_fast.cli import main
+
+PLACE = str(Path(lganet_fast.__file__).parent.parent)
+BOTH = f"""
+import json, sys
+sys.path.insert(0, {PLACE!r})
+from lganet_fast.cli import main
+sys.exit(max(main(words) for words in json.loads(sys.argv[1])))
+"""
+
+
+def commands(data, settings, out):
+    """Evaluate the data set's test pairs, and register pairs of its images."""
+    overrides = [w for x in settings for w in ("--set", x)]
+    evaluation = ["evaluate", "lpba40", "--out", f"{out}/scores", "--quiet", *overrides]
+    options = ["--iterations", "1", "--no-qc", "--quiet"]
+    cohort = ["register", "--pairs", f"{data}/pairs.csv", "--out", f"{out}/pairs", *options]
+    return evaluation, cohort
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        found = list(csv.DictReader(file))
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
+
+
+def test_two_ranks_do_what_one_does(tmp_path):
+    import json
+
+    data = tmp_path / "data"
+    settings = [*layouts.write("lpba40", data), "train.device=cpu"]
+    assert config.load("lpba40", settings).evaluate.split == "test"
+    image = "{}/S{}.delineation.skullstripped.nii.gz"
+    lines = [f"fixed.nii.gz,{image.format(*x)}" for x in (("test", "02"), ("train", "11"))]
+    (data / "pairs.csv").write_text("\n".join(["fixed,moving", *lines, "fixed.nii.gz,gone.nii.gz"]))
+    assert [main(words) for words in commands(data, settings, tmp_path / "one")] == [0, 2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
+    words = json.dumps(commands(data, settings, tmp_path / "two"))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", BOTH, words],
+            env={
+                **os.environ,
+                **shared,
+                "MASTER_ADDR": "127.0.0.1",
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "OMP_NUM_THREADS": "1",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 0]
+    assert "1 of 3 pairs failed: gone_to_fixed" in errors[0]
+    for name in ("scores/cases.csv", "scores/labels.csv", "pairs/cohort.csv", "pairs/failures.csv"):
+        one, two = (rows(tmp_path / folder / name) for folder in ("one", "two"))
+        assert len(one) == len(two) > 0
+        assert [list(row) for row in one] == [list(row) for row in two]
+        for a, b in zip(one, two, strict=True):
+            for key, value in a.items():
+                assert b[key].replace("/two/", "/one/") == value
