@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import socket
 import subprocess
@@ -17,10 +18,13 @@ from lganet_fast.cli import main
 
 PLACE = str(Path(lganet_fast.__file__).parent.parent)
 BOTH = f"""
-import json, sys
+import json, os, sys
 sys.path.insert(0, {PLACE!r})
 from lganet_fast.cli import main
-sys.exit(max(main(words) for words in json.loads(sys.argv[1])))
+codes = []
+for os.environ["MASTER_PORT"], words in json.loads(sys.argv[1]):
+    codes.append(main(words))
+sys.exit(max(codes))
 """
 
 
@@ -40,8 +44,6 @@ def rows(path):
 
 
 def test_two_ranks_do_what_one_does(tmp_path):
-    import json
-
     data = tmp_path / "data"
     settings = [*layouts.write("lpba40", data), "train.device=cpu"]
     assert config.load("lpba40", settings).evaluate.split == "test"
@@ -49,18 +51,18 @@ def test_two_ranks_do_what_one_does(tmp_path):
     lines = [f"fixed.nii.gz,{image.format(*x)}" for x in (("test", "02"), ("train", "11"))]
     (data / "pairs.csv").write_text("\n".join(["fixed,moving", *lines, "fixed.nii.gz,gone.nii.gz"]))
     assert [main(words) for words in commands(data, settings, tmp_path / "one")] == [0, 2]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
-    words = json.dumps(commands(data, settings, tmp_path / "two"))
+    with socket.socket() as one, socket.socket() as two:  # a meeting place for each command
+        for free in (one, two):
+            free.bind(("127.0.0.1", 0))
+        ports = [str(free.getsockname()[1]) for free in (one, two)]
+    words = json.dumps(list(zip(ports, commands(data, settings, tmp_path / "two"), strict=True)))
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", BOTH, words],
             env={
                 **os.environ,
                 **shared,
-                "MASTER_ADDR": "127.0.0.1",
                 "RANK": rank,
                 "LOCAL_RANK": rank,
                 "OMP_NUM_THREADS": "1",
@@ -70,7 +72,11 @@ def test_two_ranks_do_what_one_does(tmp_path):
         )
         for rank in ("0", "1")
     ]
-    errors = [process.communicate(timeout=300)[1] for process in started]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
     assert [process.returncode for process in started] == [2, 0]
     assert "1 of 3 pairs failed: gone_to_fixed" in errors[0]
     for name in ("scores/cases.csv", "scores/labels.csv", "pairs/cohort.csv", "pairs/failures.csv"):
