@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from pathlib import Path
@@ -14,7 +13,7 @@ from isal import igzip
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
-from .files import atomic, check_extension, reason
+from .files import atomic, check_extension, reason, sha256
 from .grid import Array, Grid, Volume
 
 Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tuple[Any, Any]
@@ -107,17 +106,12 @@ def describe(source: Source, role: str = "image") -> dict[str, Any]:
     Raises InputError where it cannot be read.
     """
     grid = load_grid(source, role)
-    path = sha256 = None
+    path = digest = None
     if isinstance(source, str | os.PathLike):
-        path = os.fspath(source)
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        sha256 = digest.hexdigest()
+        path, digest = os.fspath(source), sha256(source)
     return {
         "path": path,
-        "sha256": sha256,
+        "sha256": digest,
         "shape": list(grid.shape),
         "spacing_mm": [round(float(s), 6) for s in grid.spacing],
         "orientation": orientation(grid),

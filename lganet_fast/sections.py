@@ -190,13 +190,14 @@ class EvaluateSection(Section):
     """What is scored and how.
 
     hd95: which definition (see `metrics`). interpolation: of the moved labels. refine: iterations
-    of instance optimisation after the network, coarse to fine; [] for none. warp: "aligned", or
-    "published" for the half-voxel shift of the published test script.
+    of instance optimisation after the network, coarse to fine; with it, results are at full
+    resolution, whatever data.spacing is for the network, [0] for that alone; [] for none. warp:
+    "aligned", or "published" for the half-voxel shift of the published test script.
     """
 
     title: ClassVar[str] = "evaluate"
     split: Annotated[str, choice(*SPLITS)] = "test"
-    hd95: Annotated[str, choice("paper", "monai", "learn2reg")] = "paper"
+    hd95: Annotated[str, choice("paper", "medpy", "monai", "learn2reg")] = "paper"
     interpolation: Annotated[str, choice("nearest", "trilinear")] = "nearest"
     refine: Annotated[tuple[int, ...], listed(whole(0))] = ()
     warp: Annotated[str, choice("aligned", "published")] = "aligned"

@@ -13,9 +13,9 @@ from typing import NoReturn, TextIO
 
 from ..errors import InputError
 from ..version import __version__
-from . import apply, convert, data, demo, doctor, metrics, register, train
+from . import apply, convert, data, demo, doctor, evaluate, metrics, register, train
 
-COMMANDS = (register, demo, apply, convert, metrics, data, train, doctor)
+COMMANDS = (register, demo, apply, convert, metrics, data, train, evaluate, doctor)
 
 
 class Parser(argparse.ArgumentParser):

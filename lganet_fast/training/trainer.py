@@ -22,13 +22,13 @@ from ..files import atomic
 from ..models import LGANetPlusPlus
 from ..models.checkpoint import save as save_network
 from ..ops import warp
+from ..ranks import Ranks, join
 from . import state as states
 from .batch import Batch, batches, collate
 from .card import card
 from .journal import Journal
 from .objective import Objective
 from .picture import draw
-from .ranks import Ranks, join
 from .schedule import rate
 from .stop import Stop
 from .validate import validate

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from ..data import PairDataset
 from ..metrics import dice
 from ..ops import warp
+from ..ranks import Ranks
 from .batch import Batch, collate
 from .objective import Objective
-from .ranks import Ranks
 
 
 @torch.no_grad()
