@@ -1,7 +1,7 @@
-// 3^3 convolution of float32 volumes, of any number of channels. Channels last in and out; a strip
-// of the volume is turned into rows of one channel, plane after plane, each plane once.
+// 3^3 convolution of float32 volumes, of any number of channels, channels last in and out, and its
+// gradient to the weights.
 #include <algorithm>
-#include <memory>
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -11,209 +11,160 @@
 #define LGANET_LOOPS "convolve_loops.h"
 #include "each_isa.h"
 
+#include "convolve_tiles.h"
+
 namespace lganet {
 namespace {
 
-constexpr int64_t kStrip = 16;       // rows of a strip, without the one on either side
-constexpr int64_t kPlanes = 24;      // planes that a strip goes through before it ends, at most
-constexpr int64_t kJobs = 16;        // parts of the work, at least, while they are worth it
-constexpr int64_t kWidestRead = 64;  // numbers that a vector may read past a row
+constexpr int64_t kAccumulatorRows = 24;  // whole blocks of every kind
+
+int64_t lanes() { return vector_bytes() / sizeof(float); }
+
+// Outputs in whole vectors.
+int64_t padded_outputs(int64_t outputs) { return (outputs + lanes() - 1) / lanes() * lanes(); }
+
+void check_last(const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(x.dim() == 5, name, " must have 5 axes");
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, name, " must be float32");
+  int64_t step = x.size(1);
+  for (int axis = 4; axis > 0; step *= x.size(axis), --axis)
+    STD_TORCH_CHECK(x.size(axis) == 1 || x.stride(axis) == (axis == 1 ? 1 : step), name,
+                    " must be channels_last_3d");
+}
 
 void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  STD_TORCH_CHECK(x.dim() == 5 && weight.dim() == 5, "x and weight must have 5 axes");
-  for (const Tensor& t : {x, weight, bias})
-    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, "x, weight and bias must be float32");
+  check_last(x, "x");
+  STD_TORCH_CHECK(weight.dim() == 5, "weight must have 5 axes");
+  for (const Tensor& t : {weight, bias})
+    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, "weight and bias must be float32");
   for (int axis = 2; axis < 5; ++axis)
     STD_TORCH_CHECK(weight.size(axis) == 3, "weight must have shape (outputs, inputs, 3, 3, 3)");
   STD_TORCH_CHECK(weight.size(1) == x.size(1), "weight must have as many inputs as x channels");
   STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0) && bias.stride(0) == 1,
                   "bias must have one number for each output");
-  int64_t step = x.size(1);
-  for (int axis = 4; axis > 0; step *= x.size(axis), --axis)
-    STD_TORCH_CHECK(x.size(axis) == 1 || x.stride(axis) == (axis == 1 ? 1 : step),
-                    "x must be channels_last_3d");
 }
 
-// What F(2, 3) multiplies with, from three taps.
-void sums_of(const double* tap, int64_t step, double* to, int64_t to_step) {
-  const double outer = tap[0] + tap[2 * step];
-  to[0] = tap[0];
-  to[to_step] = (outer + tap[step]) / 2;
-  to[2 * to_step] = (outer - tap[step]) / 2;
-  to[3 * to_step] = tap[2 * step];
-}
-
-// For each block of outputs: 16 sums x inputs x 3 taps x block, zero past the last output.
-std::vector<float> packed(const View<const float>& w, int64_t block) {
-  const int64_t outputs = w.size[0], inputs = w.size[1];
-  std::vector<float> out((outputs + block - 1) / block * block * inputs * 48);
-  for (int64_t o = 0; o < outputs; ++o)
-    for (int64_t c = 0; c < inputs; ++c)
-      for (int64_t tap = 0; tap < 3; ++tap) {
-        double taps[9], half[12], sums[16];  // (3, 3), (4, 3), (4, 4)
-        for (int64_t i = 0; i < 9; ++i)
-          taps[i] = w.at(o, c)[i / 3 * w.stride[2] + i % 3 * w.stride[3] + tap * w.stride[4]];
-        for (int64_t i = 0; i < 3; ++i) sums_of(taps + i, 3, half + i, 3);
-        for (int64_t i = 0; i < 4; ++i) sums_of(half + 3 * i, 1, sums + 4 * i, 1);
-        for (int64_t i = 0; i < 16; ++i)
-          out[((o / block * 16 + i) * inputs + c) * 3 * block + tap * block + o % block] = sums[i];
-      }
+// The weights as `multiply` reads them: point x block of outputs x input x output.
+std::unique_ptr<float[]> packed(const Tensor& weight, int64_t outputs_padded) {
+  const int64_t outputs = weight.size(0), count = kPoints * weight.size(1) * outputs_padded;
+  std::unique_ptr<float[]> out = fresh(count);
+  if (outputs != outputs_padded) std::fill_n(out.get(), count, 0.0f);
+  const auto view = view_of<const float>(weight);
+  torch::stable::parallel_for(0, outputs, 8, [&](int64_t begin, int64_t end) {
+    LGANET_BEST(pack, view, begin, end, out.get());
+  });
   return out;
 }
 
-// The parts of the work: runs of planes in strips of rows, for each volume.
-struct Jobs {
-  int64_t volumes, height, width, line;  // line: numbers of a row of x
-  int64_t planes, runs, strips;
-
-  explicit Jobs(const Tensor& x)
-      : volumes(x.size(0)), height(x.size(2)), width(x.size(3)), line(x.size(4) * x.size(1)) {
-    const auto runs_of = [&](int64_t n) { return (height + n - 1) / n; };
-    planes = kPlanes;
-    strips = (width + kStrip - 1) / kStrip;
-    while (planes > 6 && volumes * strips * runs_of(planes) < kJobs) planes -= 2;
-    runs = runs_of(planes);
-  }
-  int64_t count() const { return volumes * runs * strips; }
-};
-
-// What jobs read of the voxels of others, two rows or planes where two jobs meet: kept aside where
-// the result takes the place of x.
-class Borders {
- public:
-  Borders(const Jobs& jobs, const float* x)
-      : jobs_(jobs),
-        across_(2 * (jobs.strips - 1)),
-        along_(2 * (jobs.runs - 1)),
-        rows_(new float[jobs.volumes * jobs.height * across_ * jobs.line]),
-        planes_(new float[jobs.volumes * along_ * jobs.width * jobs.line]) {
-    const auto parallel = [](int64_t count, auto&& body) {
-      torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) body(i);
-      });
-    };
-    parallel(jobs.volumes * jobs.height, [&](int64_t i) {
-      for (int64_t s = 1; s < jobs.strips; ++s)
-        std::copy_n(x + (i * jobs.width + s * kStrip - 1) * jobs.line, 2 * jobs.line,
-                    rows_.get() + (i * across_ + 2 * (s - 1)) * jobs.line);
-    });
-    parallel(jobs.volumes * (jobs.runs - 1), [&](int64_t i) {
-      const int64_t b = i / (jobs.runs - 1), r = i % (jobs.runs - 1) + 1;
-      const int64_t plane = jobs.width * jobs.line;
-      std::copy_n(x + (b * jobs.height + r * jobs.planes - 1) * plane, 2 * plane,
-                  planes_.get() + (b * along_ + 2 * (r - 1)) * plane);
-    });
-  }
-
-  // Row w of plane h, which lies in the strip or the run before or after that of the job.
-  const float* row(int64_t b, int64_t run, int64_t strip, int64_t h, int64_t w) const {
-    const int64_t top = run * jobs_.planes, left = strip * kStrip;
-    if (h < top || h >= top + jobs_.planes) {
-      const int64_t slot = h < top ? 2 * run - 2 : 2 * run + 1;
-      return planes_.get() + ((b * along_ + slot) * jobs_.width + w) * jobs_.line;
-    }
-    const int64_t slot = w < left ? 2 * strip - 2 : 2 * strip + 1;
-    return rows_.get() + ((b * jobs_.height + h) * across_ + slot) * jobs_.line;
-  }
-
- private:
-  const Jobs& jobs_;
-  int64_t across_, along_;
-  std::unique_ptr<float[]> rows_, planes_;
-};
-
 // Writes the result to `out`, channels_last_3d, which may be x where the channels are as many.
-void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& out) {
+void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, bool relu, Tensor& out) {
   if (out.numel() == 0) return;
-  const int64_t inputs = x.size(1), outputs = weight.size(0);
-  const int64_t height = x.size(2), width = x.size(3), depth = x.size(4);
-  const int64_t block = best_isa() == Isa::avx512 && outputs > 4 ? 8 : 4;
-  const std::vector<float> weights = packed(view_of<const float>(weight), block);
-  std::vector<float> shift(round_up(outputs, 8));
+  const int64_t inputs = x.size(1), outputs = weight.size(0), depth = x.size(4);
+  const int64_t padded = padded_outputs(outputs), vectors = padded / lanes();
+  const int64_t in_point = point_step(round_up(inputs)), out_point = point_step(padded);
+  const std::unique_ptr<float[]> weights = packed(weight, padded);
+  std::vector<float> shift(padded);
   std::copy_n(reinterpret_cast<const float*>(bias.data_ptr()), outputs, shift.begin());
-  const float* from = reinterpret_cast<const float*>(x.data_ptr());
   float* to = reinterpret_cast<float*>(out.data_ptr());
-
-  const int64_t stride = round_up(depth + 2);
-  const int64_t row = inputs * stride, plane = (kStrip + 2) * row;
   const Jobs jobs(x);
   std::optional<Borders> borders;
-  if (from == to) borders.emplace(jobs, from);
+  if (x.data_ptr() == out.data_ptr())
+    borders.emplace(jobs, reinterpret_cast<const float*>(x.data_ptr()));
   torch::stable::parallel_for(0, jobs.count(), 1, [&](int64_t begin, int64_t end) {
-    // Four planes, a row of zeros for what lies outside, and the rows that are multiplied.
-    const Scratch<float> scratch(4 * plane + 17 * row + kWidestRead);
-    const float* zeros = scratch.get() + 4 * plane;
-    float* transformed = scratch.get() + 4 * plane + row;
-    for (int64_t job = begin; job < end; ++job) {
-      const int64_t strip = job % jobs.strips, run = job / jobs.strips % jobs.runs;
-      const int64_t b = job / jobs.strips / jobs.runs;
-      const int64_t top = run * jobs.planes, bottom = std::min(top + jobs.planes, height);
-      const int64_t left = strip * kStrip, right = std::min(left + kStrip, width);
-      const auto voxels = [&](int64_t h, int64_t w) {
-        return ((b * height + h) * width + w) * depth;
-      };
-      const auto source = [&](int64_t h, int64_t w) {
-        const bool ours = h >= top && h < bottom && w >= left && w < right;
-        return ours || !borders ? from + voxels(h, w) * inputs : borders->row(b, run, strip, h, w);
-      };
-      const auto place = [&](int64_t h, int64_t w) {
-        return scratch.get() + (h + 4) % 4 * plane + (w - left + 1) * row;
-      };
-      const auto fill = [&](int64_t h) {
-        if (h < 0 || h >= height) return;
-        for (int64_t w = std::max<int64_t>(left - 1, 0); w < std::min(right + 1, width); ++w)
-          LGANET_BEST(transpose_in, source(h, w), inputs, depth, place(h, w), stride);
-      };
-      fill(top - 1);
-      fill(top);
-      for (int64_t h = top; h < bottom; h += 2) {
-        fill(h + 1);
-        fill(h + 2);
-        for (int64_t w = left; w < right; w += 2) {
-          const float* rows[16];
-          for (int64_t i = 0; i < 16; ++i) {
-            const int64_t y = h + i / 4 - 1, z = w + i % 4 - 1;
-            const bool inside = y >= 0 && y < height && z >= 0 && z < std::min(right + 1, width);
-            rows[i] = inside ? place(y, z) : zeros;
-          }
-          LGANET_BEST(transform_in, rows, row, transformed);
-          float* outs[4];
-          for (int64_t i = 0; i < 4; ++i) {
-            const int64_t y = h + i / 2, z = w + i % 2;
-            outs[i] = y < height && z < right ? to + voxels(y, z) * outputs : nullptr;
-          }
-          LGANET_BEST(convolve_any_rows, block, transformed, stride, inputs, outputs, depth,
-                      weights.data(), shift.data(), outs);
-        }
+    const auto products = fresh(kPoints * out_point);
+    each_batch(x, jobs, borders ? &*borders : nullptr, begin, end, [&](const Batch& batch) {
+      for (int64_t i = 0; i < kPoints; ++i)
+        LGANET_BEST(multiply, batch.sums + i * in_point, round_up(inputs), inputs, batch.count,
+                    weights.get() + i * inputs * padded, vectors, products.get() + i * out_point,
+                    padded);
+      for (int64_t k = 0; k < batch.line_count; ++k) {
+        const Line& line = batch.lines[k];
+        float* rows[16];
+        for (int64_t i = 0; i < 16; ++i)
+          rows[i] = line.rows[i] < 0 ? nullptr : to + line.rows[i] * outputs;
+        LGANET_BEST(transform_out, products.get() + line.at * padded, out_point, padded, outputs,
+                    line.start, line.count, depth, shift.data(), relu, rows);
       }
-    }
+    });
   });
 }
 
-Tensor convolve(Tensor x, Tensor weight, Tensor bias) {
+Tensor convolve(Tensor x, Tensor weight, Tensor bias, bool relu) {
   check(x, weight, bias);
   Tensor out = torch::stable::empty({x.size(0), weight.size(0), x.size(2), x.size(3), x.size(4)},
                                     x.scalar_type(), torch::headeronly::Layout::Strided, x.device(),
                                     false, torch::headeronly::MemoryFormat::ChannelsLast3d);
-  convolve_to(x, weight, bias, out);
+  convolve_to(x, weight, bias, relu, out);
   return out;
 }
 
-void convolve_(Tensor x, Tensor weight, Tensor bias) {
+void convolve_(Tensor x, Tensor weight, Tensor bias, bool relu) {
   check(x, weight, bias);
   STD_TORCH_CHECK(weight.size(0) == x.size(1), "in place, outputs must be as many as inputs");
-  convolve_to(x, weight, bias, x);
+  convolve_to(x, weight, bias, relu, x);
+}
+
+// The gradient to the weights, (outputs, inputs, 3, 3, 3), from that to the result: the same sums of
+// x times sums of the gradient, added up over all tiles, once for each thread.
+Tensor convolve_weight_gradient(Tensor grad, Tensor x) {
+  check_last(grad, "grad");
+  check_last(x, "x");
+  for (int axis : {0, 2, 3, 4})
+    STD_TORCH_CHECK(grad.size(axis) == x.size(axis), "grad must have the size of x");
+  const int64_t inputs = x.size(1), outputs = grad.size(1), depth = x.size(4);
+  Tensor out = torch::stable::empty({outputs, inputs, 3, 3, 3}, x.scalar_type(),
+                                    torch::headeronly::Layout::Strided, x.device(), false,
+                                    torch::headeronly::MemoryFormat::Contiguous);
+  const int64_t padded = padded_outputs(outputs), vectors = padded / lanes();
+  const int64_t in_point = point_step(round_up(inputs)), out_point = point_step(padded);
+  const int64_t rows = round_up(inputs, kAccumulatorRows), total = kPoints * rows * padded;
+  const float* from = reinterpret_cast<const float*>(grad.data_ptr());
+  const Jobs jobs(x);
+  const int64_t parts =
+      std::max<int64_t>(1, std::min<int64_t>(torch::stable::get_num_threads(), jobs.count()));
+  std::vector<std::unique_ptr<float[]>> added(parts);
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      added[part] = fresh(total);
+      std::fill_n(added[part].get(), total, 0.0f);
+      const auto sums = fresh(kPoints * out_point);
+      const int64_t first = part * jobs.count() / parts, last = (part + 1) * jobs.count() / parts;
+      each_batch(x, jobs, nullptr, first, last, [&](const Batch& batch) {
+        for (int64_t k = 0; k < batch.line_count; ++k) {
+          const Line& line = batch.lines[k];
+          const float* lines[16];
+          for (int64_t i = 0; i < 16; ++i)
+            lines[i] = line.rows[i] < 0 ? nullptr : from + line.rows[i] * outputs;
+          LGANET_BEST(transform_gradient, lines, outputs, line.start, line.count, depth,
+                      sums.get() + line.at * padded, out_point, padded);
+        }
+        for (int64_t i = 0; i < kPoints; ++i)
+          LGANET_BEST(accumulate, batch.sums + i * in_point, round_up(inputs), inputs, batch.count,
+                      sums.get() + i * out_point, vectors, added[part].get() + i * rows * padded);
+      });
+    }
+  });
+  torch::stable::parallel_for(0, inputs, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t part = 1; part < parts; ++part)
+      for (int64_t i = 0; i < kPoints; ++i)
+        for (int64_t n = (i * rows + begin) * padded; n < (i * rows + end) * padded; ++n)
+          added[0][n] += added[part][n];
+    LGANET_BEST(unpack, added[0].get(), rows * padded, padded, begin, end, view_of<float>(out));
+  });
+  return out;
 }
 
 }  // namespace
 }  // namespace lganet
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
-  m.def("convolve(Tensor x, Tensor weight, Tensor bias) -> Tensor");
-  m.def("convolve_(Tensor(a!) x, Tensor weight, Tensor bias) -> ()");
+  m.def("convolve(Tensor x, Tensor weight, Tensor bias, bool relu) -> Tensor");
+  m.def("convolve_(Tensor(a!) x, Tensor weight, Tensor bias, bool relu) -> ()");
+  m.def("convolve_weight_gradient(Tensor grad, Tensor x) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {
   m.impl("convolve", TORCH_BOX(&lganet::convolve));
   m.impl("convolve_", TORCH_BOX(&lganet::convolve_));
+  m.impl("convolve_weight_gradient", TORCH_BOX(&lganet::convolve_weight_gradient));
 }

@@ -1,6 +1,7 @@
 // Which instruction set to use on this processor.
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -27,6 +28,11 @@ inline Isa best_isa() {
 #else
   return Isa::baseline;
 #endif
+}
+
+// Bytes of a vector of best_isa().
+inline int64_t vector_bytes() {
+  return best_isa() == Isa::avx512 ? 64 : best_isa() == Isa::avx2 ? 32 : 16;
 }
 
 }  // namespace lganet

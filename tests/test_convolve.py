@@ -43,13 +43,33 @@ def test_values_and_gradients(inputs, outputs, size):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_relu(inplace):
+    given = parts(8, 8, (6, 9, 7))
+    wanted = convolve(*given).relu()
+    found = convolve(*given, relu=True)
+    assert torch.equal(found, wanted)
+    grad = torch.randn_like(wanted)
+    for one, other in zip(
+        torch.autograd.grad(found, given, grad),
+        torch.autograd.grad(wanted, given, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+    x, weight, bias = (t.detach() for t in given)
+    bias[3] = torch.nan
+    out = convolve(x.clone(), weight, bias, inplace=inplace, relu=True)
+    assert out[:, 3].isnan().all()  # as torch.relu
+    assert torch.equal(out[:, :3], wanted[:, :3])
+
+
 def test_other_layouts_and_types():
     x, weight, bias = (t.detach() for t in parts(8, 8, (5, 6, 7)))
-    wanted = F.conv3d(x, weight, bias, padding=1)
-    torch.testing.assert_close(convolve(x.contiguous(), weight, bias), wanted)
-    torch.testing.assert_close(
-        convolve(x[:, :, ::2], weight, bias), F.conv3d(x[:, :, ::2], weight, bias, padding=1)
-    )
+    for given in (x.contiguous(), x[:, :, ::2]):
+        wanted = F.conv3d(given, weight, bias, padding=1)
+        torch.testing.assert_close(convolve(given, weight, bias), wanted, rtol=0, atol=3e-5)
+        strided = weight.flip(4).flip(4).transpose(0, 1).contiguous().transpose(0, 1)
+        torch.testing.assert_close(convolve(given, strided, bias), wanted, rtol=0, atol=3e-5)
     assert convolve(*(t.double() for t in (x, weight, bias))).dtype == torch.float64
     half = convolve(*(t.bfloat16() for t in (x, weight, bias)))
     assert half.dtype == torch.bfloat16
@@ -88,8 +108,8 @@ def test_a_wrong_shape_is_refused():
 def test_the_operator_is_well_formed():
     torch.library.opcheck(
         torch.ops.lganet_fast.convolve.default,
-        parts(4, 3, (3, 4, 5)),
+        (*parts(4, 3, (3, 4, 5)), True),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
     x, weight, bias = (t.detach() for t in parts(4, 4, (3, 4, 5)))
-    torch.library.opcheck(torch.ops.lganet_fast.convolve_.default, (x, weight, bias))
+    torch.library.opcheck(torch.ops.lganet_fast.convolve_.default, (x, weight, bias, True))

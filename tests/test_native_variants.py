@@ -15,7 +15,10 @@ HERE = Path(__file__).parent
 FILES = ("compose", "correlate", "integrate", "local_ncc", "warp")
 COMPILED = [
     *(HERE / f"test_native_{name}.py" for name in FILES),
-    *(HERE / f"test_{name}.py" for name in ("gradient_loss", "invert", "norm_act", "resize")),
+    *(
+        HERE / f"test_{name}.py"
+        for name in ("convolve", "gradient_loss", "invert", "norm_act", "resize")
+    ),
 ]
 
 

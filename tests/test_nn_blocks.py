@@ -24,7 +24,7 @@ def twins(ours, theirs):
 @pytest.mark.parametrize("pair", [ConvPair(6, 5, 4), FlowPair(6, 5)])
 def test_folded_pair_is_both_convolutions(pair):
     pair, x = pair.double(), noise(2, 6, 4, 5, 3).requires_grad_()
-    wanted = pair[1](pair[0](x))
+    wanted = pair[1](pair[0](x)).relu()
     torch.testing.assert_close(pair(x), wanted)
     inputs = [x, *pair.parameters()]
     ones = torch.linspace(0, 1, wanted.numel(), dtype=torch.float64).view_as(wanted)
@@ -63,13 +63,31 @@ def test_residual_block():
     assert_same_gradients(ours, theirs, [one], [other])
 
 
-def test_sdi_of_four_levels():
-    ours, theirs = twins(SDI(4), published.SDI(4))
-    maps = [noise(2, 4, 16 >> i % 4, 24 >> i % 4, 8 >> i % 4, seed=i) for i in range(8)]
-    for target in maps[:4]:
-        size = target.shape[2:]
-        one, other = ours(size, False, *maps), theirs(maps, size)
+def test_msfm_is_the_published_fusion():
+    features = [noise(2, 4 << i, 16 >> i, 24 >> i, 8 >> i, seed=i) for i in range(4)]
+    fusion = MSFM(4).double()
+    maps = [
+        fusion.get_submodule(f"c{i + 1}")(x[half])
+        for half in (slice(0, 1), slice(1, 2))
+        for i, x in enumerate(features)
+    ]
+    wanted = []
+    for i, x in enumerate(features):
+        _, theirs = twins(fusion.get_submodule(f"sdi_{i + 1}"), published.SDI(4))
+        product = theirs(maps, x.shape[2:])
+        wanted.append(fusion.get_submodule(f"u{i + 1}")(product) if i else product)
+    for one, other in zip(fusion(features), wanted, strict=True):
         torch.testing.assert_close(one, other)
+    with torch.no_grad():  # where products take the memory of maps
+        for one, other in zip(fusion(features), wanted, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_sdi_gradients():
+    ours, theirs = twins(SDI(4), published.SDI(4))
+    maps = [noise(2, 4, 8 >> i % 4, 8 >> i % 4, 8 >> i % 4, seed=i) for i in range(8)]
+    one, other = ours((8, 8, 8), (0, 4), *maps), theirs(maps, (8, 8, 8))
+    torch.testing.assert_close(one, other)
     assert_same_gradients(ours, theirs, [one], [other])
 
 

@@ -39,18 +39,21 @@ def times(x: Tensor, y: Tensor) -> Tensor:
 class Conv3(nn.Conv3d):
     """A 3^3 convolution with bias that keeps the size.
 
-    inplace: nobody reads the input later, so that the result may take its memory.
+    inplace: nobody reads the input later, so that the result may take its memory. relu: a ReLU
+    follows.
     """
 
     bias: Tensor
 
-    def __init__(self, inputs: int, outputs: int, inplace: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, inplace: bool = False, relu: bool = False
+    ) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
-        self.inplace = inplace
+        self.inplace, self.relu = inplace, relu
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
-        return convolve(input, self.weight, self.bias, self.inplace)
+        return convolve(input, self.weight, self.bias, self.inplace, self.relu)
 
 
 class Conv1(nn.Conv3d):
@@ -70,7 +73,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def flow_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def flow_conv(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
     """A 3^3 convolution to a flow, (B, C, H, W, D) -> (B, 3, H, W, D), in float32 at least.
 
     Also under autocast and in a half-precision network: a flow of some voxels rounded to bfloat16
@@ -78,7 +81,7 @@ def flow_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     dtype = wide(torch.promote_types(x.dtype, weight.dtype))
     with torch.autocast(x.device.type, enabled=False):
-        return convolve(x.to(dtype), weight.to(dtype), bias.to(dtype))
+        return convolve(x.to(dtype), weight.to(dtype), bias.to(dtype), relu=relu)
 
 
 class FlowConv(Conv3):
@@ -93,7 +96,7 @@ class FlowConv(Conv3):
 
 
 class ConvPair(nn.Sequential):
-    """conv3, then conv1 with nothing between, run as the one conv3 that they are together.
+    """ReLU(conv1(conv3(x))), run as the one conv3 that the two are together.
 
     Only the input of the first is padded, so the two ways agree at the borders too.
     """
@@ -110,7 +113,7 @@ class ConvPair(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
-        return convolve(input, *self.folded())
+        return convolve(input, *self.folded(), relu=True)
 
 
 class FlowPair(ConvPair):
@@ -121,7 +124,7 @@ class FlowPair(ConvPair):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, H, W, D) -> (B, 3, H, W, D), float32 at least."""
-        return flow_conv(input, *self.folded())
+        return flow_conv(input, *self.folded(), relu=True)
 
 
 class ConvNormAct(nn.Module):
@@ -144,14 +147,19 @@ class Residual(Block):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(*(Conv3(channels, channels, True) for _ in range(2)))
-        three = [Conv3(channels, channels, inplace) for inplace in (False, True, True)]
-        self.conv2 = nn.Sequential(three[0], nn.ReLU(inplace=True), *three[1:])
+        c = channels
+        self.conv1 = nn.Sequential(Conv3(c, c, True), Conv3(c, c, True, relu=True))
+        self.conv2 = nn.ModuleDict(
+            {"0": Conv3(c, c, relu=True), "2": Conv3(c, c, True), "3": Conv3(c, c, True, relu=True)}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W, D) -> the same shape."""
-        a = self.conv1(x).relu_()
-        return add(a, self.conv2(a).relu_())
+        a = self.conv1(x)
+        out = a
+        for conv in self.conv2.values():
+            out = conv(out)
+        return add(a, out)
 
 
 def double(x: Tensor) -> Tensor:

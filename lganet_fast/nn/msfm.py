@@ -12,15 +12,6 @@ from ..ops import convolve, resize
 from .layers import Block, Conv3, times
 
 
-def resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w, d) averaged down or interpolated (trilinear, corners aligned) up to `size`."""
-    if x.shape[2] > size[0]:
-        return F.adaptive_avg_pool3d(x, (size[0], size[1], size[2]))
-    if x.shape[2] < size[0]:
-        return resize(x, size)
-    return x
-
-
 class SDI(Block):
     """C_t, the product over k of conv3_k(map_k brought to the size of level t)."""
 
@@ -28,26 +19,25 @@ class SDI(Block):
         super().__init__()
         self.convs = nn.ModuleList(Conv3(channels, channels) for _ in range(8))
 
-    def forward(self, size: Sequence[int], last: bool, *maps: Tensor) -> Tensor:
+    def forward(self, size: Sequence[int], kept: Sequence[int], *maps: Tensor) -> Tensor:
         """Eight maps (B, f, ., ., .), fixed before moving, fine before coarse -> (B, f, *size).
 
-        last: nobody reads the maps later, so that the product may take the memory of one.
+        maps: none larger than `size`; the smaller are interpolated (trilinear, corners aligned).
+        kept: which of them somebody reads later; the product may take the memory of the others.
         """
         out = None
-        for conv, x in zip(self.convs, maps, strict=True):
-            out = (
-                self.factor(conv, x, size, last)
-                if out is None
-                else times(out, self.factor(conv, x, size, last))
-            )
+        for k, (conv, x) in enumerate(zip(self.convs, maps, strict=True)):
+            fitted = resize(x, size) if x.shape[2] < size[0] else x
+            free = fitted is not x or k not in kept
+            factor = self.factor(conv, fitted, free)
+            out = factor if out is None else times(out, factor)
         assert out is not None
         return out
 
     @staticmethod
-    def factor(conv: Any, x: Tensor, size: Sequence[int], last: bool) -> Tensor:
-        """conv3 of a map brought to `size`."""
-        fitted = resized(x, size)
-        return convolve(fitted, conv.weight, conv.bias, inplace=last or fitted is not x)
+    def factor(conv: Any, x: Tensor, free: bool) -> Tensor:
+        """conv3 of a map, in its memory where that is free."""
+        return convolve(x, conv.weight, conv.bias, inplace=free)
 
 
 class MSFM(nn.Module):
@@ -66,9 +56,15 @@ class MSFM(nn.Module):
         part = self.get_submodule
         halves = [x.chunk(2) for x in features]
         maps = [part(f"c{i + 1}")(x[half]) for half in (0, 1) for i, x in enumerate(halves)]
+        averaged = [[x] for x in maps]  # and at the sizes of all coarser levels
+        for k, sizes in enumerate(averaged):
+            for _ in range(3 - k % 4):
+                h, w, d = (n // 2 for n in sizes[-1].shape[2:])
+                sizes.append(F.adaptive_avg_pool3d(sizes[-1], (h, w, d)))
         found: list[Tensor] = []
         for i in (3, 2, 1, 0):  # the finest last: its product takes the memory of the widest map
-            size = features[i].shape[2:]
-            product = part(f"sdi_{i + 1}")(size, i == 0, *maps)
+            size, kept = features[i].shape[2:], (i, i + 4) if i else ()
+            fitted = [sizes[max(i - k % 4, 0)] for k, sizes in enumerate(averaged)]
+            product = part(f"sdi_{i + 1}")(size, kept, *fitted)
             found.insert(0, part(f"u{i + 1}")(product) if i else product)
         return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import check, native, reference, triton
@@ -43,7 +44,8 @@ def attention(
     check_windows(q.shape[1], windows, volume)
     choice = choose_backend("attention", q.device.type, backend, unfit(q, v))
     if choice.backend != "triton":
-        return reference.attention(q, k, v, scale, windows, dropout_p, volume)
+        attend = fused_attend if choice.backend == "native" else reference.attend
+        return reference.attention(q, k, v, scale, windows, dropout_p, volume, attend)
     if volume is None:  # a run of tokens is a box of one line
         volume, windows = (windows, 1, q.shape[1] // windows), (windows, 1, 1)  # type: ignore
     seed = torch.randint(2**63 - 1, (1,), device=q.device) if dropout_p else None
@@ -74,6 +76,20 @@ def check_windows(
     for size, count in zip(volume, windows, strict=True):
         if not 1 <= count <= size:
             raise ValueError(f"windows must be from 1 to the axis length {size}, got {count}")
+
+
+def fused_attend(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout_p: float) -> Tensor:
+    """`reference.attend` by PyTorch's kernel that never stores the weights, unless any are dropped.
+
+    That kernel takes q, k and v of one width, (batch, heads, tokens, width).
+    """
+    width = max(q.shape[-1], v.shape[-1])
+    shape = (-1, 1, q.shape[-2], width)
+    q, k, padded = (
+        F.pad(reference.working(t), [0, width - t.shape[-1]]).reshape(shape) for t in (q, k, v)
+    )
+    out = F.scaled_dot_product_attention(q, k, padded, dropout_p=dropout_p, scale=scale)
+    return out.reshape(*v.shape[:-1], width)[..., : v.shape[-1]].to(v.dtype)
 
 
 @torch.library.custom_op("lganet_fast_triton::attention", mutates_args=())

@@ -25,6 +25,7 @@ COMPILED = (
     "convolve",
     "invert",
 )
+PYTORCHS = ("attention",)  # compiled too, but by PyTorch, and so everywhere
 
 
 def load() -> str | None:
@@ -66,6 +67,8 @@ def missing(device: str) -> str | None:
 
 def refusal(operation: str, device: str) -> str | None:
     """Why the compiled path cannot run `operation` on `device`, or None where it can."""
+    if operation in PYTORCHS:
+        return None
     if REASON is not None:
         return REASON
     if operation not in COMPILED:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -139,6 +140,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout_p: float) -> T
     return (F.dropout(weights, dropout_p) @ working(v)).to(v.dtype)
 
 
+Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
+
+
 def attention(
     q: Tensor,
     k: Tensor,
@@ -147,8 +151,12 @@ def attention(
     windows: int | tuple[int, int, int],
     dropout_p: float,
     volume: tuple[int, int, int] | None,
+    attend: Attend = attend,
 ) -> Tensor:
-    """Attention inside runs of tokens, or inside boxes of the volume that the tokens fill."""
+    """Attention inside runs of tokens, or inside boxes of the volume that the tokens fill.
+
+    attend: (q, k, v, scale, dropout_p) -> attention over the last two axes of (..., tokens, c).
+    """
     batch, tokens = q.shape[:2]
     if isinstance(windows, int):
         q, k, v = (t.reshape(batch, windows, tokens // windows, t.shape[2]) for t in (q, k, v))
