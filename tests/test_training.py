@@ -106,7 +106,7 @@ def test_run_folder(whole, brains):
 def test_refuses_to_overwrite_a_run_or_to_take_up_another(whole, brains, capsys):
     assert main(["train", "lpba40", *options(brains, whole)]) == 2
     assert "already holds a run: --resume" in capsys.readouterr().err
-    with pytest.raises(InputError, match="of another run: train.lr was 0.0001, is 0.001"):
+    with pytest.raises(InputError, match=r"of another run: train\.lr was 0\.0001, is 0\.001"):
         train(configured(brains, whole, "train.lr=1e-3"), resume=True)
     before = lines(whole)
     train(configured(brains, whole, "train.save_every=7"), resume=True)  # done already
@@ -276,7 +276,7 @@ def test_state_of_every_generator_comes_back():
 
 def test_refuses_what_is_no_state(tmp_path):
     (tmp_path / "last.pt").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="cannot read .*last.pt as a run to resume"):
+    with pytest.raises(InputError, match=r"cannot read .*last\.pt as a run to resume"):
         states.load(tmp_path / "last.pt")
     torch.save({"format": "other"}, tmp_path / "last.pt")
     with pytest.raises(InputError, match="is not in the format"):
