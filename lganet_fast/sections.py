@@ -160,7 +160,7 @@ class TrainSection(Section):
 
     steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate: steps
     whose gradients are added up. The rate is `lr` up to epoch `decay_from`, then falls in a line to
-    `final_lr` in the last epoch. precision: of the network under autocast. validate_every,
+    `final_lr` in the last epoch; warm_up: steps in which it first rises from 0. precision: of the network under autocast. validate_every,
     picture_every: epochs, 0 for never. save_every: optimiser steps that a crash may lose.
     device: auto, cpu, cuda or cuda:N. threads: 0 for all.
     """
@@ -173,6 +173,7 @@ class TrainSection(Section):
     lr: Annotated[float, real(0, above=True)] = 1e-4
     final_lr: Annotated[float, real(0)] = 1e-6
     decay_from: Annotated[int, whole(0)] = 200
+    warm_up: Annotated[int, whole(0)] = 0
     weight_decay: Annotated[float, real(0)] = 0.0
     beta1: Annotated[float, real(0, below=1)] = 0.99
     beta2: Annotated[float, real(0, below=1)] = 0.999

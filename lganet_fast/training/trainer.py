@@ -146,7 +146,7 @@ class Trainer:
         """One optimiser step. Returns whether any process was asked to stop."""
         began = time.perf_counter()
         epoch = self.step // self.epoch_steps
-        lr = rate(self.section, epoch)
+        lr = rate(self.section, epoch, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         stopping, loss, *parts = self.accumulate(stream, stop)
