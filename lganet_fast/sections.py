@@ -156,13 +156,13 @@ class LossSection(Section):
 
 @dataclass(frozen=True)
 class TrainSection(Section):
-    """How to train: Adam (weight_decay as in AdamW's L2 form); by default the paper's 3.1.2.
+    """How to train: Adam, weight_decay in its L2 form; by default the paper's 3.1.2.
 
     steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate: steps
     whose gradients are added up. The rate is `lr` up to epoch `decay_from`, then falls in a line to
-    `final_lr` in the last epoch; warm_up: steps in which it first rises from 0. precision: of the network under autocast. validate_every,
-    picture_every: epochs, 0 for never. save_every: optimiser steps that a crash may lose.
-    device: auto, cpu, cuda or cuda:N. threads: 0 for all.
+    `final_lr` in the last epoch; warm_up: steps in which it first rises. precision: of the network
+    under autocast. validate_every, picture_every: epochs, 0 for never. save_every: optimiser steps
+    that a crash may lose. device: auto, cpu, cuda or cuda:N. threads: 0 for all.
     """
 
     title: ClassVar[str] = "train"

@@ -192,6 +192,7 @@ def free_port():
 
 def test_two_processes_are_one_with_twice_the_batch(brains, tmp_path):
     more = ["train.seed=3", "model.dropout=0", "train.epochs=1"]
+    more += ["train.lr=2e-5"]  # Adam makes whole steps of gradients that are rounding alone
     more += ["train.steps_per_epoch=3", "data.validation=2"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     torchrun += [f"--master-port={free_port()}", "-m", "lganet_fast"]
@@ -203,7 +204,7 @@ def test_two_processes_are_one_with_twice_the_batch(brains, tmp_path):
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == 3
     assert len(set(one)) == 3
-    assert two == pytest.approx(one, abs=1e-5)
+    assert two == pytest.approx(one, abs=1e-5, rel=0)
     scores = [lines(tmp_path / name)[-1]["validation"] for name in ("one", "two")]
     assert scores[1] == pytest.approx(scores[0], abs=1e-5)
 
