@@ -28,7 +28,7 @@ def test_shipped_configurations_are_read_and_written_back_the_same(name, tmp_pat
 def test_there_is_one_for_each_data_set_and_ablation():
     names = {
         *("lpba40", "ixi", "oasis", "oasis_neurite", "lung_ct", "abdomen_ct_mr", "pairs", "atlas"),
-        *("lpba40_model1", "lpba40_model2", "lpba40_model3", "lpba40_published"),
+        *("lpba40_model1", "lpba40_model2", "lpba40_model3", "lpba40_published", "lpba40_2mm"),
     }
     assert set(config.shipped()) == names
 

@@ -20,7 +20,10 @@ import torch
 
 from lganet_fast import config
 from lganet_fast.cli import main
+from lganet_fast.data import open_split
 from lganet_fast.errors import InputError
+from lganet_fast.evaluation import evaluate
+from lganet_fast.evaluation.results import read_cases
 from lganet_fast.models.checkpoint import load
 from lganet_fast.training import state as states
 from lganet_fast.training import train, trainer
@@ -210,12 +213,13 @@ def test_two_processes_are_one_with_twice_the_batch(brains, tmp_path):
 
 
 @pytest.mark.parametrize("name", layouts.WRITERS)
-def test_two_steps_on_every_layout(name, tmp_path):
+def test_two_steps_on_every_layout_and_an_evaluation(name, tmp_path):
     settings = [*SMALL, *layouts.write(name, tmp_path / "data"), "train.epochs=1"]
     labels = name not in ("lung_ct", "atlas")
     more = [f"loss.dice={0.5 * labels}", "loss.folding=1", "train.picture_every=1"]
     folder = tmp_path / "run"
-    train(configured(settings, folder, *(more if name == "pairs" else more[:2]), name=name))
+    setup = configured(settings, folder, *(more if name == "pairs" else more[:2]), name=name)
+    train(setup)
     *steps, last = lines(folder)
     assert [line["step"] for line in steps] == [1, 2]
     assert set(last["validation"]) == ({"loss", "dice"} if name != "lung_ct" else {"loss"})
@@ -223,6 +227,10 @@ def test_two_steps_on_every_layout(name, tmp_path):
     assert (folder / "best.safetensors").exists()
     if name == "pairs":
         assert (folder / "pictures" / "0001.png").read_bytes().startswith(b"\x89PNG")
+    scored = read_cases(evaluate(setup, folder / "best.safetensors") / "cases.csv")
+    assert len(scored) == len(open_split(setup, "test"))
+    for row in scored.values():
+        assert math.isfinite(row["tre_mm" if name == "lung_ct" else "dice"])
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
