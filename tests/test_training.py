@@ -22,7 +22,7 @@ from lganet_fast import config
 from lganet_fast.cli import main
 from lganet_fast.data import open_split
 from lganet_fast.errors import InputError
-from lganet_fast.evaluation import evaluate
+from lganet_fast.evaluation import evaluate, run
 from lganet_fast.evaluation.results import read_cases
 from lganet_fast.models.checkpoint import load
 from lganet_fast.training import state as states
@@ -142,25 +142,30 @@ def wait_for_steps(process, folder, count):
         time.sleep(0.01)
 
 
-LONGER = ("train.epochs=2", "train.steps_per_epoch=3", "train.save_every=2", "train.lr=1e-3")
+KILLS = int(os.environ.get("LGANET_KILLS", "1"))
+LONGER = (
+    f"train.epochs={KILLS + 1}",
+    "train.steps_per_epoch=3",
+    "train.save_every=2",
+    "train.lr=1e-3",
+)
 
 
 def test_killed_anywhere_and_resumed_it_goes_the_same_way(brains, tmp_path):
     words = ["train", "lpba40", "--quiet", "--resume"]
-    kills = int(os.environ.get("LGANET_KILLS", "1"))
     settings = [s for s in brains if s != "model.lgam=false"]  # dropout draws numbers
     train(configured(settings, tmp_path / "whole", *LONGER))
     expected = lines(tmp_path / "whole")
     folder = tmp_path / "killed"
     command = [*COMMAND, *words, *options(settings, folder, *LONGER)]
     chance = random.Random(time.time_ns())
-    for _ in range(kills):
+    for _ in range(KILLS):
         process = start(command)
         have = len(lines(folder)) if (folder / "log.jsonl").exists() else 0
         wait_for_steps(process, folder, min(have + chance.randint(1, 3), len(expected)))
         time.sleep(chance.uniform(0, 1))
         process.kill()
-        process.communicate()
+        assert process.wait() == -signal.SIGKILL
         for path in folder.glob("*.safetensors"):
             load(path)
         if (folder / "last.pt").exists():
@@ -213,7 +218,8 @@ def test_two_processes_are_one_with_twice_the_batch(brains, tmp_path):
 
 
 @pytest.mark.parametrize("name", layouts.WRITERS)
-def test_two_steps_on_every_layout_and_an_evaluation(name, tmp_path):
+def test_two_steps_on_every_layout_and_an_evaluation(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "draw", lambda *words: None)  # the tests of evaluation draw
     settings = [*SMALL, *layouts.write(name, tmp_path / "data"), "train.epochs=1"]
     labels = name not in ("lung_ct", "atlas")
     more = [f"loss.dice={0.5 * labels}", "loss.folding=1", "train.picture_every=1"]
