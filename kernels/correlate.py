@@ -44,7 +44,7 @@ def place(voxel, channel, voxels, CHANNELS: tl.constexpr, LAST: tl.constexpr, WI
 def tuned(kernel):
     """A kernel that measures its configurations once per kind of call; the results are kept."""
     tune = triton.autotune(
-        [triton.Config({"BLOCK": 2**n}, num_warps=4) for n in range(9)],
+        [triton.Config({"BLOCK": 2**n}, num_warps=4) for n in range(8, -1, -1)],
         ["bucket", "CHANNELS", "RADIUS", "X_LAST", "Y_LAST"],
         prune_configs_by={"early_config_prune": fitting},
         cache_results=True,
@@ -58,7 +58,7 @@ def fitting(configs, named, **arguments):
     few, many = (32, 64) if offsets else (8, 32)
     width = padded(arguments["CHANNELS"]) * (offsets or 1)
     sizes = {c: c.kwargs["BLOCK"] * width / (32 * c.num_warps) for c in configs}
-    return [c for c, size in sizes.items() if few <= size <= many] or configs[-1:]
+    return [c for c, size in sizes.items() if few <= size <= many] or configs[:1]
 
 
 @tuned

@@ -31,12 +31,16 @@ def launch(kernel: Any, programs: Any, **arguments: Any) -> None:
 
 
 def wide(*tensors: Tensor) -> bool:
-    """Whether an offset inside one item of the batch of any of (B, ...) may pass 2^31."""
-    return any(
-        sum((n - 1) * stride for n, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
-        >= OFFSETS_32
-        for x in tensors
-    )
+    """Whether an offset inside one item of any batch (B, ...) may pass 2^31.
+
+    Where the item is as it is given, or without gaps, as results are.
+    """
+
+    def last(x: Tensor) -> int:
+        steps = zip(x.shape[1:], x.stride()[1:], strict=True)
+        return max(sum((n - 1) * step for n, step in steps), x.shape[1:].numel())
+
+    return any(last(x) >= OFFSETS_32 for x in tensors)
 
 
 def padded(width: int, least: int = 1) -> int:

@@ -259,3 +259,14 @@ def test_compiles_as_one_graph(state, lean):
 def test_blocks_that_can_be_recomputed_cover_the_network():
     network = LGANetPlusPlus(SIZE, checkpoint="blocks")
     assert all(m.recompute for m in network.modules() if isinstance(m, Block))
+
+
+def test_no_map_of_features_is_copied(lean):
+    """Only y, on purpose (its memory was half of another map's), and the flows, of 3 channels."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        lean(*blobs())
+    shapes = [e.input_shapes[0] for e in seen.events() if e.name == "aten::copy_"]
+    features = [x for x in shapes if len(x) == 5 and x[1] > 3 and x[2:] != [3, 3, 3]]
+    assert sorted(features) == [[1, 8, 48, 48, 48], [1, 16, 24, 24, 24], [1, 32, 12, 12, 12]]

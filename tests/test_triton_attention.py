@@ -1,39 +1,14 @@
-"""Attention by Triton: where it is taken, and its kernels in Triton's interpreter.
+"""Attention by Triton: where it is taken and where not, and on a GPU what it computes."""
 
-What the interpreter runs is in tests/interpreted, in a process of its own: Triton decides at import
-whether it interprets.
-"""
-
-import os
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lganet_fast.ops import attention, choose_backend, triton
-
-HERE = Path(__file__).parent
-needs_triton = pytest.mark.skipif(not triton.INSTALLED, reason="triton is not installed")
-
-
-def interpret(name):
-    """Run the checks of one operation in the interpreter."""
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, [HERE, *sys.path])),
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command.append(str(HERE / "interpreted" / f"check_{name}.py"))
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-
-
-@needs_triton
-def test_kernels_in_the_interpreter():
-    interpret("attention")
+from lganet_fast.ops import attention, choose_backend, explain, triton
 
 
 @pytest.fixture
@@ -77,15 +52,36 @@ def refusal(device="cuda", operation="attention"):
 
 def test_reasons(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    device = SimpleNamespace(major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: device)
     monkeypatch.setattr(triton, "INSTALLED", True)
     assert refusal() is None
     assert refusal("cpu") == "it needs a CUDA device"
     assert refusal(operation="warp") == "it has no Triton kernel"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    device.major, device.minor = 7, 5
     assert refusal() == "it needs compute capability 8.0, got 7.5"
     monkeypatch.setattr(triton, "INSTALLED", False)
     assert refusal() == "triton is not installed"
+
+
+@pytest.mark.parametrize(
+    ("operation", "call", "reason"),
+    [
+        ("attention", {"width": 129}, "tokens may be up to 128 wide, got 129"),
+        ("attention", {"dtype": torch.float64}, "it computes in float32, got float64"),
+        ("attention", {"voxels": 2**31}, "it takes fewer than 2^31 voxels, got 2147483648"),
+        ("correlate", {"channels": 65}, "it takes up to 64 channels, got 65"),
+        ("correlate", {"radius": 3}, "it takes a radius of up to 2, got 3"),
+        ("correlate", {"voxels": 2**31}, "it takes fewer than 2^31 voxels, got 2147483648"),
+    ],
+)
+def test_explained(monkeypatch, operation, call, reason):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(triton, "INSTALLED", True)
+    assert explain(operation, "cuda").startswith(f"{operation} on cuda: triton")
+    line = explain(operation, "cuda", **call)
+    assert line.startswith(f"{operation} on cuda: ")
+    assert f"(triton: {reason}" in line
 
 
 def test_the_cpu_does_not_import_triton():

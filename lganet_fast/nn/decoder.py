@@ -30,7 +30,8 @@ class CorrelationConv(Block, Conv3):
             first = max(start - 2, 0)  # the planes that the slab's result depends on
             near = slice(first, min(end + 2, height))
             change = super().forward(correlate(x[:, :, near], y[:, :, near]))
-            out[:, :, start:end] = x[:, :, start:end] + change[:, :, start - first : end - first]
+            part = slice(start - first, end - first)
+            torch.add(x[:, :, start:end], change[:, :, part], out=out[:, :, start:end])
         return out
 
 

@@ -139,7 +139,27 @@ class ConvNormAct(nn.Module):
         return norm_act(self.main(x), SLOPE, inplace=True)
 
 
-class Residual(Block):
+class Chain(Block):
+    """Conv3 layers in a row, channels as many all along, under the names that checkpoints have.
+
+    relus: the names after which a ReLU follows. own: whether the first may take the input's memory.
+    """
+
+    def __init__(self, channels: int, names: str, relus: str, own: bool) -> None:
+        super().__init__()
+        for k, name in enumerate(names):
+            self.add_module(
+                name, Conv3(channels, channels, inplace=own or k > 0, relu=name in relus)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W, D) -> the same shape."""
+        for conv in self.children():
+            x = conv(x)
+        return x
+
+
+class Residual(nn.Module):
     """a + ReLU(conv3(conv3(ReLU(conv3(a))))) with a = ReLU(conv3(conv3(x))); the shape stays.
 
     The result takes the memory of x where no gradient is asked for.
@@ -147,21 +167,26 @@ class Residual(Block):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        c = channels
-        self.conv1 = nn.Sequential(Conv3(c, c, True), Conv3(c, c, True, relu=True))
-        self.conv2 = nn.ModuleDict(
-            {"0": Conv3(c, c, relu=True), "2": Conv3(c, c, True), "3": Conv3(c, c, True, relu=True)}
-        )
+        self.conv1 = Chain(channels, "01", relus="1", own=True)
+        self.conv2 = Chain(channels, "023", relus="03", own=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W, D) -> the same shape."""
         a = self.conv1(x)
-        out = a
-        for conv in self.conv2.values():
-            out = conv(out)
-        return add(a, out)
+        return add(a, self.conv2(a))
 
 
 def double(x: Tensor) -> Tensor:
     """(B, C, H, W, D) -> (B, C, 2H, 2W, 2D), trilinear with aligned corners; values unscaled."""
     return resize(x, [2 * n for n in x.shape[2:]])
+
+
+def halve(x: Tensor) -> Tensor:
+    """(B, C, H, W, D), sides even -> (B, C, H/2, W/2, D/2), means of 2^3 voxels.
+
+    Axis by axis, in channels_last_3d, which PyTorch's poolings turn into another order of memory.
+    """
+    for axis in (2, 3, 4):
+        first, second = torch.unflatten(x, axis, (-1, 2)).unbind(axis + 1)
+        x = first + second
+    return (x / 8).contiguous(memory_format=torch.channels_last_3d)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import convolve, resize
-from .layers import Block, Conv3, times
+from .layers import Block, Conv3, halve, times
 
 
 class SDI(Block):
@@ -59,8 +58,7 @@ class MSFM(nn.Module):
         averaged = [[x] for x in maps]  # and at the sizes of all coarser levels
         for k, sizes in enumerate(averaged):
             for _ in range(3 - k % 4):
-                h, w, d = (n // 2 for n in sizes[-1].shape[2:])
-                sizes.append(F.adaptive_avg_pool3d(sizes[-1], (h, w, d)))
+                sizes.append(halve(sizes[-1]))
         found: list[Tensor] = []
         for i in (3, 2, 1, 0):  # the finest last: its product takes the memory of the widest map
             size, kept = features[i].shape[2:], (i, i + 4) if i else ()

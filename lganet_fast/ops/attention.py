@@ -42,7 +42,8 @@ def attention(
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
     check_windows(q.shape[1], windows, volume)
-    choice = choose_backend("attention", q.device.type, backend, unfit(q, v))
+    size = {"width": max(q.shape[2], v.shape[2]), "voxels": q.shape[1]}
+    choice = choose_backend("attention", q.device.type, backend, dtype=q.dtype, **size)
     if choice.backend != "triton":
         attend = fused_attend if choice.backend == "native" else reference.attend
         return reference.attention(q, k, v, scale, windows, dropout_p, volume, attend)
@@ -50,14 +51,6 @@ def attention(
         volume, windows = (windows, 1, q.shape[1] // windows), (windows, 1, 1)  # type: ignore
     seed = torch.randint(2**63 - 1, (1,), device=q.device) if dropout_p else None
     return fused(q, k, v, seed, scale, windows, dropout_p, volume)[0]
-
-
-def unfit(q: Tensor, v: Tensor) -> str | None:
-    """What in the tokens the Triton kernels are not made for."""
-    if q.dtype == torch.float64:
-        return "it computes in float32, got float64"
-    width = max(q.shape[2], v.shape[2])
-    return f"tokens may be up to 128 wide, got {width}" if width > 128 else None
 
 
 def check_windows(

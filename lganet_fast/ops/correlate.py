@@ -24,20 +24,13 @@ def correlate(x: Tensor, y: Tensor, radius: int = 1, backend: str | None = None)
     check.floating("y", y, (x.dtype,))
     check.together("y", y, "x", x)
     check.at_least("radius", radius, 1)
-    choice = choose_backend("correlate", x.device.type, backend, unfit(x, radius))
+    size = {"channels": x.shape[1], "voxels": x.shape[2:].numel()}
+    choice = choose_backend("correlate", x.device.type, backend, radius=radius, **size)
     if choice.backend == "triton":
         return fused(x, y, radius)
     if choice.backend == "native":
         return torch.ops.lganet_fast.correlate(x, y, radius)
     return reference.correlate(x, y, radius)
-
-
-def unfit(x: Tensor, radius: int) -> str | None:
-    """What in the call the Triton kernels are not made for."""
-    if radius > 2:
-        return f"it takes a radius of up to 2, got {radius}"
-    channels = x.shape[1]
-    return f"it takes up to 64 channels, got {channels}" if channels > 64 else None
 
 
 def result_like(x: Tensor, y: Tensor, radius: int) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from . import native, triton
 
@@ -62,27 +63,25 @@ def use_backend(backend: str) -> Iterator[None]:
         _scope.reset(token)
 
 
-def refusals(operation: str, device: str, unfit: str | None = None) -> dict[str, str]:
+def refusals(operation: str, device: str, **call: Any) -> dict[str, str]:
     """Faster backends that cannot run `operation` on `device`, with the reason.
 
-    unfit: what in the call's own arguments the Triton kernels are not made for.
+    call: what one call asks of the Triton kernels, as `triton.unfit` takes it.
     """
     reasons = {
-        "triton": triton.refusal(operation, device) or unfit,
+        "triton": triton.refusal(operation, device, **call),
         "native": native.refusal(operation, device),
     }
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def choose_backend(
-    operation: str, device: str, backend: str | None = None, unfit: str | None = None
-) -> Choice:
-    """Choose the path for one of OPERATIONS on "cpu" or "cuda"; `unfit` as in `refusals`.
+def choose_backend(operation: str, device: str, backend: str | None = None, **call: Any) -> Choice:
+    """Choose the path for one of OPERATIONS on "cpu" or "cuda"; `call` as in `refusals`.
 
     Raises ValueError for an unknown backend, and RuntimeError where a named one cannot run.
     """
     asked = requested_backend(backend)
-    refused = refusals(operation, device, unfit)
+    refused = refusals(operation, device, **call)
     if asked in refused:
         raise RuntimeError(
             f"backend {asked!r} cannot run {operation} on {device}: {refused[asked]}"
@@ -92,8 +91,12 @@ def choose_backend(
     return Choice(next((b for b in ("triton", "native") if b not in refused), "reference"), refused)
 
 
-def explain(operation: str, device: str = "cpu", backend: str | None = None) -> str:
-    """One line: which path the operation takes, and why not a faster one."""
-    choice = choose_backend(operation, device, backend)
+def explain(operation: str, device: str = "cpu", backend: str | None = None, **call: Any) -> str:
+    """One line: which path the operation takes, and why not a faster one.
+
+    call: numbers of a call that a kernel may not be made for: `dtype`, `width` and
+    `voxels` of attention's tokens; `channels`, `radius` and `voxels` of what is correlated.
+    """
+    choice = choose_backend(operation, device, backend, **call)
     reasons = "; ".join(f"{name}: {why}" for name, why in choice.refused.items())
     return f"{operation} on {device}: {choice.backend}" + (f" ({reasons})" if reasons else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -20,16 +21,50 @@ def kernels(operation: str) -> ModuleType:
     return importlib.import_module(f"lganet_fast.kernels.{operation}")
 
 
-def refusal(operation: str, device: str) -> str | None:
-    """Why no Triton kernel can run `operation` on `device`, or None where one can."""
+def refusal(operation: str, device: str, **call: Any) -> str | None:
+    """Why no Triton kernel can run `operation` on `device`, or None where one can.
+
+    call: what one call asks of the kernels, as `unfit` takes it.
+    """
     if operation not in KERNELS:
         return "it has no Triton kernel"
     if device != "cuda":
         return "it needs a CUDA device"
     if not INSTALLED:
         return "triton is not installed"
-    if not torch.compiler.is_compiling() and torch.cuda.is_available():
-        capability = torch.cuda.get_device_capability()
-        if capability < (8, 0):
-            return f"it needs compute capability 8.0, got {capability[0]}.{capability[1]}"
-    return None
+    return too_old() or unfit(**call)
+
+
+def too_old() -> str | None:
+    """What the current device lacks; None where there is none, so that calls can be traced."""
+    if not torch.cuda.is_available():
+        return None
+    # of the functions that say it, the one that torch.compile can trace
+    device = torch.cuda.get_device_properties()
+    if device.major >= 8:
+        return None
+    return f"it needs compute capability 8.0, got {device.major}.{device.minor}"
+
+
+def unfit(
+    *,
+    dtype: torch.dtype | None = None,
+    width: int = 1,
+    channels: int = 1,
+    radius: int = 1,
+    voxels: int = 1,
+) -> str | None:
+    """What the kernels are not made for: in attention's tokens, in the maps to correlate.
+
+    dtype and width: of tokens; channels: of maps, with the radius of the offsets; voxels: of
+    either, in one item of the batch.
+    """
+    if dtype == torch.float64:
+        return "it computes in float32, got float64"
+    if width > 128:
+        return f"tokens may be up to 128 wide, got {width}"
+    if radius > 2:
+        return f"it takes a radius of up to 2, got {radius}"
+    if channels > 64:
+        return f"it takes up to 64 channels, got {channels}"
+    return f"it takes fewer than 2^31 voxels, got {voxels}" if voxels >= 2**31 else None

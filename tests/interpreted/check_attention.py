@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import lganet_fast.kernels.attention as kernels
+import lganet_fast.kernels.attention_kernels as kernels
 import pytest
 import torch
 from interpreter import agree, on_the_cpu, results  # noqa: F401
-from ops_checks import LAYOUTS, check_compiles, uniform
+from ops_checks import LAYOUTS, uniform
 
 from lganet_fast.kernels import launch
 from lganet_fast.ops import attention, use_backend
@@ -30,8 +30,8 @@ CASES = {
     "negative scale": (inputs(40, 2, 5), call(-3.0)),
     "runs": (inputs(2 * 45, 20, 24, 2), call(windows=2)),
     "wide": (inputs(40, 100, 128), call(0.1)),
-    "boxes": (inputs(5 * 4 * 7), call(windows=(2, 1, 3), volume=(5, 4, 7))),
-    "fewer boxes than asked for": (inputs(5 * 4), call(windows=(4, 1, 2), volume=(5, 1, 4))),
+    "boxes": (inputs(5 * 2 * 7), call(windows=(2, 1, 2), volume=(5, 2, 7))),
+    "fewer boxes than asked for": (inputs(5 * 4), call(windows=(1, 4, 2), volume=(1, 5, 4))),
     "slabs": (inputs(7 * 3 * 4), call(windows=(2, 1, 1), volume=(7, 3, 4))),
 }
 
@@ -58,20 +58,29 @@ def test_half_types(dtype, width):
     agree(call(0.2), call(0.2), *inputs(70, width, width, dtype=dtype))
 
 
-@pytest.mark.parametrize("kind", kernels.CONFIGS)
-@pytest.mark.parametrize("place", range(3))
+KERNELS = (kernels.forward_kernel, kernels.query_kernel, kernels.key_kernel)
+CHOICES = (kernels.FORWARD, kernels.QUERY, kernels.KEY)
+# The interpreter multiplies float32 always in full.
+TILES = [
+    (kind, place)
+    for kind in kernels.FORWARD
+    if kind[0] != "tf32"
+    for place in range(1, max(len(choices[kind]) for choices in CHOICES))
+]
+
+
+@pytest.mark.parametrize(("kind", "place"), TILES)
 def test_every_tile(kind, place, monkeypatch):
-    for kernel in kernels.KERNELS:
-        config = kernel.early_config_prune.args[0][kind][place:][:1]
-        if not config:
-            pytest.skip("fewer tiles are tried")
+    """Those after the first, which every other check runs."""
+    for kernel, choices in zip(KERNELS, CHOICES, strict=True):
+        config = choices[kind][place:][:1] or choices[kind][-1:]
         monkeypatch.setattr(kernel, "early_config_prune", lambda *_, c=config, **__: c)
-    agree(call(), call(), *inputs(70, 8, 20, dtype={16: torch.float16, 32: FLOAT}[kind[0]]))
+    agree(call(), call(), *inputs(70, 8, 20, dtype={"half": torch.float16, "ieee": FLOAT}[kind[0]]))
 
 
 def test_the_fastest_configuration_stays(monkeypatch):
     """Without the need to repeat bit for bit, those that fit are raced once for a kind of call."""
-    seconds, raced = iter([3.0, 1.0, 2.0]), []
+    seconds, raced = iter([3.0, 1.0]), []
 
     def race(run, quantiles):
         run()
@@ -85,14 +94,13 @@ def test_the_fastest_configuration_stays(monkeypatch):
     tokens = inputs(70)
     for _ in range(2):
         found = attention(*tokens, 0.7)
-    assert raced == [3.0, 1.0, 2.0]
-    assert kernels.forward_kernel.best_config is kernels.CONFIGS[32, False][1]
+    assert raced == [3.0, 1.0]
+    assert kernels.forward_kernel.best_config is kernels.FORWARD["ieee", False][1]
     torch.testing.assert_close(found, attention(*tokens, 0.7, backend="reference"))
 
 
-@pytest.mark.parametrize("layout", ["strided", "transposed"])
-@pytest.mark.parametrize("case", ["runs", "boxes"])
-def test_layouts(layout, case):
+@pytest.mark.parametrize(("case", "layout"), [("boxes", "strided"), ("slabs", "transposed")])
+def test_layouts(case, layout):
     tokens, operation = CASES[case]
     agree(operation, operation, *map(LAYOUTS[layout], tokens))
 
@@ -108,7 +116,7 @@ def test_parts_of_one_projection_and_a_gradient_without_strides():
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["runs", "boxes"])
+@pytest.mark.parametrize("case", ["slabs", "boxes"])
 def test_offsets_of_64_bits(case, monkeypatch):
     tokens, operation = CASES[case]
     narrow = results(operation, tokens, torch.ones(()))
@@ -117,7 +125,7 @@ def test_offsets_of_64_bits(case, monkeypatch):
         assert torch.equal(x, y)
 
 
-def weights_of(dropout_p, seed, tokens=96, **how):
+def weights_of(dropout_p, seed, tokens=64, **how):
     """`tokens` times each weight that is left where all scores are equal."""
     zero, v = torch.zeros(2, tokens, 1), torch.eye(tokens).expand(2, -1, -1)
     torch.manual_seed(seed)
@@ -127,7 +135,7 @@ def weights_of(dropout_p, seed, tokens=96, **how):
 def test_dropout_rate_and_seed():
     weights = weights_of(0.25, 0)
     dropped = (weights == 0).float()
-    assert dropped.mean().item() == pytest.approx(0.25, abs=0.01)
+    assert dropped.mean().item() == pytest.approx(0.25, abs=0.015)
     for axes in ((0, 1), (0, 2)):  # no key and no query is special
         assert (dropped.mean(axes) - 0.25).abs().max() < 0.15
     assert weights[weights > 0] == pytest.approx(1 / 0.75, rel=1e-5)
@@ -139,14 +147,14 @@ def test_dropout_rate_and_seed():
 
 def test_dropout_differs_between_windows():
     dropped = weights_of(0.5, 0, windows=2) == 0
-    assert not torch.equal(dropped[0, :48, :48], dropped[0, 48:, 48:])
+    assert not torch.equal(dropped[0, :32, :32], dropped[0, 32:, 32:])
 
 
 def test_dropout_does_not_depend_on_the_tiles(monkeypatch):
-    before = weights_of(0.25, 0)
-    small = kernels.CONFIGS[32, True][-1:]
+    before = weights_of(0.25, 0, 40)
+    small = kernels.FORWARD["ieee", True][-1:]
     monkeypatch.setattr(kernels.forward_kernel, "early_config_prune", lambda *_, **__: small)
-    torch.testing.assert_close(weights_of(0.25, 0), before)
+    torch.testing.assert_close(weights_of(0.25, 0, 40), before)
 
 
 def masked(keep, dropout_p, scale):
@@ -159,15 +167,14 @@ def masked(keep, dropout_p, scale):
     return operation
 
 
-@pytest.mark.parametrize("dropout_p", [0.1, 0.6])
-def test_dropout_in_the_backward_is_that_of_the_forward(dropout_p):
-    keep = weights_of(dropout_p, 7) != 0
+def test_dropout_in_the_backward_is_that_of_the_forward():
+    keep = weights_of(0.4, 7, 40) != 0
 
     def seeded(q, k, v):
         torch.manual_seed(7)
-        return attention(q, k, v, 0.7, dropout_p=dropout_p)
+        return attention(q, k, v, 0.7, dropout_p=0.4)
 
-    agree(seeded, masked(keep, dropout_p, 0.7), *inputs(96, batch=2))
+    agree(seeded, masked(keep, 0.4, 0.7), *inputs(40, batch=2))
 
 
 def test_large_scores_do_not_overflow():
@@ -211,12 +218,6 @@ def test_autocast_changes_nothing():
     with torch.autocast("cpu", torch.bfloat16):
         out = attention(*inputs(20), 1.0)
     assert torch.equal(out, attention(*inputs(20), 1.0))
-
-
-@pytest.mark.parametrize("case", ["runs", "boxes"])
-def test_compiles(case):
-    tokens, operation = CASES[case]
-    check_compiles(operation, *tokens)
 
 
 def test_operators():

@@ -6,7 +6,7 @@ import lganet_fast.kernels.correlate as kernels
 import pytest
 import torch
 from interpreter import agree, on_the_cpu, results  # noqa: F401
-from ops_checks import CHANNELS_LAST, LAYOUTS, check_compiles, uniform
+from ops_checks import CHANNELS_LAST, LAYOUTS, uniform
 
 from lganet_fast.kernels import launch
 from lganet_fast.ops import correlate
@@ -18,8 +18,10 @@ def inputs(*shape, dtype=torch.float32):
     return [uniform(*shape, seed=s).to(dtype) for s in (1, 2)]
 
 
-@pytest.mark.parametrize("of_y", FORMATS)
-@pytest.mark.parametrize("of_x", FORMATS)
+@pytest.mark.parametrize(
+    ("of_x", "of_y"),
+    [("channels_last_3d",) * 2, ("contiguous",) * 2, ("channels_last_3d", "contiguous")],
+)
 def test_values_and_gradients(of_x, of_y):
     x, y = inputs(2, 8, 3, 2, 4, dtype=torch.float64)
     agree(correlate, correlate, FORMATS[of_x](x), FORMATS[of_y](y))
@@ -27,13 +29,7 @@ def test_values_and_gradients(of_x, of_y):
 
 @pytest.mark.parametrize(
     ("shape", "radius"),
-    [
-        ((1, 16, 2, 1, 6), 2),
-        ((1, 1, 5, 3, 2), 1),
-        ((1, 12, 2, 3, 3), 1),
-        ((2, 3, 1, 1, 5), 2),
-        ((1, 64, 3, 3, 2), 1),
-    ],
+    [((1, 12, 2, 1, 6), 2), ((1, 1, 5, 3, 2), 1), ((2, 3, 1, 1, 5), 1), ((1, 64, 3, 3, 2), 1)],
 )
 def test_shapes(shape, radius):
     x, y = map(FORMATS["channels_last_3d"], inputs(*shape))
@@ -47,8 +43,9 @@ def test_half_types(dtype):
     )
 
 
-@pytest.mark.parametrize("place", [1, 2, 3])
+@pytest.mark.parametrize("place", [2, 3])
 def test_every_block(place, monkeypatch):
+    """Those after the first, which every other check runs."""
     for kernel in (kernels.correlate_kernel, kernels.gradient_kernel):
         monkeypatch.setattr(
             kernel, "early_config_prune", lambda c, n, **a: kernels.fitting(c, n, **a)[:place][-1:]
@@ -56,9 +53,9 @@ def test_every_block(place, monkeypatch):
     agree(correlate, correlate, *map(FORMATS["channels_last_3d"], inputs(1, 8, 3, 4, 3)))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["strided", "transposed"])
 def test_layouts(layout):
-    agree(correlate, correlate, *map(LAYOUTS[layout], inputs(2, 3, 2, 3, 4)))
+    agree(correlate, correlate, *map(LAYOUTS[layout], inputs(1, 3, 2, 3, 4)))
 
 
 def test_the_result_is_in_the_format_of_x():
@@ -70,7 +67,7 @@ def test_the_result_is_in_the_format_of_x():
 
 @pytest.mark.parametrize("memory", FORMATS)
 def test_offsets_of_64_bits(memory, monkeypatch):
-    maps = [FORMATS[memory](x) for x in inputs(2, 8, 2, 3, 2)]
+    maps = [FORMATS[memory](x) for x in inputs(1, 8, 2, 3, 2)]
     narrow = results(correlate, maps, torch.ones(()))
     monkeypatch.setattr(launch, "OFFSETS_32", 1)
     for x, y in zip(results(correlate, maps, torch.ones(())), narrow, strict=True):
@@ -108,10 +105,6 @@ def test_second_derivative_is_refused():
     (grad,) = torch.autograd.grad(correlate(x, y).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         grad.sum().backward()
-
-
-def test_compiles():
-    check_compiles(correlate, *inputs(1, 8, 2, 1, 2, dtype=torch.float64))
 
 
 def test_operators():

@@ -36,7 +36,7 @@ def on_the_cpu(monkeypatch):
         "create_dot",
         lambda self, a, b, *rest: dot(self, as_numbers(a), as_numbers(b), *rest),
     )
-    monkeypatch.setattr(triton, "refusal", lambda operation, device: None)
+    monkeypatch.setattr(triton, "refusal", lambda operation, device, **call: None)
     torch.use_deterministic_algorithms(True)
     with use_backend("triton"):
         yield

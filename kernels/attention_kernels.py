@@ -1,0 +1,281 @@
+"""Attention inside windows with a running softmax: no weight of any token pair is ever stored.
+
+For a query i and the keys j of its window, s_ij = scale q_i.k_j, the kernels keep the largest
+s so far and the sum of exp(s - largest), and rescale what they have when a larger one comes. All
+exponentials are to base 2. The backward recomputes p_ij = exp(s_ij - lse_i) from lse, the
+logarithm of each query's sum:
+    delta_i = o_i.do_i;  dv_j = sum_i m_ij p_ij do_i;  ds_ij = p_ij (m_ij do_i.v_j - delta_i);
+    dq_i = scale sum_j ds_ij k_j;  dk_j = scale sum_i ds_ij q_i
+with m_ij = 0 where dropout drops the weight and 1 / (1 - dropout_p) elsewhere.
+"""
+
+from functools import partial
+
+import triton
+import triton.language as tl
+
+from .windows import load_rows, store_rows, tile_of, tokens_at
+
+
+@triton.jit
+def kept(seed, window, query, key, threshold, QUERIES: tl.constexpr, KEYS: tl.constexpr):
+    """Which weights (QUERIES from `query` on, KEYS from `key` on) dropout keeps.
+
+    One draw of four numbers serves four neighbouring keys; it is addressed by the pair of tokens,
+    so the mask does not depend on how the pairs are tiled.
+    """
+    fours = (key // 4 + tl.arange(0, KEYS // 4))[None, :]
+    rows = (query + tl.arange(0, QUERIES))[:, None]
+    a, b, c, d = tl.philox(tl.load(seed), fours + rows * 0, rows + fours * 0, window, 0)
+    a, b = a.to(tl.int32, bitcast=True) >= threshold, b.to(tl.int32, bitcast=True) >= threshold
+    c, d = c.to(tl.int32, bitcast=True) >= threshold, d.to(tl.int32, bitcast=True) >= threshold
+    return tl.reshape(tl.join(tl.join(a, b), tl.join(c, d)), (QUERIES, KEYS))
+
+
+@triton.jit
+def scores(rows, columns, scale, PRECISION: tl.constexpr):
+    """log2 of the weights of a tile of pairs, but for what is common to those of a query."""
+    return tl.dot(rows, tl.trans(columns), input_precision=PRECISION) * scale
+
+
+@triton.jit
+def gradients(
+    s, grads, values, logs, deltas, keep, keep_scale, DROPOUT: tl.constexpr, PRECISION: tl.constexpr
+):
+    """(m p / keep_scale, ds) of a tile of pairs; the two factors of do.v are in the order of s."""
+    p = tl.exp2(s - logs)
+    toward = tl.dot(grads, tl.trans(values), input_precision=PRECISION)
+    weights = p
+    if DROPOUT:
+        weights = tl.where(keep, p, 0.0)
+        toward = tl.where(keep, toward * keep_scale, 0.0)
+    return weights, p * (toward - deltas)
+
+
+def config_of(own, other, warps, stages, registers=None):
+    """A configuration: tokens of a program, tokens a step, registers of a thread at most."""
+    blocks = {"BLOCK_M": own, "BLOCK_N": other}
+    return triton.Config(blocks, num_warps=warps, num_stages=stages, maxnreg=registers)
+
+
+# By how numbers are multiplied and whether a token is wider than 64: what spills no register on any
+# architecture and fits the shared memory of all. Registers are named where ptxas would spill.
+FORWARD = {
+    ("half", False): [config_of(64, 32, 4, 3), config_of(128, 32, 8, 2), config_of(32, 32, 4, 2)],
+    ("half", True): [config_of(64, 32, 8, 2, 168), config_of(32, 32, 4, 2)],
+    ("tf32", False): [config_of(64, 32, 8, 2), config_of(32, 16, 4, 2)],
+    ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
+    ("ieee", False): [config_of(64, 32, 8, 2, 200), config_of(32, 32, 8, 2)],
+    ("ieee", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
+}
+QUERY = {
+    ("half", False): [config_of(64, 32, 4, 3), config_of(32, 32, 4, 2)],
+    ("half", True): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2)],
+    ("tf32", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
+    ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
+    ("ieee", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
+    ("ieee", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2)],
+}
+KEY = {
+    ("half", False): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2)],
+    ("half", True): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2, 255)],
+    ("tf32", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
+    ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
+    ("ieee", False): [config_of(32, 32, 8, 2, 168), config_of(32, 16, 4, 2)],
+    ("ieee", True): [config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
+}
+
+
+def fitting(choices, configs, named, **arguments):
+    """Those of the choices that a launch can use."""
+    product = "half" if arguments["q"].element_size() == 2 else arguments["PRECISION"]
+    return choices[product, max(arguments["BLOCK_C"], arguments["BLOCK_D"]) > 64]
+
+
+def tuned(choices):
+    """A kernel that measures its configurations once per kind of call; the results are kept."""
+
+    def decorate(kernel):
+        tune = triton.autotune(
+            [config for kind in choices.values() for config in kind],
+            ["bucket", "C", "D", "PRECISION", "DROPOUT", "BOXES"],
+            prune_configs_by={"early_config_prune": partial(fitting, choices)},
+            cache_results=True,
+        )
+        return tune(triton.jit(kernel, do_not_specialize=["bucket", "threshold"]))
+
+    return decorate
+
+
+@tuned(FORWARD)
+def forward_kernel(
+    q,
+    k,
+    v,
+    out,
+    lse,
+    seed,
+    threshold,
+    keep_scale,
+    scale,
+    bucket,
+    tokens,
+    strides,
+    place,
+    TOKENS: tl.constexpr,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BOXES: tl.constexpr,
+    WIDE: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """out_i = sum_j m_ij p_ij v_j and lse_i for a tile of queries."""
+    tile, window, batch, box, at, here = tile_of(place, BLOCK_M, BOXES, WIDE)
+    queries = load_rows(q + batch * strides[0], at, here, TOKENS[0], strides[1], C, BLOCK_C)
+    k += batch * strides[2]
+    v += batch * strides[4]
+    largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    sums = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for start in range(0, box[3], BLOCK_N):
+        their, there = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
+        keys = load_rows(k, their, there, TOKENS[1], strides[3], C, BLOCK_C)
+        s = tl.where(there[None, :], scores(queries, keys, scale, PRECISION), float("-inf"))
+        above = tl.maximum(largest, tl.max(s, 1))
+        shrink = tl.exp2(largest - above)
+        p = tl.exp2(s - above[:, None])
+        total = total * shrink + tl.sum(p, 1)
+        if DROPOUT:
+            keep = kept(seed, window, tile, start, threshold, BLOCK_M, BLOCK_N)
+            p = tl.where(keep, p, 0.0)
+        values = load_rows(v, their, there, TOKENS[2], strides[5], D, BLOCK_D)
+        sums = tl.dot(p.to(values.dtype), values, sums * shrink[:, None], input_precision=PRECISION)
+        largest = above
+    own = batch * tokens + at
+    tl.store(lse + own, largest + tl.log2(total), here)
+    sums = sums * (keep_scale / total)[:, None]
+    store_rows(out + batch * tokens * D, at, here, sums, D, 1, D, BLOCK_D)
+
+
+@tuned(QUERY)
+def query_kernel(
+    q,
+    k,
+    v,
+    out,
+    grad,
+    lse,
+    delta,
+    grad_q,
+    seed,
+    threshold,
+    keep_scale,
+    scale,
+    bucket,
+    tokens,
+    strides,
+    place,
+    TOKENS: tl.constexpr,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BOXES: tl.constexpr,
+    WIDE: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """delta_i and dq_i for a tile of queries."""
+    tile, window, batch, box, at, here = tile_of(place, BLOCK_M, BOXES, WIDE)
+    own = batch * tokens + at
+    queries = load_rows(q + batch * strides[0], at, here, TOKENS[0], strides[1], C, BLOCK_C)
+    grads = load_rows(grad + batch * strides[6], at, here, TOKENS[3], strides[7], D, BLOCK_D)
+    outs = load_rows(out + batch * tokens * D, at, here, D, 1, D, BLOCK_D)
+    product = tl.sum(grads.to(tl.float32) * outs.to(tl.float32), 1)
+    tl.store(delta + own, product, here)
+    logs = tl.load(lse + own, here, float("inf"))
+    k += batch * strides[2]
+    v += batch * strides[4]
+    sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    for start in range(0, box[3], BLOCK_N):
+        their, there = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
+        keys = load_rows(k, their, there, TOKENS[1], strides[3], C, BLOCK_C)
+        values = load_rows(v, their, there, TOKENS[2], strides[5], D, BLOCK_D)
+        s = tl.where(there[None, :], scores(queries, keys, scale, PRECISION), float("-inf"))
+        keep = None
+        if DROPOUT:
+            keep = kept(seed, window, tile, start, threshold, BLOCK_M, BLOCK_N)
+        _, ds = gradients(
+            s, grads, values, logs[:, None], product[:, None], keep, keep_scale, DROPOUT, PRECISION
+        )
+        sums = tl.dot(ds.to(keys.dtype), keys, sums, input_precision=PRECISION)
+    sums *= scale * 0.6931471805599453
+    target = grad_q + batch * tokens * C
+    store_rows(target, at, here, sums, C, 1, C, BLOCK_C)
+
+
+@tuned(KEY)
+def key_kernel(
+    q,
+    k,
+    v,
+    grad,
+    lse,
+    delta,
+    grad_k,
+    grad_v,
+    seed,
+    threshold,
+    keep_scale,
+    scale,
+    bucket,
+    tokens,
+    strides,
+    place,
+    TOKENS: tl.constexpr,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BOXES: tl.constexpr,
+    WIDE: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """dk_j and dv_j for a tile of BLOCK_M keys, from all queries, BLOCK_N at a time."""
+    tile, window, batch, box, at, here = tile_of(place, BLOCK_M, BOXES, WIDE)
+    keys = load_rows(k + batch * strides[2], at, here, TOKENS[1], strides[3], C, BLOCK_C)
+    values = load_rows(v + batch * strides[4], at, here, TOKENS[2], strides[5], D, BLOCK_D)
+    q += batch * strides[0]
+    grad += batch * strides[6]
+    sums_k = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    sums_v = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for start in range(0, box[3], BLOCK_N):
+        their, there = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
+        own = batch * tokens + their
+        queries = load_rows(q, their, there, TOKENS[0], strides[1], C, BLOCK_C)
+        grads = load_rows(grad, their, there, TOKENS[3], strides[7], D, BLOCK_D)
+        logs = tl.load(lse + own, there, float("inf"))
+        deltas = tl.load(delta + own, there, 0.0)
+        s = scores(keys, queries, scale, PRECISION)
+        keep = None
+        if DROPOUT:
+            keep = tl.trans(kept(seed, window, start, tile, threshold, BLOCK_N, BLOCK_M))
+        weights, ds = gradients(
+            s, values, grads, logs[None, :], deltas[None, :], keep, keep_scale, DROPOUT, PRECISION
+        )
+        sums_v = tl.dot(weights.to(grads.dtype), grads, sums_v, input_precision=PRECISION)
+        sums_k = tl.dot(ds.to(queries.dtype), queries, sums_k, input_precision=PRECISION)
+    sums_k *= scale * 0.6931471805599453
+    sums_v *= keep_scale
+    store_rows(grad_k + batch * tokens * C, at, here, sums_k, C, 1, C, BLOCK_C)
+    store_rows(grad_v + batch * tokens * D, at, here, sums_v, D, 1, D, BLOCK_D)

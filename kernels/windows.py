@@ -1,0 +1,84 @@
+"""Where the tokens of a window stand in memory, and how a tile of them is read and written.
+
+Tokens are read where they stand. A window is a box of the volume that the tokens fill; a run of
+tokens is a box of one line. `batch`, `token` and `channel` in names are strides.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tokens_at(start, box, BLOCK: tl.constexpr, BOXES: tl.constexpr, WIDE: tl.constexpr):
+    """Numbers of the tokens of a box from the start-th on, and which of them it has."""
+    first, lines, line, count, width, depth = box
+    i = start + tl.arange(0, BLOCK)
+    there = i < count
+    if BOXES:
+        i = (i // (lines * line) * width + i // line % lines) * depth + i % line
+    token = first + i
+    if WIDE:
+        token = token.to(tl.int64)
+    return token, there
+
+
+@triton.jit
+def tile_of(place, BLOCK: tl.constexpr, BOXES: tl.constexpr, WIDE: tl.constexpr):
+    """Where every kernel starts: the tile that this program is to do.
+
+    Its first token in its window, the window, the batch, the window as a box, the numbers of the
+    tile's tokens, and which of them exist. A box: its first token, its lengths along the last two
+    axes, the tokens it has, and the volume's lengths along the last two axes.
+    """
+    windows, height, width, depth, box_h, box_w, box_d = place
+    tiles = tl.cdiv(box_h * box_w * box_d, BLOCK)
+    start = tl.program_id(0) % tiles * BLOCK
+    window = tl.program_id(0) // tiles
+    inside = window % windows
+    batch = (window // windows).to(tl.int64)
+    if BOXES:
+        across, deep = tl.cdiv(width, box_w), tl.cdiv(depth, box_d)
+        h = inside // (across * deep) * box_h
+        w = inside // deep % across * box_w
+        d = inside % deep * box_d
+        lines, line = tl.minimum(box_w, width - w), tl.minimum(box_d, depth - d)
+        count = tl.minimum(box_h, height - h) * lines * line
+        first = (h * width + w) * depth + d
+    else:
+        h = inside * box_h
+        lines, line = width, depth
+        count = tl.minimum(box_h, height - h) * lines * line
+        first = h * width * depth
+    box = (first, lines, line, count, width, depth)
+    at, here = tokens_at(start, box, BLOCK, BOXES, WIDE)
+    return start, window, batch, box, at, here
+
+
+@triton.jit
+def rows_at(
+    base, at, there, token: tl.constexpr, channel, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Where tokens `at` stand, as a tile (tokens, BLOCK), and which of it exists."""
+    c = tl.arange(0, BLOCK)
+    mask = there[:, None]
+    if WIDTH != BLOCK:
+        mask = mask & (c < WIDTH)[None, :]
+    return base + (at * token)[:, None] + (c.to(at.dtype) * channel)[None, :], mask
+
+
+@triton.jit
+def load_rows(
+    base, at, there, token: tl.constexpr, channel, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Tokens `at` as a tile (tokens, BLOCK), zero where there is nothing."""
+    where, mask = rows_at(base, at, there, token, channel, WIDTH, BLOCK)
+    return tl.load(where, mask, 0.0)
+
+
+@triton.jit
+def store_rows(
+    base, at, there, rows, token: tl.constexpr, channel, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    """The reverse of `load_rows`."""
+    where, mask = rows_at(base, at, there, token, channel, WIDTH, BLOCK)
+    tl.store(where, rows.to(base.dtype.element_ty), mask)
