@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -97,6 +98,23 @@ def _writing_into(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"cannot write into {target}: {reason(error)}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none. Raises InputError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {reason(error)}") from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def reason(error: BaseException) -> str:

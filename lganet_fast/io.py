@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from pathlib import Path
@@ -14,7 +13,7 @@ from isal import igzip
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
-from .files import atomic, check_extension, reason
+from .files import atomic, check_extension, reason, sha256
 from .grid import Array, Grid, Volume
 
 Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tuple[Any, Any]
@@ -58,11 +57,8 @@ def load_labels(source: Source, role: str, grid: Grid | None = None) -> Volume:
     """
     image, label = open_image(source, role)
     own = image_grid(image, label)
-    if grid is not None and not own.matches(grid):
-        raise InputError(
-            f"{label} is on {describe_grid(own)}, but must be on its image's grid, "
-            f"{describe_grid(grid)}"
-        )
+    if grid is not None:
+        check_same_grid(own, grid, label)
     data = read_values(image, label).reshape(own.shape)
     if data.dtype.kind == "f":
         _check_finite(data, label)
@@ -93,6 +89,15 @@ def load_grid(source: Source, role: str) -> Grid:
     return image_grid(*open_image(source, role))
 
 
+def check_same_grid(own: Grid, grid: Grid, label: str) -> None:
+    """Raise InputError where what `label` names is not on its image's grid."""
+    if not own.matches(grid):
+        raise InputError(
+            f"{label} is on {describe_grid(own)}, but must be on its image's grid, "
+            f"{describe_grid(grid)}"
+        )
+
+
 def describe(source: Source, role: str = "image") -> dict[str, Any]:
     """What a report says of an input: path, sha256, shape, spacing_mm and orientation.
 
@@ -101,17 +106,12 @@ def describe(source: Source, role: str = "image") -> dict[str, Any]:
     Raises InputError where it cannot be read.
     """
     grid = load_grid(source, role)
-    path = sha256 = None
+    path = digest = None
     if isinstance(source, str | os.PathLike):
-        path = os.fspath(source)
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        sha256 = digest.hexdigest()
+        path, digest = os.fspath(source), sha256(source)
     return {
         "path": path,
-        "sha256": sha256,
+        "sha256": digest,
         "shape": list(grid.shape),
         "spacing_mm": [round(float(s), 6) for s in grid.spacing],
         "orientation": orientation(grid),
@@ -245,16 +245,21 @@ def check_affine(affine: ArrayLike | None, label: str) -> Array:
 
 def read_values(image: nib.spatialimages.SpatialImage, label: str) -> NDArray:
     """The voxel values with the file's scaling. Raises InputError where they are not real."""
+    check_type(image, label)
+    try:
+        return np.asanyarray(image.dataobj)
+    except UNREADABLE as error:
+        raise InputError(f"{label} cannot be read: {reason(error)}") from error
+
+
+def check_type(image: nib.spatialimages.SpatialImage, label: str) -> None:
+    """Raise InputError where the header says that the values are not real numbers."""
     stored = image.get_data_dtype()
     if stored.fields is not None:
         raise InputError(f"{label} holds colours ({'/'.join(stored.fields)}), not one value")
     if stored.kind not in "iuf":
         kind = "complex" if stored.kind == "c" else str(stored)
         raise InputError(f"{label} holds {kind} values, not real numbers")
-    try:
-        return np.asanyarray(image.dataobj)
-    except UNREADABLE as error:
-        raise InputError(f"{label} cannot be read: {reason(error)}") from error
 
 
 def _check_finite(data: NDArray, label: str) -> None:

@@ -29,7 +29,7 @@ def jacobian_determinant(
         )
     if difference not in ("central", "forward"):
         raise ValueError(f"difference must be central or forward, got {difference!r}")
-    derivative = _central if difference == "central" else _forward
+    derivative = _central if difference == "central" else forward_difference
     out = np.empty(grid.shape)
     volume = float(np.linalg.det(grid.affine[:3, :3]))
     unmoved = torch.from_numpy(grid.affine[:3, :3].astype(np.float64)).T
@@ -38,7 +38,7 @@ def jacobian_determinant(
         slab = torch.from_numpy(displacement[first : part.stop + 1]).double()
         # Columns of dT/d(index): its determinant over that of the affine is det(dT/dx).
         columns = [(derivative(slab, axis) + unmoved[axis]).unbind(-1) for axis in range(3)]
-        det = _triple_product(*columns) / volume
+        det = triple_product(*columns) / volume
         out[part] = det[part.start - first :][: part.stop - part.start].numpy()
     if difference == "central":
         return out
@@ -55,14 +55,15 @@ def _central(field: Tensor, axis: int) -> Tensor:
     return torch.cat([first, inner, last], axis)
 
 
-def _forward(field: Tensor, axis: int) -> Tensor:
+def forward_difference(field: Tensor, axis: int) -> Tensor:
+    """The next voxel along an axis less this one; 0 for the last."""
     return field.diff(dim=axis, append=field.narrow(axis, -1, 1))
 
 
 Columns = Sequence[Tensor]
 
 
-def _triple_product(a: Columns, b: Columns, c: Columns) -> Tensor:
+def triple_product(a: Columns, b: Columns, c: Columns) -> Tensor:
     """The product a . (b x c), each in its three components."""
     out = a[0] * (b[1] * c[2] - b[2] * c[1])
     out += a[1] * (b[2] * c[0] - b[0] * c[2])

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import KDTree
 
 from .grid import Array, Grid
 from .jacobian import jacobian_determinant
+from .labelmaps import coded, listed, present
 from .resample import channels_first, index_flow, reaches, read, squared_length, turned
+from .surfaces import hd95
 
 if TYPE_CHECKING:
     from .transform import DisplacementField
-
-TABLE = 1 << 20  # label values up to which a look-up table is small
 
 __all__ = [
     "Overlap",
@@ -29,6 +27,7 @@ __all__ = [
     "inverse_consistency",
     "jacobian_determinant",
     "overlap",
+    "present",
     "sdlogj",
     "tre",
 ]
@@ -74,8 +73,8 @@ def overlap(
     reference, other: integer label maps of one shape. labels: those to count, by default all but 0
     that occur in either, ascending. Raises ValueError where the shapes differ.
     """
-    names = _labels(reference, other, labels)
-    a, b = _codes(reference, names), _codes(other, names)
+    names = listed(reference, other, labels)
+    a, b = coded(reference, names), coded(other, names)
     n = len(names) + 1
     counts_a, counts_b = np.bincount(a.ravel(), minlength=n), np.bincount(b.ravel(), minlength=n)
     counts_both = np.bincount(a[a == b], minlength=n)
@@ -90,41 +89,6 @@ def dice(a: NDArray, b: NDArray, labels: Iterable[int] | None = None) -> dict[in
     Raises ValueError where the shapes differ.
     """
     return {label: counts.dice for label, counts in overlap(a, b, labels).items()}
-
-
-def hd95(
-    a: NDArray,
-    b: NDArray,
-    spacing: Sequence[float] | Array,
-    labels: Iterable[int] | None = None,
-    profile: str = "medpy",
-) -> dict[int, float]:
-    """95th percentile of the distances between the two surfaces of each label, in mm.
-
-    A surface is the label's voxels with a face neighbour outside it (or at the border), and a
-    distance runs from the centre of one to the nearest centre of the other map's surface.
-    a, b: (X, Y, Z) integer label maps. spacing: (3,) mm. labels: by default all but 0 that occur.
-    profile: "medpy" pools both directions before taking the percentile (MedPy's hd95, the
-        definition of most published tables); "monai" takes the larger of the two directed
-        percentiles (MONAI's compute_hausdorff_distance with percentile=95).
-    Returns NaN for a label that one map lacks. Raises ValueError for other shapes or profiles.
-    """
-    if profile not in ("medpy", "monai"):
-        raise ValueError(f"profile must be medpy or monai, got {profile!r}")
-    names = _labels(a, b, labels)
-    surfaces = [_surfaces(_codes(x, names), len(names), np.asarray(spacing, float)) for x in (a, b)]
-    out = {}
-    for name, from_a, from_b in zip(names, *surfaces, strict=True):
-        if from_a is None or from_b is None:
-            out[name] = float("nan")
-            continue
-        there, _ = KDTree(from_b).query(from_a, workers=-1)
-        back, _ = KDTree(from_a).query(from_b, workers=-1)
-        if profile == "medpy":
-            out[name] = float(np.percentile(np.concatenate([there, back]), 95))
-        else:
-            out[name] = float(max(np.percentile(there, 95), np.percentile(back, 95)))
-    return out
 
 
 def folded_percent(det: NDArray) -> float:
@@ -210,58 +174,3 @@ def tre(
         )
     mapped = fixed if transform is None else transform.map(fixed)
     return np.asarray(np.linalg.norm(mapped - moving, axis=-1))
-
-
-def _labels(a: NDArray, b: NDArray, labels: Iterable[int] | None) -> list[int]:
-    if a.shape != b.shape:
-        raise ValueError(f"label maps must have one shape, got {a.shape} and {b.shape}")
-    if labels is not None:
-        return sorted({int(label) for label in labels})
-    return present(a, b)
-
-
-def present(*maps: NDArray) -> list[int]:
-    """The labels but 0 that occur in any of some integer label maps, ascending."""
-    found: set[int] = set()
-    for x in maps:
-        low, high = int(x.min(initial=0)), int(x.max(initial=0))
-        if high - low < TABLE:
-            found.update(
-                (np.bincount((x.ravel().astype(np.intp)) - low).nonzero()[0] + low).tolist()
-            )
-        else:
-            found.update(np.unique(x).tolist())
-    return sorted(found - {0})
-
-
-def _codes(x: NDArray, labels: list[int]) -> NDArray[np.intp]:
-    """Each voxel's place in the sorted `labels`, from 1; 0 for a value that is not among them."""
-    low, high = int(x.min(initial=0)), int(x.max(initial=0))
-    if high - low < TABLE:
-        table = np.zeros(high - low + 1, np.intp)
-        for code, label in enumerate(labels, start=1):
-            if low <= label <= high:
-                table[label - low] = code
-        return np.take(table, x.astype(np.intp) - low)
-    if not labels:
-        return np.zeros(x.shape, np.intp)
-    values = np.array(labels)
-    place = np.minimum(np.searchsorted(values, x), len(values) - 1)
-    return np.where(values[place] == x, place + 1, 0)
-
-
-def _surfaces(codes: NDArray[np.intp], count: int, spacing: Array) -> list[Array | None]:
-    """For each code from 1 to `count`, (N, 3) mm of its surface voxels, None where it is absent."""
-    surface = np.zeros(codes.shape, bool)
-    for axis in range(codes.ndim):
-        at, before, after = (np.moveaxis(x, axis, 0) for x in (surface, codes, codes))
-        change = before[1:] != after[:-1]
-        at[1:] |= change
-        at[:-1] |= change
-        at[[0, -1]] = True
-    places = np.flatnonzero(surface & (codes > 0))
-    found = codes.ravel()[places]
-    order = np.argsort(found, kind="stable")
-    points = np.stack(np.unravel_index(places[order], codes.shape), -1) * spacing
-    ends = np.searchsorted(found[order], np.arange(1, count + 2))
-    return [points[i:j] if j > i else None for i, j in itertools.pairwise(ends)]

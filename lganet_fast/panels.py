@@ -56,11 +56,11 @@ def panels(
     labels_after: NDArray | None = None,
 ) -> list[Panel]:
     """Every panel of the page. All arrays lie on the fixed grid (X, Y, Z)."""
-    (still,) = _windowed(fixed.data)
-    warped, unmoved = _windowed(after, before)
+    (still,) = windowed(fixed.data)
+    warped, unmoved = windowed(after, before)
     out = [
-        Panel("Fixed image", "The target.", views.draw(_image(views, still))),
-        Panel("Warped image", "The moving image, registered.", views.draw(_image(views, warped))),
+        Panel("Fixed image", "The target.", views.draw(image(views, still))),
+        Panel("Warped image", "The moving image, registered.", views.draw(image(views, warped))),
         _checkerboard(views, still, warped),
         *_differences(views, still, unmoved, warped),
         _lattice(views, warped, transform),
@@ -72,7 +72,7 @@ def panels(
     return out
 
 
-def _windowed(data: NDArray, *others: NDArray) -> list[NDArray[np.float32]]:
+def windowed(data: NDArray, *others: NDArray) -> list[NDArray[np.float32]]:
     """`data` and others on one scale: 0 at its minimum, 1 at its foreground's 99.5th percentile."""
     low = float(data.min())
     bright = data[foreground(data)]
@@ -80,7 +80,8 @@ def _windowed(data: NDArray, *others: NDArray) -> list[NDArray[np.float32]]:
     return [((x - low) / scale).astype(np.float32) for x in (data, *others)]
 
 
-def _image(views: Views, data: NDArray) -> Paint:
+def image(views: Views, data: NDArray) -> Paint:
+    """Draw a volume whose values were brought to one scale."""
     return lambda axes, plane: views.show(axes, plane, views.cut(data, plane), *GREY)
 
 
@@ -126,26 +127,35 @@ def _differences(views: Views, still: NDArray, unmoved: NDArray, warped: NDArray
 
 
 def _lattice(views: Views, warped: NDArray, transform: DisplacementField) -> Panel:
-    side = _round_length(float(views.extent.max()) / 24)
-    to_steps = np.linalg.inv(views.grid.affine[:3, :3])
+    side = round_length(float(views.extent.max()) / 24)
 
     def paint(axes: Any, plane: Plane) -> None:
         views.show(axes, plane, views.cut(warped, plane), *GREY)
-        steps = views.cut(transform.displacement, plane) @ to_steps.T
-        dx, dy = views.spacing(plane)
-        xs, ys = (np.arange(n) * step for n, step in zip(steps.shape, (dx, dy), strict=False))
-        moved_x = xs[:, None] + steps[..., plane.across[0]] * dx
-        moved_y = ys + steps[..., plane.across[1]] * dy
-        for position in (moved_x, moved_y):
-            if min(position.shape) < 2:
-                continue
-            first, last = np.floor(position.min() / side), np.ceil(position.max() / side)
-            levels = side * np.arange(first, last + 1)
-            style = {"colors": LATTICE_COLOUR, "linewidths": 1.0}
-            axes.contour(xs, ys, position.T, levels=levels, **style)
+        draw_lattice(axes, views, plane, transform.displacement, side, LATTICE_COLOUR)
 
     caption = f"A straight lattice of {side:g} mm in the moving image, carried along by the warp."
     return Panel("Deformed grid", caption, views.draw(paint))
+
+
+def draw_lattice(
+    axes: Any, views: Views, plane: Plane, displacement: NDArray, side: float, colour: str
+) -> None:
+    """The lines that a displacement (X, Y, Z, 3), in RAS+ mm, pulls into a straight lattice.
+
+    side: distance in mm between the lattice's lines.
+    """
+    to_steps = np.linalg.inv(views.grid.affine[:3, :3])
+    steps = views.cut(displacement, plane) @ to_steps.T
+    dx, dy = views.spacing(plane)
+    xs, ys = (np.arange(n) * step for n, step in zip(steps.shape, (dx, dy), strict=False))
+    moved_x = xs[:, None] + steps[..., plane.across[0]] * dx
+    moved_y = ys + steps[..., plane.across[1]] * dy
+    for position in (moved_x, moved_y):
+        if min(position.shape) < 2:
+            continue
+        first, last = np.floor(position.min() / side), np.ceil(position.max() / side)
+        levels = side * np.arange(first, last + 1)
+        axes.contour(xs, ys, position.T, levels=levels, colors=colour, linewidths=1.0)
 
 
 def _jacobian(views: Views, det: Array) -> Panel:
@@ -209,7 +219,7 @@ def _ramp(name: str) -> tuple[str, ...]:
     return tuple(to_hex(c) for c in matplotlib.colormaps[name](np.linspace(0, 1, 9)))
 
 
-def _round_length(length: float) -> float:
+def round_length(length: float) -> float:
     """The nearest of 1, 2, 5, 10, ... in mm."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(min((m * power for m in (1, 2, 5, 10)), key=lambda m: abs(np.log(m / length))))

@@ -13,26 +13,41 @@ from .optimize import taper
 from .workspace import MARGIN, Workspace
 
 
-@torch.no_grad()
 def predict(checkpoint: Checkpoint, work: Workspace) -> Tensor:
     """The network's flow: (1, 3, H, W, D) in voxels of the working grid, 0 at its border.
 
     The images go in as the workspace holds them, background 0 and foreground of about unit
-    intensity, in the axis order that the checkpoint's card names: reversed where it begins with z,
-    as of a network trained on arrays that SimpleITK handed out.
+    intensity.
     """
-    model = checkpoint.model.to(work.fixed)
-    backwards = checkpoint.card.axis_order.lower().startswith("z")
-    images = [reverse_axes(x) if backwards else x for x in (work.moving, work.fixed)]
-    flow = model(*images).to(work.fixed)
-    if backwards:
-        flow = reverse_axes(flow).flip(1)
+    flow = network_flow(checkpoint, work.moving, work.fixed)
     return flow * taper(work.grid.shape, MARGIN).to(flow)
+
+
+@torch.no_grad()
+def network_flow(checkpoint: Checkpoint, moving: Tensor, fixed: Tensor) -> Tensor:
+    """The network's flow (B, 3, H, W, D), in voxels, for images (B, 1, H, W, D).
+
+    The images go in in the axis order that the checkpoint's card names: see `backwards`.
+    """
+    model = checkpoint.model.to(fixed)
+    if not backwards(checkpoint):
+        return model(moving, fixed).to(fixed)
+    return turned_back(model(reverse_axes(moving), reverse_axes(fixed)).to(fixed))
+
+
+def backwards(checkpoint: Checkpoint) -> bool:
+    """Whether the card's axis order begins with z: trained on arrays that SimpleITK handed out."""
+    return checkpoint.card.axis_order.lower().startswith("z")
 
 
 def reverse_axes(x: Tensor) -> Tensor:
     """(B, C, H, W, D) -> (B, C, D, W, H)."""
     return x.permute(0, 1, 4, 3, 2).contiguous()
+
+
+def turned_back(flow: Tensor) -> Tensor:
+    """A flow found between images with reversed axes, on the images as they were."""
+    return reverse_axes(flow).flip(1)
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

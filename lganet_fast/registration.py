@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from . import io, summary
 from .affine import align_affine
-from .files import staged_folder
+from .files import sha256, staged_folder
 from .grid import Volume
 from .ops import OPERATIONS, choose_backend
 from .optimize import Step, optimise
@@ -138,7 +138,10 @@ def register(
         with clock.stage("read"):
             pair = read_pair(sources)
             inputs = {name: io.describe(s, name) for name, s in sources.items() if s is not None}
-            network = None if weights is None else open_checkpoint(weights)
+            network = about = None
+            if weights is not None:
+                network = open_checkpoint(weights)
+                about = asdict(network.card) | network.model.config | {"sha256": sha256(weights)}
         with clock.stage("affine"):
             matrix = align_affine(pair.fixed, pair.moving, seed) if affine else np.eye(4)
         notes = pair_warnings(pair, matrix)
@@ -175,7 +178,7 @@ def register(
                 "threads": used_threads,
                 "operations": {op: choose_backend(op, place.type).backend for op in OPERATIONS},
             },
-            "network": None if network is None else asdict(network.card) | network.model.config,
+            "network": about,
             **measures,
             "warnings": notes,
         }

@@ -86,6 +86,12 @@ class Views:
             interpolation="nearest",
         )
 
+    def frame(self, axes: Any, plane: Plane, aspect: str = "equal") -> None:
+        """Hang what was drawn as the plane's letters say, cut to the volume."""
+        (width, height), (dx, dy) = self.size(plane), self.spacing(plane)
+        # Both horizontal axes run towards the letter on the left: anterior, or the patient's right.
+        axes.set(xlim=(width - dx / 2, -dx / 2), ylim=(-dy / 2, height - dy / 2), aspect=aspect)
+
     def draw(self, paint: Callable[[Any, Plane], None]) -> list[bytes]:
         """A PNG per plane. `paint` draws on axes in mm with the first voxel's centre at (0, 0)."""
         return [self._picture(paint, plane) for plane in PLANES]
@@ -94,15 +100,14 @@ class Views:
         return np.asarray(_orient.apply_orientation(data, self._turn))
 
     def _picture(self, paint: Callable[[Any, Plane], None], plane: Plane) -> bytes:
-        (width, height), (dx, dy) = self.size(plane), self.spacing(plane)
+        width, height = self.size(plane)
         pixels = [max(1, round(side * self._dots_per_mm)) for side in (width, height)]
         figure = Figure(figsize=(pixels[0] / 100, pixels[1] / 100), dpi=100, facecolor="black")
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         paint(axes, plane)
-        # Both horizontal axes run towards the letter on the left: anterior, or the patient's right.
-        axes.set(xlim=(width - dx / 2, -dx / 2), ylim=(-dy / 2, height - dy / 2), aspect="auto")
+        self.frame(axes, plane, "auto")
         out = io.BytesIO()
         figure.savefig(out, format="png", metadata={"Software": None})
         return out.getvalue()

@@ -5,9 +5,22 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from ops_checks import check_gradient_strictly, kink_free, uniform
 from scipy.ndimage import shift
 
-from lganet_fast.losses import SIMILARITIES, lncc_loss, mind_ssc, mse_loss
+from lganet_fast import losses
+from lganet_fast.grid import Grid
+from lganet_fast.jacobian import jacobian_determinant
+from lganet_fast.losses import (
+    SIMILARITIES,
+    dice_loss,
+    folding_loss,
+    lncc_loss,
+    mind_ssc,
+    mse_loss,
+)
+from lganet_fast.metrics import dice
+from lganet_fast.ops import gradient_loss, warp
 
 
 def volume(*size, seed=0, channels=1):
@@ -70,3 +83,86 @@ def test_losses_are_least_where_images_agree_and_have_gradients(name):
     loss.backward()
     assert torch.isfinite(moved.grad).all()
     assert moved.grad.abs().max() > 0
+
+
+def test_plain_lncc_is_the_mean_correlation_with_its_sign():
+    a, b = uniform(1, 1, 7, 6, 5, low=0), uniform(1, 1, 7, 6, 5, seed=2, low=0)
+    windows = [
+        np.lib.stride_tricks.sliding_window_view(np.pad(x[0, 0], 1), (3, 3, 3)).reshape(-1, 27)
+        for x in (a, b)
+    ]
+    i, j = (w - w.mean(1, keepdims=True) for w in windows)
+    cross, product = (i * j).sum(1), (i * i).sum(1) * (j * j).sum(1)
+    expected = (cross / np.sqrt(product + 1e-5)).mean()
+    assert lncc_loss(a, b, None, 3, squared=False).item() == pytest.approx(1 - expected, abs=1e-12)
+    assert lncc_loss(a, -a, None, 3, squared=False).item() > 1.99
+    flat = torch.zeros(1, 1, 6, 6, 6, requires_grad=True)
+    lncc_loss(flat, a[..., :6, :6, :5].float().mean() + flat, None, 3, squared=False).backward()
+    assert torch.isfinite(flat.grad).all()
+
+
+def label_maps(batch=1, size=(5, 6, 4), count=4):
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, count, (2, batch, 1, *size), generator=generator, dtype=torch.int32)
+
+
+def test_dice_loss_of_no_motion_is_the_dice_of_the_maps(monkeypatch):
+    monkeypatch.setattr(losses, "LABELS_AT_ONCE", 2)
+    fixed, moving = label_maps(batch=2)
+    moving[0][moving[0] == 3] = 7  # 3 in the first fixed map alone, 7 in its moving one alone
+    fixed[1][fixed[1] == 2] = 1
+    moving[1][moving[1] == 2] = 1  # 2 in neither of the second pair's
+    expected = [
+        np.mean(list(dice(f.numpy(), m.numpy()).values()))
+        for f, m in zip(fixed, moving, strict=True)
+    ]
+    found = dice_loss(fixed, moving, torch.zeros(2, 3, 5, 6, 4))
+    assert found.item() == pytest.approx(1 - np.mean(expected), abs=1e-6)
+    nothing = torch.zeros_like(fixed)
+    assert dice_loss(nothing, nothing, torch.zeros(2, 3, 5, 6, 4)).item() == 0
+
+
+def test_folding_loss_counts_only_folds():
+    flow = 0.1 * uniform(1, 3, 5, 6, 4)
+    assert folding_loss(flow).item() == 0
+    flow = 2 * uniform(2, 3, 5, 6, 4)
+    det = [
+        jacobian_determinant(f.permute(1, 2, 3, 0).numpy(), Grid((5, 6, 4), np.eye(4)), "forward")
+        for f in flow
+    ]
+    assert folding_loss(flow).item() == pytest.approx(np.maximum(0, -np.stack(det)).mean())
+    assert folding_loss(flow[..., :1]).isfinite()
+
+
+FLOW = kink_free(2 * uniform(1, 3, 4, 3, 3))
+FIXED, MOVING = uniform(2, 1, 1, 4, 3, 3, low=0)
+GRADIENTS = {
+    "lncc": lambda x: lncc_loss(FIXED, warp(MOVING, x), None, 3),
+    "plain lncc": lambda x: lncc_loss(FIXED, warp(MOVING, x), None, 3, squared=False),
+    "mse": lambda x: mse_loss(FIXED, warp(MOVING, x)),
+    "mind": lambda x: mse_loss(mind_ssc(FIXED), mind_ssc(warp(MOVING, x))),
+    "dice": lambda x: dice_loss(*label_maps(size=(4, 3, 3)), x),
+    "folding": folding_loss,
+    "gradient": gradient_loss,
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradient_to_the_flow(name):
+    check_gradient_strictly(GRADIENTS[name], FLOW)
+
+
+def test_losses_of_a_batch_are_means_over_its_pairs():
+    fixed, moving = uniform(2, 2, 1, 6, 5, 4, low=0)
+    flow, maps = uniform(2, 3, 6, 5, 4), label_maps(2, (6, 5, 4))
+    terms = {
+        "lncc": lambda f, m, u, *_: lncc_loss(f, warp(m, u), None, 3),
+        "plain": lambda f, m, u, *_: lncc_loss(f, warp(m, u), None, 3, squared=False),
+        "mind": lambda f, m, u, *_: mse_loss(mind_ssc(f), warp(mind_ssc(m), u)),
+        "dice": lambda f, m, u, *labels: dice_loss(*labels, u),
+        "folding": lambda f, m, u, *_: folding_loss(u),
+    }
+    for term in terms.values():
+        both = (fixed, moving, flow, *maps)
+        apart = [term(*(x[i : i + 1] for x in both)) for i in range(2)]
+        assert term(*both).item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-12)

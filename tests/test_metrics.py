@@ -136,7 +136,7 @@ def test_maps_of_two_shapes_are_refused(call):
 
 
 def test_unknown_profile_is_refused():
-    with pytest.raises(ValueError, match="medpy or monai, got 'nope'"):
+    with pytest.raises(ValueError, match="one of medpy, paper, monai, learn2reg, got 'nope'"):
         metrics.hd95(np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), (1, 1, 1), profile="nope")
 
 

@@ -13,9 +13,9 @@ from typing import NoReturn, TextIO
 
 from ..errors import InputError
 from ..version import __version__
-from . import apply, convert, demo, doctor, metrics, register
+from . import apply, convert, data, demo, doctor, evaluate, metrics, register, train
 
-COMMANDS = (register, demo, apply, convert, metrics, doctor)
+COMMANDS = (register, demo, apply, convert, metrics, data, train, evaluate, doctor)
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,8 +75,9 @@ def execute(arguments: argparse.Namespace) -> int:
         except MemoryError as error:
             print(f"lganet-fast: error: out of memory: {error}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            print("lganet-fast: interrupted; no partial file is left", file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            message = str(stop) or "interrupted; no partial file is left"
+            print(f"lganet-fast: {message}", file=sys.stderr)
             return 130
         except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

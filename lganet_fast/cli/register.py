@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
+from ..errors import InputError
+from ..pair import ROLES
 from ..registration import OUTPUTS, Registration, register
 from ..settings import AFTER_NETWORK, ITERATIONS, PRECISIONS, SMOOTHNESS
 
@@ -27,8 +30,15 @@ def add_parser(subparsers: Any) -> None:
         f"Writes into the output folder, all or nothing: {', '.join(OUTPUTS)}.",
     )
     files = parser.add_argument_group("files (NIfTI, MGZ; any grids and orientations)")
-    files.add_argument("--fixed", required=True, metavar="F", help="image to align to")
-    files.add_argument("--moving", required=True, metavar="M", help="image to align")
+    files.add_argument("--fixed", metavar="F", help="image to align to")
+    files.add_argument("--moving", metavar="M", help="image to align")
+    files.add_argument(
+        "--pairs",
+        metavar="CSV",
+        help="many pairs instead: a table with the columns fixed, moving and, where there are any, "
+        f"{', '.join(ROLES[2:])}, name; each pair goes into a folder of its name, unless it is "
+        "there already; cohort.csv sums them up; torchrun shares them out",
+    )
     files.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     files.add_argument("--fixed-labels", metavar="L", help="labels of the fixed image, for scores")
     files.add_argument(
@@ -103,11 +113,41 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Register and print a summary."""
-    options = {k: v for k, v in vars(args).items() if k not in ("fixed", "moving", "run")}
-    result = register(args.fixed, args.moving, **options)
+    """Register and print a summary. Raises InputError where the files do not go together."""
+    options = {k: v for k, v in vars(args).items() if k not in ("pairs", "run")}
+    given = [role for role in ROLES if options[role] is not None]
+    if args.pairs is not None:
+        if given:
+            raise InputError(f"--pairs names the files: leave out --{given[0].replace('_', '-')}")
+        run_pairs(args.pairs, {k: v for k, v in options.items() if k not in ROLES}, args.quiet)
+        return
+    for role in ("fixed", "moving"):
+        if role not in given:
+            raise InputError(f"--{role} is missing: give --fixed and --moving, or --pairs")
+    result = register(**options)
     if not args.quiet:
         print(summary_text(result, args.out))
+
+
+def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> None:
+    """Register the pairs of a table. Raises InputError at the end where any has failed."""
+    from ..cohort import register_pairs
+
+    outcomes = register_pairs(table, **options)
+    failures = [one.name for one in outcomes if one.failure]
+    if outcomes and not quiet:
+        counts = {
+            "registered": sum(not one.skipped and not one.failure for one in outcomes),
+            "done before": sum(one.skipped for one in outcomes),
+            "failed": len(failures),
+        }
+        print("\n".join(f"{name:<14} {count}" for name, count in counts.items()))
+        print(f"{'results':<14} {options['out']}")
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(outcomes)} pairs failed: {', '.join(failures)}; "
+            f"see {os.path.join(options['out'], 'failures.csv')}"
+        )
 
 
 def summary_text(result: Registration, out: str) -> str:

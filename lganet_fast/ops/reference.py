@@ -176,16 +176,25 @@ def attention(
     return out.flatten(1, 3)
 
 
-def local_ncc(a: Tensor, b: Tensor, window: int, weight: Tensor | None = None) -> Tensor:
-    """Mean of cross^2 / (var_a var_b + 1e-5) over voxels; sums over window^3, zeros outside."""
+STABILISER = 1e-5  # added to the product of two variances (paper eq. 10)
+
+
+def local_moments(a: Tensor, b: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """(cross, var_a var_b): centred sums over the window^3 around each voxel, zeros outside."""
     a, b = working(a), working(b)
     count = window**3
     sum_a, sum_b, sum_aa, sum_bb, sum_ab = (box_sum(x, window) for x in (a, b, a * a, b * b, a * b))
     cross = sum_ab - sum_a * sum_b / count
     var_a = sum_aa - sum_a * sum_a / count
     var_b = sum_bb - sum_b * sum_b / count
-    product = (var_a * var_b).clamp(min=0)  # below 0 by rounding alone: a pole where it nears -1e-5
-    cc = cross * cross / (product + 1e-5)
+    # Below 0 by rounding alone: a pole where it nears -STABILISER.
+    return cross, (var_a * var_b).clamp(min=0)
+
+
+def local_ncc(a: Tensor, b: Tensor, window: int, weight: Tensor | None = None) -> Tensor:
+    """Mean of cross^2 / (var_a var_b + 1e-5) over voxels; sums over window^3, zeros outside."""
+    cross, product = local_moments(a, b, window)
+    cc = cross * cross / (product + STABILISER)
     if weight is None:
         return cc.mean()
     weight = weight.to(cc.dtype).expand_as(cc)

@@ -1,0 +1,29 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import config
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG and --set."""
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        help=f"a TOML file, or one of {', '.join(config.shipped())}",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="change a value of the configuration, such as --set data.root=/data; repeatable",
+    )
+
+
+def read_config(args: argparse.Namespace) -> config.Config:
+    """The configuration that the options name."""
+    return config.load(args.config, args.overrides)

@@ -1,0 +1,53 @@
+"""CSV files with a header: read with every fault named, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .errors import InputError
+from .files import atomic, reason
+
+
+def read_rows(path: str | os.PathLike[str], needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, at least one.
+
+    Raises InputError where it cannot be read, lacks a column, or has a row of another length.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
+    if lacking := [name for name in needed if name not in header]:
+        raise InputError(
+            f"{path} must have the columns {', '.join(needed)} in its first line; "
+            f"{', '.join(lacking)} missing"
+        )
+    if not lines:
+        raise InputError(f"{path} has no row below its header")
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise InputError(f"{path}, row {number}: {len(line)} cells under {len(header)} columns")
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def write_rows(
+    path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Write rows whole or not at all; a number that does not exist is written as nan."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row[name]) for name in columns])
+    with atomic(path) as temporary:
+        temporary.write_text(out.getvalue(), encoding="utf-8")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.7g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,126 @@
+"""What a layout finds: which files make a pair, and which pair belongs to which split."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ..errors import InputError
+
+T = TypeVar("T")
+IMAGES = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One side of a pair.
+
+    name: the subject's. image, labels, points, mask: files, None where there is none. slots: where
+    the image and its labels are in the tuple that the image's file, a pickle, holds.
+    """
+
+    name: str
+    image: Path
+    labels: Path | None = None
+    points: Path | None = None
+    mask: Path | None = None
+    slots: tuple[int, int] | None = None
+
+    def bare(self) -> Item:
+        """The image alone."""
+        return replace(self, labels=None, points=None, mask=None)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair of items."""
+
+    moving: Item
+    fixed: Item
+
+    @property
+    def name(self) -> str:
+        """Moving to fixed."""
+        return f"{self.moving.name}_to_{self.fixed.name}"
+
+
+def stem(path: Path) -> str:
+    """An image's name without its extension."""
+    for extension in IMAGES:
+        if path.name.lower().endswith(extension):
+            return path.name[: -len(extension)]
+    return path.stem
+
+
+def listing(folder: Path, *endings: str) -> list[Path]:
+    """A folder's files with one of some endings, in order. Raises InputError where none has."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(endings) and not path.name.startswith(".")
+    ]
+    if not found:
+        raise InputError(f"{folder} has no file that ends in {' or '.join(endings)}")
+    return found
+
+
+def to_atlas(atlas: Item, role: str, items: Sequence[Item]) -> list[Case]:
+    """Each item with the atlas in its role, "fixed" or "moving"."""
+    if role == "fixed":
+        return [Case(item, atlas) for item in items]
+    return [Case(atlas, item) for item in items]
+
+
+def chain(items: Sequence[Item]) -> list[Case]:
+    """Each item moving to the next one, as Learn2Reg pairs OASIS' subjects."""
+    return [Case(moving, fixed) for moving, fixed in itertools.pairwise(items)]
+
+
+def divided(
+    items: Sequence[T], split: str, validation: int | float, testing: int | float = 0
+) -> list[T]:
+    """The part of some items that is a split: the last for testing, before them for validation.
+
+    validation, testing: counts, or fractions of all. Raises InputError where none stays to train.
+    """
+    total = len(items)
+    val, test = (
+        round(total * wanted) if isinstance(wanted, float) else wanted
+        for wanted in (validation, testing)
+    )
+    if val + test >= total:
+        raise InputError(
+            f"data.validation and data.testing hold out {val} and {test} of {total}: none is left"
+        )
+    ends = {"train": (0, total - test - val), "val": (total - test - val, total - test)}
+    return list(items[slice(*ends.get(split, (total - test, total)))])
+
+
+def random_pairs(
+    moving: Sequence[Item], fixed: Sequence[Item], count: int, seed: int
+) -> list[Case]:
+    """`count` different pairs of different subjects, the same for the same seed.
+
+    count: 0 for as many as the longer sequence has. Raises InputError where there are not so many.
+    """
+    count = count or max(len(moving), len(fixed))
+    possible = sum(m.name != f.name for m in moving for f in fixed)
+    if count > possible:
+        raise InputError(f"data.pairs asks for {count} pairs, but there are only {possible}")
+    random = np.random.default_rng(seed)
+    found: dict[tuple[str, str], Case] = {}
+    while len(found) < count:
+        rows = random.permutation(max(len(moving), len(fixed)))
+        columns = random.permutation(len(rows))
+        for i, j in zip(rows, columns, strict=True):
+            case = Case(moving[i % len(moving)], fixed[j % len(fixed)])
+            if case.moving.name != case.fixed.name and len(found) < count:
+                found.setdefault((case.moving.name, case.fixed.name), case)
+    return list(found.values())

@@ -1,0 +1,161 @@
+"""What is missing, misshapen or unreadable in a data set, file by file, from headers."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from ..config import Config
+from ..errors import InputError
+from ..grid import Array, Grid
+from ..io import (
+    Source,
+    check_same_grid,
+    check_type,
+    image_grid,
+    open_image,
+    read_values,
+)
+from ..points import read_table
+from ..sections import SPLITS, DataSection
+from .case import Case, Item
+from .layouts import find_cases
+from .volumes import called, prepared_grid, sources
+
+
+@dataclass(frozen=True)
+class Findings:
+    """problems: a line each. pairs: how many per split. files: how many they are made of."""
+
+    problems: list[str]
+    pairs: dict[str, int]
+    files: int
+
+
+@dataclass
+class Seen:
+    """What was learnt of one side: its prepared grid and its number of points, None if unknown."""
+
+    grid: Grid | None = None
+    points: int | None = None
+
+
+def inspect(config: Config) -> Findings:
+    """Look at every file of a data set.
+
+    Of images, labels and masks the headers are read, and the sizes of the files compared with what
+    those promise; of pickles the shapes; points are read whole. Wrong values inside a file that is
+    whole are found when it is loaded.
+    """
+    data = config.data
+    problems: list[str] = []
+    seen: dict[Item, Seen] = {}
+    pairs = dict.fromkeys(SPLITS, 0)
+    for split in SPLITS:
+        with noted(problems):
+            cases = find_cases(data, split)
+            pairs[split] = len(cases)
+            for case in cases:
+                for item in (case.moving, case.fixed):
+                    if item not in seen:
+                        seen[item] = look_at(item, data, problems)
+                compare(case, seen[case.moving], seen[case.fixed], problems)
+    if not problems and not any(pairs.values()):
+        problems.append(f"{data.folder()} holds no pair")
+    files = {
+        file
+        for item in seen
+        for file in (item.image, item.labels, item.points, item.mask)
+        if file is not None
+    }
+    return Findings(list(dict.fromkeys(problems)), pairs, len(files))
+
+
+def check(config: Config) -> list[str]:
+    """The problems of a data set, a line each; see `inspect`."""
+    return inspect(config).problems
+
+
+@contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """Go on after an InputError, its message among the problems."""
+    try:
+        yield
+    except InputError as error:
+        problems.append(str(error))
+
+
+def look_at(item: Item, data: DataSection, problems: list[str]) -> Seen:
+    """One image and what belongs to it."""
+    seen = Seen()
+    own = labels = None
+    with noted(problems):
+        source, labels = sources(item, skim=True)
+        own, name = whole_grid(source, called("image", item))
+        seen.grid = prepared_grid(own, data, name)
+    for what, other in ((called("labels", item), labels), ("mask", item.mask)):
+        if other is not None:
+            with noted(problems):
+                grid, name = whole_grid(other, what)
+                if own is not None:
+                    check_same_grid(grid, own, name)
+    if item.points is not None:
+        with noted(problems):
+            seen.points = len(read_table(item.points).rows)
+    return seen
+
+
+def compare(case: Case, moving: Seen, fixed: Seen, problems: list[str]) -> None:
+    """Whether two sides, each in order, fit each other."""
+    sides = f"moving {case.moving.image} and fixed {case.fixed.image}"
+
+    def by(values: Array) -> str:
+        return " x ".join(f"{x:.4g}" for x in values)
+
+    if moving.grid is not None and fixed.grid is not None:
+        a, b = moving.grid, fixed.grid
+        if a.shape != b.shape:
+            sizes = f"{by(np.array(a.shape))} and {by(np.array(b.shape))}"
+            problems.append(f"{sides} must be one shape, have {sizes} voxels after data.crop")
+        elif not np.allclose(a.spacing, b.spacing, rtol=0.01):
+            sizes = f"{by(a.spacing)} and {by(b.spacing)}"
+            problems.append(f"{sides} must have voxels of one size, have {sizes} mm")
+    if None not in (moving.points, fixed.points) and moving.points != fixed.points:
+        problems.append(
+            f"points {case.moving.points} and {case.fixed.points} must be paired by row, have "
+            f"{moving.points} and {fixed.points}"
+        )
+
+
+def whole_grid(source: Source, role: str) -> tuple[Grid, str]:
+    """An image's grid and what messages call it, its file being as long as its header promises.
+
+    Raises InputError.
+    """
+    image, label = open_image(source, role)
+    grid = image_grid(image, label)
+    check_type(image, label)
+    if isinstance(source, str | os.PathLike) and not as_long_as_promised(Path(source), image):
+        read_values(image, label)  # raises, unless the file is packed in several parts
+    return grid, label
+
+
+def as_long_as_promised(path: Path, image: nib.spatialimages.SpatialImage) -> bool:
+    """Whether a file holds as many bytes as its header says, from its size or gzip's note of it."""
+    proxy: Any = image.dataobj
+    if not nib.is_proxy(proxy):
+        return True
+    promised = proxy.offset + math.prod(image.shape) * proxy.dtype.itemsize
+    with open(path, "rb") as file:
+        if not path.name.lower().endswith((".gz", ".mgz")):
+            return file.seek(0, os.SEEK_END) >= promised
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little") == promised % 2**32

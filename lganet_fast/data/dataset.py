@@ -1,0 +1,107 @@
+"""Pairs of one split, prepared when asked for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Lock
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from ..errors import InputError
+from ..sections import DataSection, Intensity
+from .case import Case, Item
+from .sample import Sample
+from .volumes import Prepared, prepare
+
+RECENT = 4  # volumes kept where not all are: an atlas is always among them
+
+
+class PairDataset(Dataset[Sample]):
+    """The pairs of a split: `len` and `[i]`, a Sample; safe to read from several threads.
+
+    cases: what to read. data: how to prepare it. marks: labels, points and masks too.
+    Reading raises InputError where a pair cannot be used, naming the file.
+    """
+
+    def __init__(self, cases: Sequence[Case], data: DataSection, marks: bool = True) -> None:
+        self.cases = list(cases)
+        self.data = data
+        self.marks = marks
+        self._volumes = Shelf(None if data.cache else RECENT)
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One pair."""
+        case, data = self.cases[index], self.data
+        same = data.moving_intensity == "same"
+        moving = self._prepared(case.moving, data.intensity if same else data.moving_intensity)
+        fixed = self._prepared(case.fixed, data.intensity)
+        check_paired(case, moving, fixed)
+        return Sample(
+            case.name,
+            moving.image,
+            fixed.image,
+            fixed.affine,
+            moving_labels=moving.labels,
+            fixed_labels=fixed.labels,
+            moving_points=moving.points,
+            fixed_points=fixed.points,
+            moving_mask=moving.mask,
+            fixed_mask=fixed.mask,
+        )
+
+    def _prepared(self, item: Item, rule: Intensity) -> Prepared:
+        return self._volumes.get((item, rule), lambda: prepare(item, self.data, rule, self.marks))
+
+
+def check_paired(case: Case, moving: Prepared, fixed: Prepared) -> None:
+    """Raise InputError where two sides are of different shapes or their points do not pair."""
+    if moving.image.shape != fixed.image.shape:
+        raise InputError(
+            f"moving {case.moving.image} and fixed {case.fixed.image} must be one shape, have "
+            f"{moving.image.shape} and {fixed.image.shape} voxels"
+        )
+    if moving.points is None or fixed.points is None:
+        return
+    if len(moving.points) != len(fixed.points):
+        raise InputError(
+            f"points {case.moving.points} and {case.fixed.points} must be paired by row, have "
+            f"{len(moving.points)} and {len(fixed.points)}"
+        )
+
+
+class Shelf:
+    """Values made once and kept, also where several threads ask for one at the same time.
+
+    room: how many of the last used are kept; None for all.
+    """
+
+    def __init__(self, room: int | None) -> None:
+        self.room = room
+        self._lock = Lock()
+        self._kept: OrderedDict[Any, Future] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Prepared]) -> Prepared:
+        """What is kept under the key, else what `make` returns; an exception is not kept."""
+        with self._lock:
+            future = self._kept.get(key)
+            mine = future is None
+            if future is None:
+                future = self._kept[key] = Future()
+            self._kept.move_to_end(key)
+            while self.room is not None and len(self._kept) > self.room:
+                self._kept.popitem(last=False)
+        if mine:
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                with self._lock:
+                    self._kept.pop(key, None)
+                future.set_exception(error)
+        return future.result()

@@ -1,0 +1,31 @@
+"""How data sets lie in their folders: a function per layout, from a folder to pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ...sections import DataSection
+from ..case import Case
+from .brains import ixi, lpba40, oasis, oasis_neurite
+from .learn2reg import learn2reg
+from .own import atlas, pairs
+
+LAYOUTS: dict[str, Callable[[DataSection, Path, str], list[Case]]] = {
+    "lpba40": lpba40,
+    "ixi": ixi,
+    "oasis": oasis,
+    "oasis-neurite": oasis_neurite,
+    "learn2reg": learn2reg,
+    "pairs": pairs,
+    "atlas": atlas,
+}
+
+
+def find_cases(data: DataSection, split: str) -> list[Case]:
+    """The pairs of a split, in an order that never changes; images are not opened.
+
+    Raises InputError where the folder is not laid out so. A split that a data set does not have is
+    empty.
+    """
+    return LAYOUTS[data.layout](data, data.folder(), split)

@@ -1,0 +1,39 @@
+"""One pair as the network and the scores take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..grid import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A moving and a fixed image, prepared; what a data set does not have is None.
+
+    name: such as "S02_to_S01", moving to fixed. moving, fixed: (H, W, D) float32, cropped, of the
+    configured intensity and pooled. labels: int32 on the same grids. points: (N, 3) float64 in
+    voxels of these arrays, paired by row; some may lie outside a crop. masks: bool.
+    affine: (4, 4) float64, from voxels of these arrays to RAS+ mm, of the fixed image.
+    """
+
+    name: str
+    moving: NDArray[np.float32]
+    fixed: NDArray[np.float32]
+    affine: Array
+    moving_labels: NDArray[np.int32] | None = None
+    fixed_labels: NDArray[np.int32] | None = None
+    moving_points: Array | None = None
+    fixed_points: Array | None = None
+    moving_mask: NDArray[np.bool_] | None = None
+    fixed_mask: NDArray[np.bool_] | None = None
+
+    def tensors(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """(moving, fixed), each (1, 1, H, W, D), on the device."""
+        moving, fixed = (torch.from_numpy(x)[None, None] for x in (self.moving, self.fixed))
+        return moving.to(device), fixed.to(device)

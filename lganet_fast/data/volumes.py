@@ -1,0 +1,133 @@
+"""One side of a pair, read and prepared: cropped, scaled by its intensity rule, pooled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..grid import Array, Grid
+from ..io import Source, load_image, load_labels, load_mask
+from ..points import read_table, to_world
+from ..sections import DataSection, Intensity
+from .case import Item
+from .pickles import read_arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What `Sample` keeps of one side, with its affine."""
+
+    image: NDArray[np.float32]
+    affine: Array
+    labels: NDArray[np.int32] | None
+    points: Array | None
+    mask: NDArray[np.bool_] | None
+
+
+def prepare(item: Item, data: DataSection, rule: Intensity, marks: bool = True) -> Prepared:
+    """Read an item and prepare it.
+
+    The crop comes first, then the intensity rule on what it leaves, then pooling: a voxel of the
+    result is the mean of a box of voxels, and has the label of the voxel at the box's centre, of
+    two in the middle the first. Voxels that fill no box at the end of an axis are left out.
+    rule: what is done to intensities. marks: read labels, points and mask too.
+    Raises InputError for what cannot be read, does not fit together, or is constant in the crop.
+    """
+    source, labels = sources(item)
+    image = load_image(source, called("image", item))
+    grid = prepared_grid(image.grid, data, image.name)
+    box = tuple(slice(a, b) for a, b in limits(image.grid.shape, data))
+
+    def picked(values: NDArray) -> NDArray:
+        steps = tuple(slice((step - 1) // 2, None, step) for step in data.factors)
+        kept = values[box][steps]
+        return np.ascontiguousarray(kept[tuple(map(slice, grid.shape))])
+
+    return Prepared(
+        pooled(scaled(image.data[box], rule, image.name), data.factors),
+        grid.affine,
+        picked(load_labels(labels, called("labels", item), image.grid).data)
+        if marks and labels is not None
+        else None,
+        voxel_points(item.points, image.grid, grid) if marks and item.points else None,
+        picked(load_mask(item.mask, "mask", image.grid).data) if marks and item.mask else None,
+    )
+
+
+def sources(item: Item, skim: bool = False) -> tuple[Source, Source | None]:
+    """The image and its labels. skim: of a pickle, shapes and types alone."""
+    if item.slots is None:
+        return item.image, item.labels
+    arrays = read_arrays(item.image, skim)
+    if max(item.slots) >= len(arrays):
+        raise InputError(
+            f"pickle {item.image} holds {len(arrays)} arrays, at least {max(item.slots) + 1} needed"
+        )
+    image, labels = ((arrays[slot], np.eye(4)) for slot in item.slots)
+    return image, labels
+
+
+def called(what: str, item: Item) -> str:
+    """What messages call an image or labels: a path names itself, an array in a pickle does not."""
+    return what if item.slots is None else f"{what} in {item.image}"
+
+
+def limits(shape: tuple[int, int, int], data: DataSection) -> list[tuple[int, int]]:
+    """The crop, or all voxels, as [from, to) along each axis."""
+    return list(data.crop) or [(0, n) for n in shape]
+
+
+def prepared_grid(grid: Grid, data: DataSection, name: str) -> Grid:
+    """Where the prepared voxels lie. Raises InputError where the crop does not fit the grid."""
+    ends = limits(grid.shape, data)
+    for axis, ((_, end), length) in enumerate(zip(ends, grid.shape, strict=True), start=1):
+        if end > length:
+            raise InputError(
+                f"{name} has {length} voxels along axis {axis}, data.crop goes up to {end}"
+            )
+    steps = np.array(data.factors)
+    shape = tuple(int((b - a) // step) for (a, b), step in zip(ends, steps, strict=True))
+    if min(shape) < 2:
+        raise InputError(f"{name} keeps {' x '.join(map(str, shape))} voxels: at least 2 needed")
+    affine = grid.affine.copy()
+    affine[:3, :3] *= steps
+    affine[:3, 3] = grid.to_world(
+        [a + (step - 1) / 2 for (a, _), step in zip(ends, steps, strict=True)]
+    )
+    return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def scaled(image: NDArray[np.float32], rule: Intensity, name: str) -> NDArray[np.float32]:
+    """The image with an intensity rule applied (see `DataSection`)."""
+    out = image
+    if rule != "as-is":
+        kind, low, high = ("percentile", 0.0, 100.0) if isinstance(rule, str) else rule
+        if kind == "percentile":
+            low, high = np.percentile(image, (low, high)).tolist()
+        width = high - low if high > low else 1.0
+        out = (image.clip(low, high) - np.float32(low)) / np.float32(width)
+    if out.min() == out.max():
+        raise InputError(f"{name} is constant after data.crop and data.intensity")
+    return out
+
+
+def pooled(image: NDArray[np.float32], factors: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Means over boxes of `factors` voxels."""
+    whole = torch.from_numpy(np.ascontiguousarray(image))[None]
+    return F.avg_pool3d(whole, factors)[0].numpy() if max(factors) > 1 else whole[0].numpy()
+
+
+def voxel_points(path: Path, grid: Grid, prepared: Grid) -> Array:
+    """Points (N, 3) in voxels of the prepared grid.
+
+    A CSV without a header has voxels of the image (Learn2Reg), one with x,y,z LPS mm (ANTs).
+    """
+    table = read_table(path)
+    units = "voxel" if table.header is None else "lps"
+    return prepared.to_index(to_world(table.points, units, grid))

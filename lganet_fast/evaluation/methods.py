@@ -1,0 +1,145 @@
+"""The methods that an evaluation runs: nothing, a network, instance optimisation, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config import Config
+from ..data import Sample
+from ..grid import Grid, Volume
+from ..models.checkpoint import Checkpoint
+from ..ops import compose, warp
+from ..optimize import flow_of, taper
+from ..pair import Pair
+from ..predict import network_flow
+from ..registration import search
+from ..resample import channels_first, index_flow, places, read, read_nearest, turned
+from ..sampling import sample_labels
+from ..sections import EvaluateSection
+from ..settings import Settings, check_settings
+from ..workspace import MARGIN, field_of, prepare
+
+REFINED_BY = {"ncc": "lncc", "mse": "mse", "mind": "mind"}
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A network (or none), then instance optimisation (or none), on a device.
+
+    factors: sides of the network's voxels in voxels that the result is on, along each axis.
+    """
+
+    checkpoint: Checkpoint | None
+    refinement: Settings | None
+    device: torch.device
+    factors: tuple[int, int, int] = (1, 1, 1)
+
+    @property
+    def name(self) -> str:
+        """What tables call it, where its user does not."""
+        if self.checkpoint is None:
+            return "Before" if self.refinement is None else "Instance optimisation"
+        return "LGANet++" + (" + instance optimisation" if self.refinement else "")
+
+    @torch.no_grad()
+    def flow(self, seen: Sample, full: Sample) -> Tensor:
+        """The flow (1, 3, H, W, D), in voxels of `full`, that registers a pair.
+
+        seen: the pair as the network takes it. full: the same pair at the scale of the result.
+        """
+        flow = torch.zeros(1, 3, *full.fixed.shape, device=self.device)
+        if self.checkpoint is not None:
+            coarse = network_flow(self.checkpoint, *seen.tensors(self.device)).float()
+            flow = finer(coarse, self.factors, full.fixed.shape)
+        return flow if self.refinement is None else refine(flow, full, self.refinement)
+
+
+def method_of(config: Config, checkpoint: Checkpoint | None, device: torch.device) -> Method:
+    """The method that a configuration asks for. Raises InputError for iterations not allowed."""
+    counts = config.evaluate.refine
+    factors = config.data.factors if counts else (1, 1, 1)
+    settings = None
+    if any(counts):
+        similarity = REFINED_BY[config.loss.similarity]
+        settings = check_settings(similarity, counts, None, False, 0, "float32")
+    return Method(checkpoint, settings, device, factors)
+
+
+def finer(flow: Tensor, factors: Sequence[int], size: Sequence[int]) -> Tensor:
+    """A flow on boxes of `factors` voxels, in boxes, on the voxels and in them: (1, 3, *size).
+
+    Linear between the centres of the boxes; voxels past the last whole box have its flow.
+    """
+    if max(factors) == 1:
+        return flow
+    scale = torch.tensor(factors).to(flow).reshape(1, 3, 1, 1, 1)
+    whole = F.interpolate(flow * scale, scale_factor=tuple(map(float, factors)), mode="trilinear")
+    ends = [n - m for n, m in zip(size, whole.shape[2:], strict=True)]
+    return F.pad(whole, [0, ends[2], 0, ends[1], 0, ends[0]], mode="replicate")
+
+
+def refine(flow: Tensor, sample: Sample, settings: Settings) -> Tensor:
+    """A flow (1, 3, H, W, D) improved by instance optimisation, as `register` does it."""
+    grid = Grid(sample.fixed.shape, sample.affine)
+    mask = None if sample.fixed_mask is None else Volume(sample.fixed_mask, grid, "fixed mask")
+    moving, fixed = (Volume(x, grid, sample.name) for x in (sample.moving, sample.fixed))
+    start = prepare(Pair(fixed, moving, None, None, mask), np.eye(4), flow.device, settings.dtype)
+    first = onto(flow, grid, start.grid).to(start.fixed)
+    first *= taper(start.grid.shape, MARGIN).to(first)
+    work = start.after(first)
+    with torch.enable_grad():
+        velocity = search(work, settings, quiet=True)
+    whole = compose(first, flow_of(velocity, work.grid.shape))
+    voxels = field_of(whole, work.grid, work, grid).voxels(grid)
+    return channels_first(voxels).to(flow)
+
+
+def onto(flow: Tensor, grid: Grid, other: Grid) -> Tensor:
+    """A flow (1, 3, H, W, D) in voxels of its grid, on another grid in that one's; 0 outside."""
+    matrix = np.linalg.inv(other.affine)[:3, :3] @ grid.affine[:3, :3]
+    vectors = turned(matrix, flow.cpu().float())
+    parts = [read(vectors, index_flow(other, grid, part), "zeros") for part in other.slabs()]
+    return torch.cat(parts, 2)
+
+
+def as_published(flow: Tensor) -> Tensor:
+    """The flow by which the published scripts in effect warp: p + u -> (p + u) S/(S-1) - 1/2.
+
+    flow: u, (1, 3, H, W, D) in voxels. S is the volume's side along the axis. A zero flow so shifts
+    the image by up to half a voxel: a defect, here to score published checkpoints as they were.
+    """
+    moved = []
+    for axis, (at, n) in enumerate(zip(places(flow), flow.shape[2:], strict=True)):
+        line = torch.arange(n).to(flow).reshape([-1, *[1] * (2 - axis)])
+        moved.append(at * (n / (n - 1)) - 0.5 - line)
+    return torch.stack(moved)[None]
+
+
+def sampled_at(flow: Tensor, section: EvaluateSection) -> Tensor:
+    """The flow that images and labels are read by, as `evaluate.warp` says."""
+    return as_published(flow) if section.warp == "published" else flow
+
+
+def moved_image(image: NDArray, flow: Tensor, section: EvaluateSection) -> NDArray[np.float32]:
+    """An image (H, W, D) warped by a flow (1, 3, H, W, D), trilinear, 0 outside."""
+    flow = sampled_at(flow.cpu().float(), section)
+    return warp(torch.from_numpy(image)[None, None], flow)[0, 0].numpy()
+
+
+def moved_labels(labels: NDArray, flow: Tensor, section: EvaluateSection) -> NDArray:
+    """A label map (H, W, D) warped by a flow (1, 3, H, W, D), as `evaluate.interpolation` says.
+
+    "nearest", or "trilinear": the label whose indicator, interpolated linearly, is largest.
+    """
+    flow = sampled_at(flow.cpu().double(), section)
+    if section.interpolation == "trilinear":
+        return sample_labels(labels, torch.stack(places(flow), -1).numpy())
+    wide = torch.from_numpy(labels.astype(np.float64))[None, None]
+    return read_nearest(wide, flow)[0, 0].numpy().astype(labels.dtype)

@@ -1,0 +1,79 @@
+"""What an evaluation leaves on disk: a file per case while it runs, tables of them at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..csvfiles import read_rows
+from ..errors import InputError
+from ..files import make_folder
+from ..report import report_json, write_report_json
+from .scores import METRICS, Scores
+
+Settings = Mapping[str, Any]
+
+
+class Store:
+    """Scores of the cases in a folder, each written whole as soon as it is known.
+
+    settings: what scores depend on; scores under other settings count as not there.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder / "cases"
+        self.settings = json.loads(report_json(settings))
+
+    def make(self) -> None:
+        """Create the folder. Raises InputError where it cannot be."""
+        make_folder(self.folder)
+
+    def put(self, scores: Scores) -> None:
+        """Keep a case."""
+        found = {"settings": self.settings, "case": scores.case, "labels": scores.labels}
+        write_report_json(self._path(scores.case["case"]), found)
+
+    def get(self, case: str) -> Scores | None:
+        """A case that was kept; None where it is not there, or damaged."""
+        try:
+            found = json.loads(self._path(case).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if found.get("settings") != self.settings:
+            return None
+        return Scores(_numbers(found["case"]), [_numbers(row) for row in found["labels"]])
+
+    def _path(self, case: str) -> Path:
+        return self.folder / f"{quote(case, safe=' +,;=@')}.json"
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in row.items()}
+
+
+def read_cases(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
+    """The metrics of each case in a cases.csv of this or another tool.
+
+    A column `case` is needed and one metric at least; other columns are ignored, and an empty cell
+    is no number.
+    Raises InputError where there is no such file, or a case twice, or a cell that is no number.
+    """
+    rows = read_rows(path, ("case",))
+    keys = [metric.key for metric in METRICS if metric.key in rows[0]]
+    if not keys:
+        names = ", ".join(metric.key for metric in METRICS)
+        raise InputError(f"{path} has no column of scores: one of {names} is needed")
+    found: dict[str, dict[str, float]] = {}
+    for line, row in enumerate(rows, start=2):
+        if row["case"] in found:
+            raise InputError(f"{path} has {row['case']} twice, again in line {line}")
+        try:
+            found[row["case"]] = {key: float(row[key] or "nan") for key in keys}
+        except ValueError as error:
+            raise InputError(f"{path}, line {line}: {error}") from error
+    return found

@@ -1,0 +1,184 @@
+"""An evaluation from end to end: every case of a split scored, tables and figures of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..config import Config
+from ..csvfiles import write_rows
+from ..data import Sample, open_split
+from ..errors import InputError
+from ..files import atomic, sha256
+from ..predict import open_checkpoint
+from ..ranks import join
+from ..report import write_report_json
+from ..runtime import versions
+from .figures import draw
+from .methods import Method, method_of
+from .results import Store, read_cases
+from .scores import METRICS, Scores, case_columns, label_columns, score
+from .statistics import Table, compare, spread
+from .tables import latex, markdown
+
+PREFERRED = ("dice", "tre_mm", "njd_percent")  # what the case to draw is the median of
+
+
+def evaluate(
+    config: Config,
+    checkpoint: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    others: Mapping[str, str | os.PathLike[str]] | None = None,
+    name: str | None = None,
+    quiet: bool = True,
+) -> Path:
+    """Register and score every pair of `evaluate.split`; returns the folder with the results.
+
+    checkpoint: the network's weights; None evaluates instance optimisation alone where
+        `evaluate.refine` has iterations, else the images as they are. With iterations, results are
+        at full resolution, whatever `data.spacing` is for the network.
+    out: the folder; by default one named after the method, under `output.folder`/evaluation.
+    others: other runs to compare with, a name and the path of its cases.csv each. name: of this
+        method, in tables and figures.
+
+    Under torchrun every process takes its part of the cases. Cases that were scored before, under
+    the same settings, are not done again. Results: cases.csv, labels.csv, summary.json, tables.md,
+    tables.tex and figures/.
+    Raises InputError for a split without pairs and for what `data` and checkpoints refuse.
+    """
+    network = None if checkpoint is None else open_checkpoint(checkpoint)
+    tables = {label: read_cases(path) for label, path in (others or {}).items()}
+    with join(config.train.device, config.train.threads) as ranks:
+        method = method_of(config, network, ranks.device)
+        title = name or method.name
+        if title in tables:
+            raise InputError(f"two methods are called {title}: give this one another name")
+        pairs = Pairs(config, method)
+        folder = Path(out) if out is not None else default_folder(config, checkpoint, method)
+        store = Store(folder, settings(config, checkpoint, method))
+        store.make()
+        bar = tqdm(ranks.share(range(len(pairs))), disable=quiet or not ranks.first, unit="case")
+        for index in bar:
+            if store.get(pairs.names[index]) is None:
+                store.put(run_case(*pairs[index], method, config))
+        ranks.gather(None)
+        if ranks.first:
+            finish(folder, store, pairs, method, config, title, tables)
+    return folder
+
+
+class Pairs:
+    """The pairs of a split: (as the network sees it, at the scale of the results) each."""
+
+    def __init__(self, config: Config, method: Method) -> None:
+        split, data = config.evaluate.split, replace(config.data, cache=False)
+        self.seen = self.full = open_split(replace(config, data=data), split)
+        if max(method.factors) > 1:
+            self.full = open_split(replace(config, data=replace(data, spacing=1)), split)
+        if not len(self.full):
+            raise InputError(f"the data set has no pair in its split {split!r}")
+
+    def __len__(self) -> int:
+        return len(self.full)
+
+    def __getitem__(self, index: int) -> tuple[Sample, Sample]:
+        full = self.full[index]
+        return (full if self.seen is self.full else self.seen[index]), full
+
+    @property
+    def names(self) -> list[str]:
+        """What each pair is called."""
+        return [case.name for case in self.full.cases]
+
+
+def run_case(seen: Sample, full: Sample, method: Method, config: Config) -> Scores:
+    """Register a pair and score it; the time is that of the method, without reading and scoring."""
+    started = time.perf_counter()
+    flow = method.flow(seen, full)
+    if flow.is_cuda:
+        torch.cuda.synchronize(flow.device)
+    return score(flow, full, config, time.perf_counter() - started)
+
+
+def settings(
+    config: Config, checkpoint: str | os.PathLike[str] | None, method: Method
+) -> dict[str, Any]:
+    """What a case's scores depend on, its files aside."""
+    data = asdict(config.data)
+    for key in ("cache", "workers", "validation", "testing", "pairs", "seed"):
+        del data[key]
+    return {
+        "data": data,
+        "evaluate": asdict(config.evaluate),
+        "checkpoint": None if checkpoint is None else sha256(checkpoint),
+        "refinement": None if method.refinement is None else asdict(method.refinement),
+    }
+
+
+def default_folder(
+    config: Config, checkpoint: str | os.PathLike[str] | None, method: Method
+) -> Path:
+    """A folder named after the method and the split."""
+    parts = [] if checkpoint is None else [Path(checkpoint).stem]
+    if method.refinement is not None:
+        parts.append("refined")
+    name = "-".join([*(parts or ["before"]), config.evaluate.split])
+    return Path(config.output.folder) / "evaluation" / name
+
+
+def finish(
+    folder: Path,
+    store: Store,
+    pairs: Pairs,
+    method: Method,
+    config: Config,
+    title: str,
+    others: Mapping[str, Table],
+) -> None:
+    """Write what sums the cases up."""
+    found = [scores for name in pairs.names if (scores := store.get(name)) is not None]
+    profile = config.evaluate.hd95
+    write_rows(folder / "cases.csv", case_columns(profile), [one.case for one in found])
+    rows = [row for one in found for row in one.labels]
+    write_rows(folder / "labels.csv", label_columns(profile), rows)
+    keys = [metric.key for metric in METRICS]
+    own = {one.case["case"]: {k: one.case[k] for k in keys if k in one.case} for one in found}
+    compared = compare(own, others)
+    methods = {**others, title: own}
+    for ending, table in (("md", markdown), ("tex", latex)):
+        with atomic(folder / f"tables.{ending}") as temporary:
+            temporary.write_text(table(methods, compared, title), encoding="utf-8")
+    summary = {
+        "method": title,
+        "cases": len(found),
+        "settings": store.settings,
+        "metrics": spread(own),
+        "labels_without_dice": sum(one.case["labels_without_dice"] for one in found),
+        "labels_without_hd95": sum(one.case["labels_without_hd95"] for one in found),
+        "compared": {
+            name: {key: asdict(test) for key, test in tests.items()}
+            for name, tests in compared.items()
+        },
+        "versions": versions(),
+        "device": str(method.device),
+    }
+    write_report_json(folder / "summary.json", summary)
+    index = pairs.names.index(median_case(own))
+    draw(folder / "figures", *pairs[index], method, config, methods, rows)
+
+
+def median_case(rows: Table) -> str:
+    """The case whose score is the median, by Dice or by the first metric that there is."""
+    for key in PREFERRED:
+        known = [(row[key], case) for case, row in rows.items() if not np.isnan(row[key])]
+        if known:
+            return sorted(known)[len(known) // 2][1]
+    return next(iter(rows))

@@ -1,0 +1,61 @@
+"""Samples side by side, as the network takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data import PairDataset, Prefetcher, Sample, ShardedSampler
+from ..errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B pairs: images (B, 1, H, W, D) float32, label maps (B, 1, H, W, D) int32 or None."""
+
+    names: list[str]
+    moving: Tensor
+    fixed: Tensor
+    moving_labels: Tensor | None
+    fixed_labels: Tensor | None
+
+
+def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
+    """Put samples side by side. Raises InputError where they differ in size."""
+    names, sizes = [s.name for s in samples], {s.fixed.shape for s in samples}
+    if len(sizes) > 1:
+        found = ", ".join("x".join(map(str, size)) for size in sorted(sizes))
+        raise InputError(
+            f"pairs of one batch must have one size, got {found} in {', '.join(names)}: "
+            "set data.crop, or train.batch to 1"
+        )
+
+    def stack(arrays: Sequence[NDArray]) -> Tensor:
+        joined = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+        return torch.from_numpy(joined)[:, None].to(device)
+
+    def labels(side: str) -> Tensor | None:
+        maps = [getattr(s, side) for s in samples]
+        return None if any(m is None for m in maps) else stack(maps)
+
+    moving, fixed = stack([s.moving for s in samples]), stack([s.fixed for s in samples])
+    return Batch(names, moving, fixed, labels("moving_labels"), labels("fixed_labels"))
+
+
+def batches(
+    data: PairDataset, sampler: ShardedSampler, size: int, workers: int, device: torch.device
+) -> Generator[Batch]:
+    """Batches without end, read ahead; the sampler stands behind the last one handed out."""
+
+    def samples() -> Generator[Sample]:
+        while True:
+            yield from Prefetcher(data, sampler, workers)
+
+    endless = samples()
+    while True:
+        yield collate([next(endless) for _ in range(size)], device)

@@ -1,0 +1,24 @@
+"""What a trained network's file says about how to feed it."""
+
+from __future__ import annotations
+
+from ..config import Config
+from ..data import Sample
+from ..grid import Grid
+from ..models.checkpoint import Card
+
+
+def card(config: Config, sample: Sample, source: str) -> Card:
+    """The card of a network trained by a configuration, read from `source`, on pairs like one."""
+    shape = sample.fixed.shape
+    spacing = Grid((shape[0], shape[1], shape[2]), sample.affine).spacing
+    data = config.data
+    rules = {"fixed": data.intensity, "moving": data.moving_intensity}
+    rule = ", ".join(f"{side} {how}" for side, how in rules.items() if how != "same")
+    return Card(
+        spacing=" x ".join(f"{step:.4g}" for step in spacing) + " mm",
+        intensity=rule.removeprefix("fixed ") if data.moving_intensity == "same" else rule,
+        axis_order="x, y, z: array axes as the files hold them",
+        data=" ".join(filter(None, (data.layout, data.task))),
+        command=f"lganet-fast train {source}".strip(),
+    )

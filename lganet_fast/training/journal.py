@@ -1,0 +1,86 @@
+"""What a run tells while it goes: log.jsonl always, a bar, TensorBoard where asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..errors import InputError
+
+LAYOUT = "{desc}{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} {elapsed} < {remaining}{postfix}"
+
+
+class Journal:
+    """The log of a run that is at `step` of `total`.
+
+    folder: of log.jsonl, which is cut to `size` bytes first: lines that a run wrote after the
+    state that it now goes on from. quiet: no bar. tensorboard: events too, in the same folder.
+    Raises InputError where TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self, folder: Path, size: int, step: int, total: int, quiet: bool, tensorboard: bool
+    ) -> None:
+        self.events = event_writer(folder, step) if tensorboard else None
+        self.file = open(folder / "log.jsonl", "ab")  # noqa: SIM115
+        self.file.truncate(min(size, os.fstat(self.file.fileno()).st_size))
+        self.bar = tqdm(
+            total=total, initial=step, disable=quiet, bar_format=LAYOUT, mininterval=0.2
+        )
+        self.shown: dict[str, str] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the log so far."""
+        return os.fstat(self.file.fileno()).st_size
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Note an optimiser step."""
+        self._write(record)
+        self._show(loss=record["loss"])
+        self.bar.update()
+        if self.events is not None:
+            self.events.add_scalar("loss", record["loss"], record["step"])
+            self.events.add_scalar("lr", record["lr"], record["step"])
+            for name, value in record["parts"].items():
+                self.events.add_scalar(f"parts/{name}", value, record["step"])
+
+    def validation(self, record: dict[str, Any]) -> None:
+        """Note the scores of the validation pairs."""
+        self._write(record)
+        scores = record["validation"]
+        self._show(**{f"validation {name}": value for name, value in scores.items()})
+        if self.events is not None:
+            for name, value in scores.items():
+                self.events.add_scalar(f"validation/{name}", value, record["step"])
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.bar.close()
+        self.file.close()
+        if self.events is not None:
+            self.events.close()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.file.write(json.dumps(record).encode() + b"\n")
+        self.file.flush()
+
+    def _show(self, **values: float) -> None:
+        self.shown |= {name: f"{value:.4f}" for name, value in values.items()}
+        text = ", ".join(f"{name} {value}" for name, value in self.shown.items())
+        self.bar.set_postfix_str(text, refresh=False)
+
+
+def event_writer(folder: Path, step: int) -> Any:
+    """A TensorBoard writer that hides what an earlier run wrote after `step`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "output.tensorboard needs TensorBoard: pip install 'lganet_fast[tensorboard]'"
+        ) from error
+    return SummaryWriter(folder, purge_step=step + 1)

@@ -1,0 +1,81 @@
+"""Everything that a run must remember to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config import Config
+from ..errors import InputError
+from ..files import atomic, reason
+
+FORMAT = "lganet_fast training 1"
+# What may change when a run goes on: where it runs and what it shows, never what it computes.
+FREE = {
+    "data": ("root", "cache", "workers"),
+    "train": ("save_every", "picture_every", "device", "threads"),
+    "model": ("checkpoint",),
+}
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Where every generator of this process stands, in types that need no unpickling of code."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    state = {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put every generator where `random_state` found it."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a state, whole or not at all."""
+    with atomic(path) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a state. Raises InputError where the file is none or is damaged."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in as many ways as it has bytes
+        raise InputError(f"cannot read {path} as a run to resume: {reason(error)}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f'{path} is not in the format "{FORMAT}"')
+    return state
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What a run's course depends on, "section.key" to value."""
+    return {
+        f"{title}.{name}": repr(value)
+        for title in ("data", "model", "loss", "train")
+        for name, value in vars(getattr(config, title)).items()
+        if name not in FREE.get(title, ())
+    }
+
+
+def check_same(path: str | os.PathLike[str], before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise InputError, naming what differs, where a run would not go on as it began."""
+    names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if names:
+        changes = "; ".join(f"{k} was {before.get(k)}, is {now.get(k)}" for k in names)
+        raise InputError(f"{path} is of another run: {changes}")

@@ -1,0 +1,45 @@
+"""Stopping between two steps when asked to."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Inside the `with` block the first Ctrl-C or request to end only sets `asked`.
+
+    A second Ctrl-C interrupts at once. Outside the main thread, signals are as they were.
+    loud: say so on stderr.
+    """
+
+    def __init__(self, loud: bool) -> None:
+        self.loud = loud
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:  # torchrun sends both
+            raise KeyboardInterrupt
+        self.asked = True
+        if self.loud:
+            print("\nstopping after this step; again to stop at once", file=sys.stderr, flush=True)

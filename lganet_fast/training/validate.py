@@ -1,0 +1,52 @@
+"""How good a network is on the validation pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data import PairDataset
+from ..metrics import dice
+from ..ops import warp
+from ..ranks import Ranks
+from .batch import Batch, collate
+from .objective import Objective
+
+
+@torch.no_grad()
+def validate(
+    network: nn.Module,
+    data: PairDataset,
+    objective: Objective,
+    ranks: Ranks,
+    autocast: torch.autocast,
+) -> dict[str, float]:
+    """Mean loss, and mean Dice of nearest-neighbour labels where pairs have any.
+
+    Each process takes every `count`-th pair. The Dice is a mean over the labels of a pair that
+    either map holds, of those that are scored, then over pairs.
+    """
+    network.eval()
+    sums = torch.zeros(4, dtype=torch.float64, device=ranks.device)
+    for index in range(ranks.rank, len(data), ranks.count):
+        batch = collate([data[index]], ranks.device)
+        with autocast:
+            flow = network(batch.moving, batch.fixed)
+        sums[:2] += torch.stack([objective(flow, batch)[0], flow.new_ones(())])
+        score = mean_dice(flow, batch, data.data.labels)
+        if score is not None:
+            sums[2:] += torch.tensor([score, 1.0]).to(sums)
+    network.train()
+    loss, pairs, overlap, scored = ranks.total(sums).tolist()
+    return {"loss": loss / pairs, **({"dice": overlap / scored} if scored else {})}
+
+
+def mean_dice(flow: Tensor, batch: Batch, labels: tuple[int, ...]) -> float | None:
+    """Mean Dice of the one pair of a batch, None where there is nothing to score."""
+    if batch.fixed_labels is None or batch.moving_labels is None:
+        return None
+    warped = warp(batch.moving_labels.double(), flow, "nearest").round().int()
+    fixed, moved = (x[0, 0].cpu().numpy() for x in (batch.fixed_labels, warped))
+    scores = list(dice(fixed, moved, labels or None).values())
+    return float(np.nanmean(scores)) if np.isfinite(scores).any() else None

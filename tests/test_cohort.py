@@ -1,0 +1,189 @@
+"""Many pairs by one command: what is skipped, what goes on past a failure, what is summed up."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from synthetic import oblique_grid, synthetic_pair
+
+from lganet_fast import InputError, cohort, io
+from lganet_fast.cli import main
+from lganet_fast.cohort import read_pairs
+
+GRID = oblique_grid((18, 20, 16), (4.0, 3.8, 4.2), 10)
+HEADER = "name,fixed,moving,fixed_labels,moving_labels\n"
+LABELLED = "fixed.nii.gz,moving.nii.gz,fixed_labels.nii.gz,moving_labels.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder with a pair and its labels."""
+    folder = tmp_path_factory.mktemp("images")
+    pair = synthetic_pair(GRID, GRID)
+    for name in ("fixed", "moving", "fixed_labels", "moving_labels"):
+        volume = getattr(pair, name)
+        io.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
+    return folder
+
+
+@pytest.fixture
+def place(images, tmp_path, monkeypatch):
+    """A working folder with those images and a table of two pairs in `data`."""
+    shutil.copytree(images, tmp_path / "data")
+    table(tmp_path / "data", f"one,{LABELLED}\n", "two,fixed.nii.gz,moving.nii.gz,,\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def table(folder, *rows, header=HEADER):
+    (folder / "pairs.csv").write_text(header + "".join(rows))
+
+
+def run(*more):
+    options = ["--iterations", "2", "--threads", "1", "--no-qc", *more]
+    return main(["register", "--pairs", "data/pairs.csv", "--out", "out", *options])
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def times():
+    return {path.parent.name: path.stat().st_mtime_ns for path in Path("out").glob("*/report.json")}
+
+
+def test_every_pair_has_its_folder_and_a_row(place, capsys):
+    assert run() == 0
+    assert sorted(os.listdir("out")) == ["cohort.csv", "one", "two"]
+    report = json.loads(Path("out/one/report.json").read_text())
+    one, two = rows("out/cohort.csv")
+    assert list(one) == list(cohort.SUMMARY)
+    assert float(one["dice_after"]) == pytest.approx(report["labels"]["mean_dice_after"])
+    assert float(one["dice_before"]) == pytest.approx(report["labels"]["mean_dice_before"])
+    assert (two["name"], two["dice_before"]) == ("two", "nan")
+    assert "warped_labels.nii.gz" in os.listdir("out/one")
+    printed = capsys.readouterr()
+    assert "registered     2" in printed.out
+    assert "2/2" in printed.err
+
+
+def test_what_is_done_is_skipped_until_it_changes(place, capsys):
+    assert run("--quiet") == 0
+    first = times()
+    assert run() == 0
+    assert "done before    2" in capsys.readouterr().out
+    assert times() == first
+    Path("out/two/warp.nii.gz").unlink()
+    assert run("--quiet") == 0
+    second = times()
+    assert (second["one"], second["two"] > first["two"]) == (first["one"], True)
+    Path("out/two/report.json").write_text("{")
+    labels = io.load_labels("data/moving_labels.nii.gz", "labels")
+    io.save_volume("data/moving_labels.nii.gz", labels.data // 2, labels.grid)
+    assert run("--quiet") == 0
+    third = times()
+    assert third["one"] > second["one"]
+    assert third["two"] > second["two"]
+    assert run("--quiet", "--smoothness", "2") == 0
+    assert min(times().values()) > max(third.values())
+
+
+def test_a_failure_is_listed_and_the_others_go_on(place, capsys, monkeypatch):
+    table(
+        place / "data",
+        "gone,nowhere.nii.gz,moving.nii.gz,,\n",
+        "odd,fixed.nii.gz,moving.nii.gz,,\n",
+        f"one,{LABELLED}\n",
+    )
+    real = cohort.register
+
+    def broken(*, out, **options):
+        if Path(out).name == "odd":
+            raise ZeroDivisionError("by\nzero")
+        return real(out=out, **options)
+
+    monkeypatch.setattr(cohort, "register", broken)
+    assert run("--quiet") == 2
+    assert "2 of 3 pairs failed: gone, odd; see out/failures.csv" in capsys.readouterr().err
+    gone, odd = rows("out/failures.csv")
+    assert "nowhere.nii.gz does not exist" in gone["error"]
+    assert odd["error"] == "ZeroDivisionError: by"
+    assert [row["name"] for row in rows("out/cohort.csv")] == ["one"]
+    table(place / "data", f"one,{LABELLED}\n")
+    assert run("--quiet") == 0
+    assert not Path("out/failures.csv").exists()
+
+
+def test_an_interrupt_stops_it(place, monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cohort, "register", interrupted)
+    assert run("--quiet") == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_another_checkpoint_under_one_name_is_another_setting(place, monkeypatch):
+    row = read_pairs("data/pairs.csv")[1]
+    settings = cohort.check_settings("lncc", (1,), None, False, 0, "float32", "weights")
+    folder = place / "made"
+    folder.mkdir()
+    for name in ("warped.nii.gz", "warp.nii.gz", "inverse_warp.nii.gz"):
+        (folder / name).touch()
+    Path("weights").write_bytes(b"first")
+    report = {
+        "inputs": {role: io.describe(path) for role, path in row.files.items()},
+        "settings": {**cohort.asdict(settings), "iterations": [1]},
+        "network": {"sha256": cohort.sha256("weights")},
+    }
+    (folder / "report.json").write_text(json.dumps(report))
+    assert cohort.finished(row, folder, settings, qc=False) == report
+    assert cohort.finished(row, folder, settings, qc=True) is None
+    Path("weights").write_bytes(b"second")
+    assert cohort.finished(row, folder, settings, qc=False) is None
+
+
+def test_names_come_from_the_files_and_paths_from_the_table(tmp_path):
+    table(tmp_path, "a/f.nii.gz,b/m.nii,train\n", header="fixed,moving,split\n")
+    (row,) = read_pairs(tmp_path / "pairs.csv")
+    assert row.name == "m_to_f"
+    assert row.files == {"fixed": f"{tmp_path}/a/f.nii.gz", "moving": f"{tmp_path}/b/m.nii"}
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "message"),
+    [
+        ("fixed,move\n", "a,b\n", "moving missing"),
+        ("fixed,moving,moving_label\n", "a,b,c\n", "unknown column moving_label"),
+        ("fixed,moving\n", "a,\n", "row 2: moving is empty"),
+        ("fixed,moving\n", "a,b\na,b\n", "2 pairs are called b_to_a"),
+        ("fixed,moving,name\n", "a,b,../c\n", "a name is that of a folder, got '../c'"),
+        ("fixed,moving\n", "", "no row"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(tmp_path, header, line, message):
+    table(tmp_path, line, header=header)
+    with pytest.raises(InputError, match=message):
+        read_pairs(tmp_path / "pairs.csv")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--pairs", "p.csv", "--fixed", "f"], "--pairs names the files: leave out --fixed"),
+        (["--pairs", "p.csv", "--moving-labels", "f"], "leave out --moving-labels"),
+        (["--fixed", "f"], "--moving is missing: give --fixed and --moving, or --pairs"),
+        (["--pairs", "nowhere.csv"], "cannot read nowhere.csv"),
+    ],
+)
+def test_files_and_pairs_do_not_mix(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["register", "--out", "out", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("out").exists()

@@ -1,0 +1,111 @@
+"""Pickles are read for their arrays and run nothing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from lganet_fast import InputError
+from lganet_fast.data.pickles import read_arrays
+
+
+class Runs:
+    """What a pickle can make a careless reader do."""
+
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+IMAGE = np.arange(60000, dtype=np.float32).reshape(20, 50, 60)
+LABELS = (IMAGE.astype(np.int16) % 7).T  # not in C order
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_reads_what_numpy_wrote(tmp_path, protocol, kind):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps(kind((IMAGE, LABELS)), protocol))
+    for found, written in zip(read_arrays(path), (IMAGE, LABELS), strict=True):
+        np.testing.assert_array_equal(found, written)
+        assert found.dtype == written.dtype
+    path.write_bytes(pickle.dumps(IMAGE, protocol))
+    np.testing.assert_array_equal(read_arrays(path)[0], IMAGE)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_skims_shapes_and_types(tmp_path, protocol):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps((IMAGE, LABELS), protocol))
+    found = read_arrays(path, skim=True)
+    assert [(x.shape, x.dtype) for x in found] == [(x.shape, x.dtype) for x in (IMAGE, LABELS)]
+    assert not found[0].any()
+
+
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+def test_reads_either_name_of_numpys_core(tmp_path, core):
+    path = tmp_path / "a.pkl"
+    raw = pickle.dumps(IMAGE, 3)
+    own = b"cnumpy._core.multiarray" if b"numpy._core" in raw else b"cnumpy.core.multiarray"
+    assert own in raw
+    path.write_bytes(raw.replace(own, f"c{core}.multiarray".encode()))
+    np.testing.assert_array_equal(read_arrays(path)[0], IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("thing", "asked"),
+    [
+        (Runs(os.system, "touch {}"), f"{os.name}.system"),
+        (Runs(eval, "open({!r}, 'w')"), "builtins.eval"),
+        (Runs(subprocess.check_call, "touch {}", 0), "subprocess.check_call"),
+        (Runs(np.load, "{}"), "numpy.load"),
+        (Runs(getattr, "{}", "upper"), "builtins.getattr"),
+        (OrderedDict(a=1), "collections.OrderedDict"),
+    ],
+)
+@pytest.mark.parametrize("skim", [False, True])
+def test_names_what_a_malicious_pickle_asks_for_and_does_not_run_it(tmp_path, thing, asked, skim):
+    mark = tmp_path / "mark"
+    if isinstance(thing, Runs):
+        texts = (x.format(str(mark)) if isinstance(x, str) else x for x in thing.arguments)
+        thing = Runs(thing.call, *texts)
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps((IMAGE, thing)))
+    with pytest.raises(InputError, match=rf"a\.pkl asks for {asked}, but may hold only numpy"):
+        read_arrays(path, skim)
+    assert not mark.exists()
+
+
+def test_an_array_of_objects_cannot_bring_one_in(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps(np.array([Runs(os.system, "true")], object)))
+    with pytest.raises(InputError, match="asks for"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("skim", [False, True])
+@pytest.mark.parametrize("keep", [0, 1, 100, 5000, -1])
+def test_damaged_files_are_one_clear_line(tmp_path, keep, skim):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps((IMAGE, LABELS))[:keep])
+    with pytest.raises(InputError, match=r"a\.pkl cannot be read: ") as caught:
+        read_arrays(path, skim)
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_what_is_no_array_or_no_file(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps((IMAGE, "labels")))
+    with pytest.raises(InputError, match=r"a\.pkl holds a str, not an array"):
+        read_arrays(path)
+    with pytest.raises(InputError, match=r"b\.pkl does not exist"):
+        read_arrays(tmp_path / "b.pkl")
+    with pytest.raises(InputError, match="is not a file"):
+        read_arrays(tmp_path)
