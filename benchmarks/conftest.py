@@ -57,8 +57,12 @@ def chosen(cases: list[Case], config: pytest.Config) -> list[tuple[int, Case]]:
     run, only = config.stash[RUN], config.getoption("size")
     found = [(i, c) for i, c in enumerate(cases) if c.quick or run.kind != "quick"]
     if only is not None:
-        alike = {(c.operation, c.detail, c.dtype): (i, c.of_size(only)) for i, c in found if c.any_size}
-        return list(alike.values())
+        alike = {
+            (c.operation, c.detail, c.dtype): (i, c.of_size(only))
+            for i, c in reversed(found)
+            if c.any_size
+        }
+        return list(alike.values())[::-1]
     return found
 
 
@@ -85,6 +89,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "variant" in metafunc.fixturenames:
         found = list(variants(metafunc.module.CASES, metafunc.config))
         metafunc.parametrize("variant", found, ids=[v.id for v in found])
+        metafunc.definition.add_marker(pytest.mark.benchmark(timer=timing.recorded))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -122,7 +127,7 @@ def siblings(variant: Variant, session: pytest.Session) -> list[Variant]:
     """The selected variants of a variant's group."""
     found = (getattr(item, "callspec", None) for item in session.items)
     all_of_them = (spec.params.get("variant") for spec in found if spec)
-    return [v for v in all_of_them if v is not None and v.group == variant.group]
+    return [v for v in all_of_them if isinstance(v, Variant) and v.group == variant.group]
 
 
 def held_to(variant: Variant, run: Run) -> list[str]:

@@ -112,4 +112,4 @@ def committed(folder: Path = FOLDER) -> list[Results]:
     return [load(path) for path in files if not path.stem.endswith(PARTIAL)]
 
 
-PARTIAL = ("-quick", "-part")
+PARTIAL = ("-quick", "-part", "-scaling")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,8 +55,14 @@ class Variant:
     def refusal(self) -> str | None:
         """Why it cannot run here, or None."""
         if self.device == "cuda" and not torch.cuda.is_available():
-            return str(doctor.cuda_devices()["reason"])
+            return no_cuda()
         return self.case.ways[self.way].refusal(self.device)
+
+
+@cache
+def no_cuda() -> str:
+    """Why there is no CUDA device."""
+    return str(doctor.cuda_devices()["reason"])
 
 
 @dataclass
@@ -75,6 +82,9 @@ class Run:
         case, device, mode = variants[0].case, variants[0].device, variants[0].mode
         refused = {v: v.refusal() for v in variants}
         able = {v.way: v for v in variants if refused[v] is None}
+        if not able:
+            self.rows |= {v: v.row().refused("not run", why or "") for v, why in refused.items()}
+            return
         calls, failed = {}, {}
         for way in able:
             try:
