@@ -89,7 +89,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "variant" in metafunc.fixturenames:
         found = list(variants(metafunc.module.CASES, metafunc.config))
         metafunc.parametrize("variant", found, ids=[v.id for v in found])
-        metafunc.definition.add_marker(pytest.mark.benchmark(timer=timing.recorded))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "measure" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.benchmark(timer=timing.recorded))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

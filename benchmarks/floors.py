@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 
 from .timing import wait
+from .ways import no_bfloat16
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,12 @@ class Rates:
 
 @cache
 def rates(device: str, dtype: torch.dtype) -> Rates:
-    """Measured: the best of a few copies and of a few products, both too large for the caches."""
-    count, side = (2**26, 1536) if device == "cpu" else (2**29, 8192)
+    """Measured: the best of a few copies and of a few products, both too large for the caches.
+
+    A type that the device only imitates is multiplied as float32, as the operations do.
+    """
+    dtype = torch.float32 if no_bfloat16(device) else dtype
+    count, side = (2**25, 1536) if device == "cpu" else (2**29, 8192)
     source = torch.zeros(count, device=device)
     target = torch.empty_like(source)
     copy = best(lambda: target.copy_(source), device)
@@ -35,7 +41,7 @@ def rates(device: str, dtype: torch.dtype) -> Rates:
     return Rates(2 * source.nbytes / copy, 2 * side**3 / multiply)
 
 
-def best(call, device: str, rounds: int = 7) -> float:  # type: ignore[no-untyped-def]
+def best(call: Callable[[], object], device: str, rounds: int = 5) -> float:
     """The least seconds of several calls, after one that does not count."""
     call()
     found = []
