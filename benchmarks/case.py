@@ -114,10 +114,13 @@ def ready(case: Case, way: str, mode: str, device: str) -> Callable[[], Callable
     def backward_of(out: Tensor) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(out, leaves, out.detach())
 
+    def forward_and_backward() -> Any:
+        return backward_of(call(*inputs))()
+
     calls: dict[str, Callable[[], Callable[[], Any]]] = {
         "forward": lambda: forward,
         "backward": lambda: backward_of(call(*inputs)),
-        "full": lambda: lambda: backward_of(call(*inputs))(),
+        "full": lambda: forward_and_backward,
     }
     return calls.get(mode, lambda: lambda: call(*inputs))
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from lganet_fast.ops import native
 from lganet_fast.runtime import set_threads
 
 from . import machine, plot, table, timing
 from .case import Case, Size
 from .results import FOLDER, Results
 from .run import Run, Variant
-from .targets import TARGETS, Target, of_row
+from .targets import GUARDED, Target, of_row
 
 DEVICES = ("cpu", "cuda")
 
@@ -44,7 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # read by ANTs at its import
     if not config.getoption("benchmark_compare"):
         config.option.benchmark_quiet = True  # one table is enough
-    kind = "guard" if config.getoption("guard") else "quick" if config.getoption("quick") else "full"
+    kind = (
+        "guard" if config.getoption("guard") else "quick" if config.getoption("quick") else "full"
+    )
     config.stash[RUN] = Run(kind)
 
 
@@ -81,8 +84,8 @@ def variants(cases: list[Case], config: pytest.Config) -> Iterator[Variant]:
 
 
 def guarded(variant: Variant) -> list[Target]:
-    """The targets that the guard holds the variant to."""
-    return [t for t in of_row(variant.row(), TARGETS) if t.guard]
+    """The targets that the guard holds the variant to; none where nothing is compiled."""
+    return of_row(variant.row(), GUARDED) if native.LOADED else []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

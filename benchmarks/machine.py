@@ -63,5 +63,6 @@ def line(stamp: dict[str, Any]) -> str:
         f"{stamp['cpu']} ({simd}), {stamp['cores']} cores, {stamp['threads']} threads, "
         f"{stamp['memory_gb']} GiB; {gpu or 'no GPU'}; torch {stamp['torch']}, "
         f"triton {stamp['triton'] or 'not installed'}, Python {stamp['python']}; "
-        f"lganet_fast {stamp['lganet_fast']}, commit {stamp['commit'] or 'unknown'}; {stamp['date']}"
+        f"lganet_fast {stamp['lganet_fast']}, commit {stamp['commit'] or 'unknown'}; "
+        f"{stamp['date']}"
     )

@@ -42,7 +42,9 @@ def draw(results: Results, path: Path) -> Path:
             error = [[row.ratio - low], [high - row.ratio]]
             label = None if row.way in seen else row.way
             seen.add(row.way)
-            ax.barh(place, row.ratio, 0.9, color=colour, xerr=error, ecolor="#00000066", label=label)
+            ax.barh(
+                place, row.ratio, 0.9, color=colour, xerr=error, ecolor="#00000066", label=label
+            )
             ax.text(high, place, " " + times(row.ratio), va="center", fontsize=6)
             place += 1
         ticks.append(((start + place - 1) / 2, " ".join(filter(None, group))))

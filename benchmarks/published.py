@@ -39,7 +39,7 @@ def warp(size: Size, dtype: torch.dtype, device: str) -> Call:
     module = Warp(size).to(device)
 
     def call(image: Tensor, flow: Tensor) -> Tensor:
-        return module(image.to(flow.dtype), flow).to(image.dtype)  # type: ignore[no-any-return]
+        return module(image.to(flow.dtype), flow).to(image.dtype)
 
     return call
 

@@ -19,7 +19,7 @@ class Row:
     """One way to do one piece of work. Times in seconds, memory in bytes, None: not measured.
 
     status: "run", "not run" or "failed", the last two with a reason. baseline: the way that
-    ratio (of times) and memory_ratio are against: above 1 is better than it. low and high: quartiles.
+    ratio (of times) and memory_ratio are against: above 1 is better. low and high: quartiles.
     floor: seconds that the bytes and operations take at this machine's measured rates.
     """
 

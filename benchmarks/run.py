@@ -19,6 +19,7 @@ from .floors import rates
 from .results import Row
 
 KINDS = ("full", "quick", "guard")
+ROUNDS = {"full": 5, "quick": 2, "guard": 1}  # of a case's own, at most
 SECONDS = {"full": 3.0, "quick": 0.5, "guard": 2.0}  # for a group, beyond its least rounds
 
 
@@ -93,7 +94,7 @@ class Run:
                 failed[way] = reason(error)
         times = timing.interleave(
             calls,
-            rounds=case.rounds if self.kind == "full" else min(case.rounds, 2),
+            rounds=min(case.rounds, ROUNDS[self.kind]),
             seconds=SECONDS[self.kind],
             warm=case.warm or device == "cuda",
             device=device,
@@ -143,6 +144,8 @@ class Run:
         case, mode, device = variant.case, variant.mode, variant.device
         if isinstance(out, dict):
             return replace(row, **out)
+        if self.kind == "guard":
+            return row
         key = variant.group[:3]
         if mode == "forward" and isinstance(out, Tensor):
             self.result_bytes[key] = out.nbytes
@@ -151,7 +154,7 @@ class Run:
             moved = traffic(case, mode, self.result_bytes[key], device)
         share = {"backward": 2, "full": 3}.get(mode, 1)
         operations = None if case.work is None else share * case.work(case.size)
-        if self.kind == "guard" or (moved is None and operations is None):
+        if moved is None and operations is None:
             return row
         floor = rates(device, case.dtype).floor(moved or 0, operations or 0)
         return replace(row, bytes=moved, operations=operations, floor=floor)
@@ -168,7 +171,9 @@ def disagreements(case: Case, mode: str, times: timing.Times) -> dict[str, str]:
         own = first_tensor(out)
         error = float("inf") if own is None else float((own - expected).abs().max()) / scale
         if not error <= case.tolerance:  # NaN too
-            found[way] = f"its result is {error:.1e} of the largest value off that of {case.baseline}"
+            found[way] = (
+                f"its result is {error:.1e} of the largest value off that of {case.baseline}"
+            )
     return found
 
 
@@ -192,5 +197,3 @@ def with_ratios(row: Row, times: timing.Times, peaks: dict[str, int]) -> Row:
         if row.baseline in peaks:
             row = replace(row, memory_ratio=peaks[row.baseline] / max(1, peaks[row.way]))
     return row
-
-

@@ -2,8 +2,8 @@
 
 Each point is a fresh process, which measures its own peak. A volume is left out where a straight
 line through the points so far says that it does not fit into what is free; that line, cost being
-linear in voxels, also says which volume fills 8, 12, 24 and 80 GB, and is drawn dashed where nothing
-was measured.
+linear in voxels, also says which volume fills 8, 12, 24 and 80 GB, and is drawn dashed where
+nothing was measured.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ WORKS: dict[str, Work] = {
 
 
 def point(name: str, side: int, threads: int, device: str) -> dict[str, Any]:
-    """One volume in a fresh process: side, seconds of the second call, bytes; or what went wrong."""
+    """One volume in a fresh process: side, seconds, bytes; or what went wrong."""
     words = ["--point", name, "--sides", str(side), "--threads", str(threads), "--device", device]
     command = [sys.executable, "-m", "benchmarks.scaling", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -131,7 +131,9 @@ def at(fit: tuple[float, float], side: float) -> float:
     return fit[0] + fit[1] * side**3
 
 
-def sweep(names: Sequence[str], sides: Sequence[int], threads: int, device: str, most: float) -> Any:
+def sweep(
+    names: Sequence[str], sides: Sequence[int], threads: int, device: str, most: float
+) -> Any:
     """Every point that fits into memory and is expected to be done within `most` seconds."""
     points = []
     for name in names:
@@ -155,7 +157,7 @@ def sweep(names: Sequence[str], sides: Sequence[int], threads: int, device: str,
 
 
 def draw(points: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """Seconds and memory against voxels, the lines dashed where they go on without a measurement."""
+    """Seconds and memory against voxels, dashed where nothing was measured."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2)
     for number, name in enumerate(dict.fromkeys(p["work"] for p in points)):
@@ -203,7 +205,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument("--most", type=float, default=120, help="longest call, seconds")
-    parser.add_argument("--results", type=Path, default=FOLDER, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--results", type=Path, default=FOLDER, metavar="DIR", help="where to write"
+    )
     parser.add_argument("--point", choices=WORKS, help=argparse.SUPPRESS)
     return parser
 

@@ -18,7 +18,9 @@ def cells(row: Row) -> tuple[str, ...]:
     work = " ".join(filter(None, (row.operation, row.size, row.detail, row.type, row.device)))
     if row.status != "run":
         return (work, row.mode, row.way, *[""] * 6, f"{row.status}: {row.reason}")
-    between = "" if row.low is None or row.rounds < 2 else f"{seconds(row.low)} to {seconds(row.high)}"
+    between = (
+        "" if row.low is None or row.rounds < 2 else f"{seconds(row.low)} to {seconds(row.high)}"
+    )
     return (
         work,
         row.mode,
@@ -56,7 +58,9 @@ def condensed(rows: Sequence[Row]) -> list[Row]:
     out = []
     for work in works.values():
         idle = {row.way: row for row in work if row.status == "not run"}
-        idle = {w: r for w, r in idle.items() if {x.reason for x in work if x.way == w} == {r.reason}}
+        idle = {
+            w: r for w, r in idle.items() if {x.reason for x in work if x.way == w} == {r.reason}
+        }
         reasons = {row.reason for row in idle.values()}
         if len(idle) == len({row.way for row in work}) and len(reasons) == 1:
             out.append(replace(work[0], mode="all", way="all"))
@@ -73,7 +77,11 @@ def text(results: Results) -> str:
     for _, group in groupby(condensed(results.rows), key=lambda row: row.work):
         shown = [cells(row) for row in group]
         lines += [
-            (row[0] if i == 0 else "", row[1] if i == 0 or row[1] != shown[i - 1][1] else "", *row[2:])
+            (
+                row[0] if i == 0 else "",
+                row[1] if i == 0 or row[1] != shown[i - 1][1] else "",
+                *row[2:],
+            )
             for i, row in enumerate(shown)
         ]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]

@@ -4,6 +4,7 @@ import torch
 
 from .case import ABDOMEN, IXI_OASIS, LPBA40, LUNG_CT, Case, Way
 from .networks import lean, multiply_adds, pair, published, under
+from .targets import SMALL
 from .ways import compiled, no_bfloat16
 
 
@@ -43,7 +44,7 @@ def of(size, reference=False, compile=False, dtype=torch.float32, **options):
 
 
 CASES = [
-    of((48, 48, 48), reference=True, quick=True),
+    of(SMALL, reference=True, quick=True),
     of(IXI_OASIS, reference=True, compile=True, memory=True, warm=False),
     of(IXI_OASIS, dtype=torch.bfloat16, tolerance=0.2, warm=False),
     of(LPBA40, memory=True, rounds=2, warm=False),

@@ -8,6 +8,7 @@ from lganet_fast.models.published import Warp
 from . import published as op_for_op
 from .case import IXI_OASIS, Case, Way
 from .networks import lean, multiply_adds, pair, published
+from .targets import SMALL
 
 
 def step_of(network, dissimilarity, warp):
@@ -61,7 +62,7 @@ def of(size, **options):
     )
 
 
-CASES = [of((48, 48, 48), quick=True), of(IXI_OASIS, memory=True, rounds=2)]
+CASES = [of(SMALL, quick=True), of(IXI_OASIS, memory=True, rounds=2)]
 
 
 def test_training_step(measure):

@@ -46,7 +46,7 @@ def compiled(build: Callable[[Size, torch.dtype, str], Call]) -> Way:
     def start(size: Size, dtype: torch.dtype, device: str) -> Call:
         torch.compiler.reset()
         call: Any = torch.compile(build(size, dtype, device), dynamic=False)
-        return call  # type: ignore[no-any-return]
+        return call
 
     return Way(start, no_compilation, slow_start=True)
 

@@ -6,6 +6,8 @@ import csv
 import importlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,13 +19,13 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, so that the installed package stays the one that is found
 
-from benchmarks import machine, memory, plot, report, scaling, table, timing  # noqa: E402
+from benchmarks import machine, memory, networks, plot, report, scaling, table, timing  # noqa: E402
 from benchmarks.results import PARTIAL, Results, Row, load  # noqa: E402
 from benchmarks.run import disagreements  # noqa: E402
-from benchmarks.targets import SLACK, TARGETS  # noqa: E402
-
+from benchmarks.targets import GUARDED, SLACK, TARGETS  # noqa: E402
 from lganet_fast.ops import OPERATIONS  # noqa: E402
 
+DOCS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 ROW = Row("warp", "160x192x224", "", "float32", "cpu", "forward", "native", "published")
 TINY = ("--size", "8x8x8", "--quick", "--threads", "1", "-p", "no:cacheprovider")
 
@@ -37,9 +39,42 @@ def suite(*words, **environment):
     command = [sys.executable, "-m", "pytest", *words]
     environment = {**os.environ, **environment}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
     return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def suite_here(capfd, monkeypatch):
+    """Run the suite in this process, which has what it imports already."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    before = torch.get_num_threads()
+
+    def run(*words):
+        try:
+            code = pytest.main([*words, "-p", "no:cov"])
+        finally:
+            torch.set_num_threads(before)
+        said = capfd.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+@pytest.mark.parametrize("line", re.findall("^pytest benchmarks.*", DOCS, re.MULTILINE))
+def test_documented_commands_are_understood(line, suite_here, tmp_path):
+    words = [word for word in shlex.split(line)[1:] if "compare" not in word]
+    code, said = suite_here(*words, "--collect-only", "-q", f"--benchmark-storage={tmp_path}")
+    assert code == 0, said
+    assert "test_warp[cpu-160x192x224" in said
+
+
+def test_documented_modules_are_understood():
+    lines = re.findall(r"^python -m benchmarks\.(\w+)(.*)", DOCS, re.MULTILINE)
+    assert {name for name, _ in lines} == {"report", "scaling"}
+    for name, words in lines:
+        importlib.import_module(f"benchmarks.{name}").parser().parse_args(shlex.split(words))
 
 
 def test_every_operation_has_a_file():
@@ -48,7 +83,7 @@ def test_every_operation_has_a_file():
         assert any(case.quick for case in cases(operation))
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda t: f"{t.title}, {t.of}")
+@pytest.mark.parametrize("target", [*TARGETS, *GUARDED], ids=lambda t: f"{t.title}, {t.of}")
 def test_every_target_is_measured(target):
     rows = [
         replace(ROW, operation=c.operation, size=table_size(c), detail=c.detail, type=c.type)
@@ -106,18 +141,27 @@ def test_the_guard_lets_a_fifth_pass():
         assert f"{SLACK * target.ask:.2f}x" in said
 
 
-def test_memory_is_that_of_a_fresh_process():
+def test_memory_is_that_of_a_fresh_process(monkeypatch):
     result = 4 * 3 * 96**3
     task = memory.Task("resize", 0, (96, 96, 96), "reference", "forward", 1)
     assert result < memory.of_fresh_process(task) < result + 150e6
-    with pytest.raises(memory.NotMeasuredError, match="nothing"):
-        memory.of_fresh_process(replace(task, way="nothing"))
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(memory.NotMeasuredError, match="exit status 1"):
+        memory.of_fresh_process(task)
 
 
-def test_suite_writes_what_it_measured_and_compares(tmp_path):
+def test_operations_of_the_network_are_counted():
+    first, second = (networks.multiply_adds((side,) * 3) for side in (16, 32))
+    assert first > 2 * 27 * 16**3 * (24 * 24 + 24 * 3)
+    assert second > 7 * first
+
+
+def test_suite_writes_what_it_measured_and_compares(tmp_path, suite_here):
     stored = tmp_path / "stored"
     options = (*TINY, f"--benchmark-storage={stored}", f"--results={tmp_path}")
-    code, said = suite("benchmarks/test_resize.py", "-k", "cuda or forward", *options, "--benchmark-autosave")
+    code, said = suite_here(
+        "benchmarks/test_resize.py", "-k", "cuda or forward", *options, "--benchmark-autosave"
+    )
     assert code == 0, said
     assert "not run: " in said
     (file,) = tmp_path.glob("*-part.json")
@@ -146,7 +190,7 @@ def test_suite_writes_what_it_measured_and_compares(tmp_path):
     by_name[name]["stats"].update(min=1e-9)
     saved.write_text(json.dumps(data))
     words = ("--benchmark-compare", "--benchmark-compare-fail=min:5%")
-    code, said = suite("benchmarks/test_resize.py", "-k", "cpu and forward", *options, *words)
+    code, said = suite_here("benchmarks/test_resize.py", "-k", "cpu and forward", *options, *words)
     assert code != 0
     assert "Performance has regressed" in said
 
@@ -222,11 +266,12 @@ def test_partial_runs_are_not_reported(tmp_path):
     assert report.committed(tmp_path) == []
 
 
-def test_scaling_measures_a_fresh_process():
+def test_scaling_measures_a_fresh_process(monkeypatch):
     found = scaling.point("gradient_loss", 64, 1, "cpu")
     assert found["bytes"] > 3 * 4 * 64**3
     assert found["seconds"] > 0
-    assert "failed" in scaling.point("nothing", 8, 1, "cpu")
+    monkeypatch.setattr(sys, "executable", "false")
+    assert scaling.point("gradient_loss", 64, 1, "cpu")["failed"] == "exit status 1"
 
 
 def test_scaling_goes_on_in_a_line(tmp_path, monkeypatch, capsys):
@@ -245,7 +290,9 @@ def test_scaling_stops_where_memory_would_not_do(monkeypatch, capsys):
     made = {"seconds": 1.0, "bytes": 0.0}
     monkeypatch.setattr(scaling, "available_memory", lambda device: 1000)
     monkeypatch.setattr(
-        scaling, "point", lambda name, side, *_: {"work": name, "side": side, **made, "bytes": side**3}
+        scaling,
+        "point",
+        lambda name, side, *_: {"work": name, "side": side, **made, "bytes": side**3},
     )
     points = scaling.sweep(["warp"], (2, 4, 8, 16, 32), 1, "cpu", 100)
     assert [p["side"] for p in points] == [2, 4, 8, 16]
