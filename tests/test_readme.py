@@ -28,7 +28,7 @@ def command_lines(text=README):
 
 
 def test_every_block_says_its_language():
-    """A block of a language that no test knows would go unread; "console" is for what needs more."""
+    """Those of an unknown one would go unread; "console" is for what needs more than is here."""
     for name, text in TEXTS.items():
         assert set(re.findall(r"^```(\S*)\n", text, re.MULTILINE)) <= {*LANGUAGES, ""}, name
         closed = text.count("```") == 2 * len(re.findall(r"^```\w", text, re.MULTILINE))
