@@ -1,0 +1,54 @@
+"""What this machine can do at best: how fast it copies and how fast it multiplies matrices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from .timing import wait
+from .ways import no_bfloat16
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Bytes read and written per second, and multiplications and additions per second."""
+
+    bytes: float
+    operations: float
+
+    def floor(self, moved: float, operations: float) -> float:
+        """The least seconds that such work can take."""
+        return max(moved / self.bytes, operations / self.operations)
+
+
+@cache
+def rates(device: str, dtype: torch.dtype) -> Rates:
+    """Measured: the best of a few copies and of a few products, both too large for the caches.
+
+    A type that the device only imitates is multiplied as float32, as the operations do.
+    """
+    dtype = torch.float32 if no_bfloat16(device) else dtype
+    count, side = (2**25, 1536) if device == "cpu" else (2**29, 8192)
+    source = torch.zeros(count, device=device)
+    target = torch.empty_like(source)
+    copy = best(lambda: target.copy_(source), device)
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    multiply = best(lambda: torch.mm(a, a), device)
+    return Rates(2 * source.nbytes / copy, 2 * side**3 / multiply)
+
+
+def best(call: Callable[[], object], device: str, rounds: int = 5) -> float:
+    """The least seconds of several calls, after one that does not count."""
+    call()
+    found = []
+    for _ in range(rounds):
+        wait(device)
+        started = time.perf_counter()
+        call()
+        wait(device)
+        found.append(time.perf_counter() - started)
+    return min(found)

@@ -1,0 +1,115 @@
+"""Rows of figures, and the files that keep them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lganet_fast.files import atomic
+
+FOLDER = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to do one piece of work. Times in seconds, memory in bytes, None: not measured.
+
+    status: "run", "not run" or "failed", the last two with a reason. baseline: the way that
+    ratio (of times) and memory_ratio are against: above 1 is better. low and high: quartiles.
+    floor: seconds that the bytes and operations take at this machine's measured rates.
+    """
+
+    operation: str
+    size: str
+    detail: str
+    type: str
+    device: str
+    mode: str
+    way: str
+    baseline: str
+    status: str = "run"
+    reason: str = ""
+    rounds: int = 0
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    peak: int | None = None
+    memory_ratio: float | None = None
+    bytes: float | None = None
+    operations: float | None = None
+    floor: float | None = None
+    dice: float | None = None
+
+    @property
+    def work(self) -> tuple[str, ...]:
+        """What is done, and where."""
+        return (self.operation, self.size, self.detail, self.type, self.device)
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """What is timed in turn."""
+        return (*self.work, self.mode)
+
+    def refused(self, status: str, reason: str) -> Row:
+        """The same without figures."""
+        return replace(self, status=status, reason=reason)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run found. machine: as `machine.stamp` says."""
+
+    machine: dict[str, Any]
+    rows: Sequence[Row]
+
+    def save(self, folder: Path, name: str) -> list[Path]:
+        """Write NAME.json, .csv and .md. Raises InputError where that fails."""
+        from .table import markdown
+
+        folder.mkdir(parents=True, exist_ok=True)
+        written = [folder / f"{name}.{ending}" for ending in ("json", "csv", "md")]
+        data = {"machine": self.machine, "rows": [kept(row) for row in self.rows]}
+        with atomic(written[0]) as path:
+            path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        with atomic(written[1]) as path, path.open("w", encoding="utf-8", newline="") as file:
+            names = [f.name for f in fields(Row)]
+            writer = csv.DictWriter(file, names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in self.rows)
+        with atomic(written[2]) as path:
+            path.write_text(markdown(self), encoding="utf-8")
+        return written
+
+
+def kept(row: Row) -> dict[str, Any]:
+    """The row as a dictionary, to six digits, without what is empty."""
+    found = asdict(row).items()
+    return {k: digits(v) for k, v in found if v is not None and v != ""}
+
+
+def digits(value: Any) -> Any:
+    """A float to six digits; anything else as it is."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def load(path: Path) -> Results:
+    """Results that were saved as JSON."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    empty = {"detail": "", "reason": ""}
+    return Results(data["machine"], [Row(**{**empty, **row}) for row in data["rows"]])
+
+
+def committed(folder: Path = FOLDER) -> list[Results]:
+    """Every full run that is stored, in the order of the machines' names."""
+    files = sorted(folder.glob("*.json"))
+    return [load(path) for path in files if not path.stem.endswith(PARTIAL)]
+
+
+PARTIAL = ("-quick", "-part", "-scaling")

@@ -1,0 +1,33 @@
+"""compose, against grid_sample with its grid and a sum."""
+
+from lganet_fast import ops
+
+from .case import IXI_OASIS, LPBA40, Case, Way, flow, voxels
+from .published import warp
+from .ways import backends
+
+
+def published(size, dtype, device):
+    """As the published network composes."""
+    moved = warp(size, dtype, device)
+    return lambda first, second: second + moved(first, second)
+
+
+def of(size, **options):
+    """A case; a voxel takes 8 corners' weights and three weighted sums."""
+    compile = options.pop("compile", False)
+    return Case(
+        "compose",
+        size,
+        {"published": Way(published), **backends("compose", ops.compose, compile)},
+        lambda size, dtype, device: (flow(size, device), flow(size, device, 1.0)),
+        work=lambda size: voxels(size) * (30 + 17 * 3),
+        **options,
+    )
+
+
+CASES = [of(LPBA40, quick=True, memory=True, compile=True), of(IXI_OASIS)]
+
+
+def test_compose(measure):
+    measure()

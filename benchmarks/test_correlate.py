@@ -1,0 +1,41 @@
+"""correlate, against 27 shifted products, at the sizes and widths of the network's levels."""
+
+from functools import partial
+
+from lganet_fast import ops
+
+from . import published
+from .case import LPBA40, Case, image, voxels
+from .targets import CORRELATED
+from .ways import always, backends
+
+
+def inputs(size, dtype, device, channels):
+    """Moving and fixed features."""
+    return tuple(image(size, dtype, device, channels, seed) for seed in (0, 1))
+
+
+def of(size, channels, **options):
+    """A case; 27 products and sums for each channel of a voxel."""
+    compile = options.pop("compile", False)
+    return Case(
+        "correlate",
+        size,
+        {
+            "published": always(published.correlate),
+            **backends("correlate", ops.correlate, compile),
+        },
+        partial(inputs, channels=channels),
+        detail=f"{channels} channels",
+        work=lambda size: voxels(size) * 27 * 2 * channels,
+        **options,
+    )
+
+
+MAIN = of(CORRELATED, 32, quick=True, memory=True, compile=True)
+LEVELS = [of(tuple(n >> level for n in LPBA40), 8 << level) for level in range(4)]
+CASES = [MAIN, MAIN.in_bfloat16(), *LEVELS]
+
+
+def test_correlate(measure):
+    measure()

@@ -1,0 +1,29 @@
+"""integrate, against 7 grid_samples."""
+
+from lganet_fast import ops
+
+from .case import IXI_OASIS, LPBA40, Case, flow, voxels
+from .published import INTEGRATE
+from .targets import VELOCITY
+from .ways import backends
+
+
+def of(size, **options):
+    """A case; each step composes a flow with itself."""
+    compile = options.pop("compile", False)
+    return Case(
+        "integrate",
+        size,
+        {"published": INTEGRATE, **backends("integrate", ops.integrate, compile)},
+        lambda size, dtype, device: (flow(size, device),),
+        detail="7 steps",
+        work=lambda size: 7 * voxels(size) * (30 + 17 * 3),
+        **options,
+    )
+
+
+CASES = [of(VELOCITY, quick=True, memory=True, compile=True), of(IXI_OASIS), of(LPBA40)]
+
+
+def test_integrate(measure):
+    measure()

@@ -1,0 +1,33 @@
+"""invert, against the reference. It has no gradient."""
+
+from lganet_fast import ops
+
+from .case import IXI_OASIS, LPBA40, Case, flow, voxels
+from .ways import backends
+
+
+def inputs(size, dtype, device):
+    """A field, no shift as the goal, and its negative as the guess."""
+    field = flow(size, device).detach()
+    return field, field * 0, -field
+
+
+def of(size, **options):
+    """A case; the floor counts one iteration of each voxel, that of a perfect guess."""
+    return Case(
+        "invert",
+        size,
+        backends("invert", ops.invert),
+        inputs,
+        modes=("forward",),
+        work=lambda size: voxels(size) * (30 + 16 * 3 + 40),
+        tolerance=1e-2,
+        **options,
+    )
+
+
+CASES = [of(IXI_OASIS, quick=True, memory=True), of(LPBA40)]
+
+
+def test_invert(measure):
+    measure()

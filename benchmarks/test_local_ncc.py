@@ -1,0 +1,38 @@
+"""local_ncc, against convolutions with ones."""
+
+from lganet_fast import ops
+
+from . import published
+from .case import IXI_OASIS, LPBA40, Case, image, voxels
+from .ways import always, backends
+
+
+def inputs(size, dtype, device):
+    """A fixed image, which needs no gradient, and a moving one."""
+    return image(size, dtype, device).detach(), image(size, dtype, device, seed=1)
+
+
+def of(size, **options):
+    """A case; five running sums along three axes, and the quotient."""
+    compile = options.pop("compile", False)
+    return Case(
+        "local_ncc",
+        size,
+        {
+            "published": always(published.local_ncc),
+            **backends("local_ncc", ops.local_ncc, compile),
+        },
+        inputs,
+        detail="window 9",
+        work=lambda size: voxels(size) * (5 * 3 * 2 + 15),
+        tolerance=1e-2,
+        **options,
+    )
+
+
+SMALL = of(IXI_OASIS, quick=True, memory=True, compile=True)
+CASES = [SMALL, of(LPBA40, rounds=2, warm=False)]
+
+
+def test_local_ncc(measure):
+    measure()

@@ -1,0 +1,36 @@
+"""warp, against grid_sample with its grid."""
+
+from functools import partial
+
+from lganet_fast import ops
+
+from .case import IXI_OASIS, IXI_WHOLE, PAPER, Case, flow, image, voxels
+from .published import WARP
+from .ways import backends
+
+
+def inputs(size, dtype, device, channels=1):
+    """An image and a flow in float32."""
+    return image(size, dtype, device, channels), flow(size, device)
+
+
+def of(size, channels=1, **options):
+    """A case; a voxel takes 8 corners' weights and the weighted sum of each channel."""
+    detail = "" if channels == 1 else f"{channels} channels"
+    return Case(
+        "warp",
+        size,
+        {"published": WARP, **backends("warp", ops.warp, options.pop("compile", False))},
+        partial(inputs, channels=channels),
+        detail=detail,
+        work=lambda size: voxels(size) * (30 + 16 * channels),
+        **options,
+    )
+
+
+MAIN = of(IXI_WHOLE, quick=True, memory=True, compile=True)
+CASES = [MAIN, MAIN.in_bfloat16(), *map(of, PAPER), of(IXI_OASIS, channels=8)]
+
+
+def test_warp(measure):
+    measure()
