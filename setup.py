@@ -173,8 +173,8 @@ class BuildNative(build_ext):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             extension.extra_objects += pool.map(compile_one, extension.sources)
-        extension.depends = [*extension.depends, *extension.sources]  # what the library is made of
         extension.sources = []
+        self.force = True  # always linked: with or without CUDA, that may have changed
         super().build_extension(extension)
 
     def fresh(self, source, target):
