@@ -21,7 +21,7 @@ class CorrelationConv(Block, Conv3):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
         """x, y (B, C, H, W, D) -> the same shape."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return x + super().forward(correlate(x, y))
         out = torch.empty_like(x)
         height = x.shape[2]

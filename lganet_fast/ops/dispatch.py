@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from . import native, triton
 
 BACKENDS = ("auto", "reference", "native", "triton")
@@ -42,9 +44,15 @@ class Choice:
     refused: dict[str, str]
 
 
+@torch.compiler.assume_constant_result
+def scope() -> str | None:
+    """The innermost `use_backend`'s; a compiled graph keeps that of its compilation."""
+    return _scope.get()
+
+
 def requested_backend(backend: str | None = None) -> str:
     """The backend asked for: by the call, else the scope, else the environment, else "auto"."""
-    name = backend or _scope.get() or os.environ.get("LGANET_FAST_BACKEND") or "auto"
+    name = backend or scope() or os.environ.get("LGANET_FAST_BACKEND") or "auto"
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     return name
