@@ -29,7 +29,8 @@ class Rates:
 def rates(device: str, dtype: torch.dtype) -> Rates:
     """Measured: the best of a few copies and of a few products, both too large for the caches.
 
-    A type that the device only imitates is multiplied as float32, as the operations do.
+    A type that the device only imitates is multiplied as float32, as the operations do; float32 on
+    CUDA as TF32, as PyTorch's convolutions do.
     """
     dtype = torch.float32 if no_bfloat16(device) else dtype
     count, side = (2**25, 1536) if device == "cpu" else (2**29, 8192)
@@ -37,7 +38,10 @@ def rates(device: str, dtype: torch.dtype) -> Rates:
     target = torch.empty_like(source)
     copy = best(lambda: target.copy_(source), device)
     a = torch.ones(side, side, device=device, dtype=dtype)
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "tf32"
     multiply = best(lambda: torch.mm(a, a), device)
+    matmul.fp32_precision = before
     return Rates(2 * source.nbytes / copy, 2 * side**3 / multiply)
 
 

@@ -5,7 +5,9 @@ namespace lganet {
 
 namespace {
 
-Tensor compose(Tensor first, Tensor second) { return warp_image(first, second, false, false, true); }
+Tensor compose(Tensor first, Tensor second) {
+  return warp_image(first, second, false, false, true);
+}
 
 std::tuple<Tensor, Tensor> compose_backward(Tensor grad, Tensor first, Tensor second,
                                             bool need_first, bool need_second,

@@ -18,10 +18,13 @@ namespace {
 
 constexpr int64_t kAccumulatorRows = 24;  // whole blocks of every kind
 
-int64_t lanes() { return vector_bytes() / sizeof(float); }
+// Numbers of a vector of those that outputs are computed in.
+int64_t lanes(int64_t outputs) { return vector_bytes(isa_for(outputs)) / sizeof(float); }
 
 // Outputs in whole vectors.
-int64_t padded_outputs(int64_t outputs) { return (outputs + lanes() - 1) / lanes() * lanes(); }
+int64_t padded_outputs(int64_t outputs) {
+  return (outputs + lanes(outputs) - 1) / lanes(outputs) * lanes(outputs);
+}
 
 void check_last(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() == 5, name, " must have 5 axes");
@@ -51,16 +54,17 @@ std::unique_ptr<float[]> packed(const Tensor& weight, int64_t outputs_padded) {
   if (outputs != outputs_padded) std::fill_n(out.get(), count, 0.0f);
   const auto view = view_of<const float>(weight);
   torch::stable::parallel_for(0, outputs, 8, [&](int64_t begin, int64_t end) {
-    LGANET_BEST(pack, view, begin, end, out.get());
+    LGANET_IN(isa_for(outputs), pack, view, begin, end, out.get());
   });
   return out;
 }
 
 // Writes the result to `out`, channels_last_3d, which may be x where the channels are as many.
-void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, bool relu, Tensor& out) {
+void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, bool relu,
+                 Tensor& out) {
   if (out.numel() == 0) return;
   const int64_t inputs = x.size(1), outputs = weight.size(0), depth = x.size(4);
-  const int64_t padded = padded_outputs(outputs), vectors = padded / lanes();
+  const int64_t padded = padded_outputs(outputs), vectors = padded / lanes(outputs);
   const int64_t in_point = point_step(round_up(inputs)), out_point = point_step(padded);
   const std::unique_ptr<float[]> weights = packed(weight, padded);
   std::vector<float> shift(padded);
@@ -74,16 +78,16 @@ void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, bool
     const auto products = fresh(kPoints * out_point);
     each_batch(x, jobs, borders ? &*borders : nullptr, begin, end, [&](const Batch& batch) {
       for (int64_t i = 0; i < kPoints; ++i)
-        LGANET_BEST(multiply, batch.sums + i * in_point, round_up(inputs), inputs, batch.count,
-                    weights.get() + i * inputs * padded, vectors, products.get() + i * out_point,
-                    padded);
+        LGANET_IN(isa_for(outputs), multiply, batch.sums + i * in_point, round_up(inputs), inputs,
+                  batch.count, weights.get() + i * inputs * padded, vectors,
+                  products.get() + i * out_point, padded);
       for (int64_t k = 0; k < batch.line_count; ++k) {
         const Line& line = batch.lines[k];
         float* rows[16];
         for (int64_t i = 0; i < 16; ++i)
           rows[i] = line.rows[i] < 0 ? nullptr : to + line.rows[i] * outputs;
-        LGANET_BEST(transform_out, products.get() + line.at * padded, out_point, padded, outputs,
-                    line.start, line.count, depth, shift.data(), relu, rows);
+        LGANET_IN(isa_for(outputs), transform_out, products.get() + line.at * padded, out_point,
+                  padded, outputs, line.start, line.count, depth, shift.data(), relu, rows);
       }
     });
   });
@@ -104,8 +108,8 @@ void convolve_(Tensor x, Tensor weight, Tensor bias, bool relu) {
   convolve_to(x, weight, bias, relu, x);
 }
 
-// The gradient to the weights, (outputs, inputs, 3, 3, 3), from that to the result: the same sums of
-// x times sums of the gradient, added up over all tiles, once for each thread.
+// The gradient to the weights, (outputs, inputs, 3, 3, 3), from that to the result: the same sums
+// of x times sums of the gradient, added up over all tiles, once for each thread.
 Tensor convolve_weight_gradient(Tensor grad, Tensor x) {
   check_last(grad, "grad");
   check_last(x, "x");
@@ -115,7 +119,7 @@ Tensor convolve_weight_gradient(Tensor grad, Tensor x) {
   Tensor out = torch::stable::empty({outputs, inputs, 3, 3, 3}, x.scalar_type(),
                                     torch::headeronly::Layout::Strided, x.device(), false,
                                     torch::headeronly::MemoryFormat::Contiguous);
-  const int64_t padded = padded_outputs(outputs), vectors = padded / lanes();
+  const int64_t padded = padded_outputs(outputs), vectors = padded / lanes(outputs);
   const int64_t in_point = point_step(round_up(inputs)), out_point = point_step(padded);
   const int64_t rows = round_up(inputs, kAccumulatorRows), total = kPoints * rows * padded;
   const float* from = reinterpret_cast<const float*>(grad.data_ptr());
@@ -135,12 +139,13 @@ Tensor convolve_weight_gradient(Tensor grad, Tensor x) {
           const float* lines[16];
           for (int64_t i = 0; i < 16; ++i)
             lines[i] = line.rows[i] < 0 ? nullptr : from + line.rows[i] * outputs;
-          LGANET_BEST(transform_gradient, lines, outputs, line.start, line.count, depth,
-                      sums.get() + line.at * padded, out_point, padded);
+          LGANET_IN(isa_for(outputs), transform_gradient, lines, outputs, line.start, line.count,
+                    depth, sums.get() + line.at * padded, out_point, padded);
         }
         for (int64_t i = 0; i < kPoints; ++i)
-          LGANET_BEST(accumulate, batch.sums + i * in_point, round_up(inputs), inputs, batch.count,
-                      sums.get() + i * out_point, vectors, added[part].get() + i * rows * padded);
+          LGANET_IN(isa_for(outputs), accumulate, batch.sums + i * in_point, round_up(inputs),
+                    inputs, batch.count, sums.get() + i * out_point, vectors,
+                    added[part].get() + i * rows * padded);
       });
     }
   });
@@ -149,7 +154,8 @@ Tensor convolve_weight_gradient(Tensor grad, Tensor x) {
       for (int64_t i = 0; i < kPoints; ++i)
         for (int64_t n = (i * rows + begin) * padded; n < (i * rows + end) * padded; ++n)
           added[0][n] += added[part][n];
-    LGANET_BEST(unpack, added[0].get(), rows * padded, padded, begin, end, view_of<float>(out));
+    LGANET_IN(isa_for(outputs), unpack, added[0].get(), rows * padded, padded, begin, end,
+              view_of<float>(out));
   });
   return out;
 }

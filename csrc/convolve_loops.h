@@ -106,7 +106,9 @@ inline void multiply_block(const float* x, int64_t x_tile, int64_t inputs, int64
 }
 
 // The next block of outputs takes 3 vectors, or 2 where 3 would leave a single one.
-constexpr int64_t block_of(int64_t vectors) { return vectors == 2 || vectors == 4 ? 2 : vectors < 3 ? 1 : 3; }
+constexpr int64_t block_of(int64_t vectors) {
+  return vectors == 2 || vectors == 4 ? 2 : vectors < 3 ? 1 : 3;
+}
 
 // One point: out[tile][output] = sum over c of x[tile][c] weight[c][output], in blocks of outputs.
 inline void multiply(const float* x, int64_t x_tile, int64_t inputs, int64_t tiles,
@@ -347,7 +349,8 @@ inline void unpack(const float* from, int64_t point, int64_t padded, int64_t beg
         two[3 * i + 1] = (b - d) / 2.0f;
         two[3 * i + 2] = (b + d) / 2.0f + x(3);
       }
-      for (int i = 0; i < 18; ++i) three_of(two + i / 3 * 18 + i % 3, 3, one + i / 3 * 9 + i % 3, 3);
+      for (int i = 0; i < 18; ++i)
+        three_of(two + i / 3 * 18 + i % 3, 3, one + i / 3 * 9 + i % 3, 3);
       for (int i = 0; i < 9; ++i) three_of(one + i, 9, taps + i, 9);
       const int64_t left = std::min(lanes, weight.size[0] - o);
       for (int i = 0; i < 27; ++i)

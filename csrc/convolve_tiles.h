@@ -19,7 +19,9 @@ constexpr int64_t kTiles = 24;       // multiplied at once, at most; whole block
 constexpr int64_t kPoints = 144;     // sums of a tile
 
 // Memory that nobody has written to yet.
-inline std::unique_ptr<float[]> fresh(int64_t count) { return std::unique_ptr<float[]>(new float[count]); }
+inline std::unique_ptr<float[]> fresh(int64_t count) {
+  return std::unique_ptr<float[]>(new float[count]);
+}
 
 // The parts of the work: runs of planes in strips of rows, for each volume.
 struct Jobs {
@@ -104,8 +106,8 @@ struct Batch {
 // Calls body(batch) for all tiles of the jobs from `begin` to `end`.
 // borders: null where nothing writes to x meanwhile.
 template <typename F>
-void each_batch(const Tensor& x, const Jobs& jobs, const Borders* borders, int64_t begin, int64_t end,
-                F&& body) {
+void each_batch(const Tensor& x, const Jobs& jobs, const Borders* borders, int64_t begin,
+                int64_t end, F&& body) {
   const float* from = reinterpret_cast<const float*>(x.data_ptr());
   const int64_t inputs = x.size(1), height = x.size(2), width = x.size(3), depth = x.size(4);
   const int64_t padded = round_up(inputs), point = point_step(padded);
@@ -120,7 +122,9 @@ void each_batch(const Tensor& x, const Jobs& jobs, const Borders* borders, int64
     const int64_t b = job / jobs.strips / jobs.runs;
     const int64_t top = run * jobs.planes, bottom = std::min(top + jobs.planes, height);
     const int64_t left = strip * kStrip, right = std::min(left + kStrip, width);
-    const auto voxels = [&](int64_t h, int64_t w) { return ((b * height + h) * width + w) * depth; };
+    const auto voxels = [&](int64_t h, int64_t w) {
+      return ((b * height + h) * width + w) * depth;
+    };
     const auto source = [&](int64_t h, int64_t w) {
       const bool ours = h >= top && h < bottom && w >= left && w < right;
       return ours || !borders ? from + voxels(h, w) * inputs : borders->row(b, run, strip, h, w);
@@ -152,8 +156,8 @@ void each_batch(const Tensor& x, const Jobs& jobs, const Borders* borders, int64
             const bool inside = y >= 0 && y < height && z >= 0 && z < std::min(right + 1, width);
             rows[i] = inside ? place(y, z) : zeros;
           }
-          LGANET_BEST(transform_in, rows, inputs, line.start, line.count,
-                      sums.get() + line.at * padded, point, padded);
+          LGANET_IN(isa_for(inputs), transform_in, rows, inputs, line.start, line.count,
+                    sums.get() + line.at * padded, point, padded);
           for (int64_t i = 0; i < 16; ++i) {
             const int64_t y = h + i / 4, z = w + i % 4;
             line.rows[i] = y < height && z < right ? voxels(y, z) : -1;

@@ -32,13 +32,13 @@
 #undef LGANET_VECTOR_BYTES
 #pragma GCC pop_options
 
-// Calls FUNCTION of the best instruction set.
-#define LGANET_BEST(FUNCTION, ...)                              \
-  (::lganet::best_isa() == ::lganet::Isa::avx512                \
-       ? ::lganet::avx512::FUNCTION(__VA_ARGS__)                \
-       : ::lganet::best_isa() == ::lganet::Isa::avx2            \
-             ? ::lganet::avx2::FUNCTION(__VA_ARGS__)            \
-             : ::lganet::baseline::FUNCTION(__VA_ARGS__))
+// Calls FUNCTION of an instruction set that this processor has.
+#define LGANET_IN(ISA, FUNCTION, ...)                                       \
+  ((ISA) == ::lganet::Isa::avx512 ? ::lganet::avx512::FUNCTION(__VA_ARGS__) \
+   : (ISA) == ::lganet::Isa::avx2 ? ::lganet::avx2::FUNCTION(__VA_ARGS__)   \
+                                  : ::lganet::baseline::FUNCTION(__VA_ARGS__))
 #else
-#define LGANET_BEST(FUNCTION, ...) ::lganet::baseline::FUNCTION(__VA_ARGS__)
+#define LGANET_IN(ISA, FUNCTION, ...) ((void)(ISA), ::lganet::baseline::FUNCTION(__VA_ARGS__))
 #endif
+
+#define LGANET_BEST(FUNCTION, ...) LGANET_IN(::lganet::best_isa(), FUNCTION, __VA_ARGS__)

@@ -1,7 +1,7 @@
 // Integrate: scaling and squaring. The loops are in integrate_loops.h.
 //
-// A field takes 4 numbers a voxel; the backward has two gradients of that size beside the fields that
-// it holds.
+// A field takes 4 numbers a voxel; the backward has two gradients of that size beside the fields
+// that it holds.
 #include <cmath>
 #include <utility>
 

@@ -1,5 +1,5 @@
-// The loops of integrate. A field is held with its three components side by side and a fourth, zero:
-// then one corner is one load, and the two corners of a pair are one load of twice the width.
+// The loops of integrate. A field is held with its three components side by side and a fourth,
+// zero: then one corner is one load, and the two corners of a pair are one load of twice the width.
 
 namespace lganet::LGANET_ISA {
 
@@ -65,13 +65,15 @@ void gather_components(const View<const A>& from, const Field<A>& to, A scale, i
     const Row row = row_of(to, line);
     A* quad = to.data + 4 * line * to.depth;
     for (int64_t k = 0; k < to.depth; ++k)
-      store_vector(quad + 4 * k, scale * Quad<A>{*place_of(from, row, k, 0), *place_of(from, row, k, 1),
-                                                 *place_of(from, row, k, 2), A(0)});
+      store_vector(quad + 4 * k,
+                   scale * Quad<A>{*place_of(from, row, k, 0), *place_of(from, row, k, 1),
+                                   *place_of(from, row, k, 2), A(0)});
   }
 }
 
 template <typename A>
-void spread_components(const Field<A>& from, const View<A>& to, A scale, int64_t begin, int64_t end) {
+void spread_components(const Field<A>& from, const View<A>& to, A scale, int64_t begin,
+                       int64_t end) {
   for (int64_t line = begin; line < end; ++line) {
     const Row row = row_of(from, line);
     const A* quad = from.data + 4 * line * from.depth;
@@ -135,7 +137,8 @@ void reach_of_rows(const Field<A>& field, Reach* reach, int64_t begin, int64_t e
 template <typename A>
 LGANET_HD Quad<A> dots(Quad<A> x, Quad<A> a, Quad<A> b, Quad<A> c) {
   a *= x, b *= x, c *= x;
-  const Quad<A> ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Quad<A> ab =
+      __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
   const Quad<A> cc = __builtin_shufflevector(c, Quad<A>{}, 0, 4, 1, 5) +
                      __builtin_shufflevector(c, Quad<A>{}, 2, 6, 3, 7);
   return __builtin_shufflevector(ab, cc, 0, 1, 4, 5) + __builtin_shufflevector(ab, cc, 2, 3, 6, 7);
@@ -157,8 +160,8 @@ LGANET_HD void add_rows(A* to, const Volume<A>& volume, const Quad<A> (&value)[4
 
 // The backward of one squaring, for the planes [begin, end) of `to`, counted over B and H: each
 // voxel's gradient is passed to itself, to its position by the field's slope there, and to the
-// corners that it read. Adds to no other plane, in the order of the voxels. Where the next voxel reads
-// the next corners, what both add to one is summed up first.
+// corners that it read. Adds to no other plane, in the order of the voxels. Where the next voxel
+// reads the next corners, what both add to one is summed up first.
 template <typename I, typename A>
 void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>& to,
                      const Reach* reach, Own own) {
@@ -182,7 +185,8 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
       const auto& [wh, ww, wd] = corners.weight;
       const auto& [sh, sw, sd] = corners.slope;
       A weight[3][4][kLanes<A>], ends[4][kLanes<A>];
-      const Square<V> slope_h = square_of(sh, ww), slope_w = square_of(wh, sw), square = square_of(wh, ww);
+      const Square<V> slope_h = square_of(sh, ww), slope_w = square_of(wh, sw),
+                      square = square_of(wh, ww);
 #pragma GCC unroll 4
       for (int r = 0; r < 4; ++r) {
         store_vector(weight[0][r], slope_h.row[r]);
@@ -220,11 +224,12 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
           for (int a = 0; a < 3; ++a) slope[a] += weight[a][r][l] * pair;
         }
         A* self = to.data + place + 4 * l;
-        store_vector(self,
-                     load_vector<Quad<A>>(self) + g +
-                         dots<A>(g, ends[0][l] * first_of<A>(slope[0]) + ends[1][l] * second_of<A>(slope[0]),
-                                 ends[0][l] * first_of<A>(slope[1]) + ends[1][l] * second_of<A>(slope[1]),
-                                 ends[2][l] * first_of<A>(slope[2]) + ends[3][l] * second_of<A>(slope[2])));
+        store_vector(
+            self,
+            load_vector<Quad<A>>(self) + g +
+                dots<A>(g, ends[0][l] * first_of<A>(slope[0]) + ends[1][l] * second_of<A>(slope[0]),
+                        ends[0][l] * first_of<A>(slope[1]) + ends[1][l] * second_of<A>(slope[1]),
+                        ends[2][l] * first_of<A>(slope[2]) + ends[3][l] * second_of<A>(slope[2])));
       }
       add_rows<A>(target + expected, volume, pending, own, plane);
     }

@@ -16,8 +16,9 @@ inline Isa best_isa() {
     __builtin_cpu_init();
     Isa found = Isa::baseline;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found = Isa::avx2;
-    if (found == Isa::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    if (found == Isa::avx2 && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
       found = Isa::avx512;
     const char* limit = std::getenv("LGANET_FAST_ISA");
     if (limit && !std::strcmp(limit, "baseline")) return Isa::baseline;
@@ -30,9 +31,15 @@ inline Isa best_isa() {
 #endif
 }
 
-// Bytes of a vector of best_isa().
-inline int64_t vector_bytes() {
-  return best_isa() == Isa::avx512 ? 64 : best_isa() == Isa::avx2 ? 32 : 16;
+// Bytes of a vector.
+inline int64_t vector_bytes(Isa isa) {
+  return isa == Isa::avx512 ? 64 : isa == Isa::avx2 ? 32 : 16;
+}
+
+// What `count` numbers of 4 bytes side by side take least time with: the widest vectors, unless
+// narrower ones hold them all.
+inline Isa isa_for(int64_t count) {
+  return best_isa() == Isa::avx512 && count <= 8 ? Isa::avx2 : best_isa();
 }
 
 }  // namespace lganet

@@ -2,7 +2,7 @@
 #include <Python.h>
 
 PyMODINIT_FUNC PyInit__native(void) {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, nullptr,
-                               nullptr,               nullptr,    nullptr, nullptr};
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_native", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

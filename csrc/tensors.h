@@ -71,7 +71,9 @@ using Working = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 inline bool is_empty(const Tensor& x) { return x.numel() == 0; }
 
-inline std::vector<int64_t> sizes_of(const Tensor& x) { return {x.sizes().begin(), x.sizes().end()}; }
+inline std::vector<int64_t> sizes_of(const Tensor& x) {
+  return {x.sizes().begin(), x.sizes().end()};
+}
 
 inline bool is_channels_last(const Tensor& x) {
   return x.dim() == 5 && x.stride(1) == 1 && x.size(1) > 1;

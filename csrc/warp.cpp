@@ -64,7 +64,8 @@ void flow_gradient(const WarpCall<T, Working<T>>& call, const Tensor& grad, Tens
 
 }  // namespace
 
-Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border, bool add_flow) {
+Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border,
+                  bool add_flow) {
   check_warp(image, flow);
   Tensor result = empty_in_format_of(
       image, {flow.size(0), image.size(1), flow.size(2), flow.size(3), flow.size(4)});
@@ -86,9 +87,12 @@ std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor&
                                                const Tensor& flow, bool nearest, bool border,
                                                bool add_flow, bool need_image, bool need_flow) {
   check_warp(image, flow);
-  Tensor for_image = need_image ? empty_in_format_of(image, sizes_of(image)) : torch::stable::new_empty(image, {0});
-  Tensor for_flow = need_flow ? empty_in_format_of(flow, sizes_of(flow)) : torch::stable::new_empty(flow, {0});
-  if (is_empty(grad) || is_empty(image)) return {torch::stable::zero_(for_image), torch::stable::zero_(for_flow)};
+  Tensor for_image = need_image ? empty_in_format_of(image, sizes_of(image))
+                                : torch::stable::new_empty(image, {0});
+  Tensor for_flow =
+      need_flow ? empty_in_format_of(flow, sizes_of(flow)) : torch::stable::new_empty(flow, {0});
+  if (is_empty(grad) || is_empty(image))
+    return {torch::stable::zero_(for_image), torch::stable::zero_(for_flow)};
   switch_float(image.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     const auto call = call_of<T>(image, flow, nearest, border, add_flow);

@@ -2,12 +2,13 @@
 // compose and integrate. V is a number or a vector of numbers, A its scalar type.
 // Compiled once per instruction set, in the namespace of the loops: no include guard.
 //
-// A position x reads two neighbours, `first` and `first` + 1, always inside the axis. The weight of a
-// voxel c is max(0, 1 - |x - c|), which is linear interpolation with zeros outside. Border padding
-// clamps x to the axis before. A NaN counts as a position before the axis.
+// A position x reads two neighbours, `first` and `first` + 1, always inside the axis. The weight of
+// a voxel c is max(0, 1 - |x - c|), which is linear interpolation with zeros outside. Border
+// padding clamps x to the axis before. A NaN counts as a position before the axis.
 
-// One axis of an image: the range that x is clamped to, the last voxel, the last one that has a next
-// one, and the distance to that next one: infinite, so that its weight is 0, on an axis of one voxel.
+// One axis of an image: the range that x is clamped to, the last voxel, the last one that has a
+// next one, and the distance to that next one: infinite, so that its weight is 0, on an axis of one
+// voxel.
 template <typename A>
 struct Axis {
   A low, high, end, last, next;

@@ -29,9 +29,9 @@ struct Own {
 };
 
 inline void check_warp(const Tensor& image, const Tensor& flow) {
-  STD_TORCH_CHECK(image.dim() == 5 && flow.dim() == 5 && flow.size(1) == 3 &&
-                      image.size(0) == flow.size(0),
-                  "warp: expected an image (B, C, h, w, d) and a flow (B, 3, H, W, D)");
+  STD_TORCH_CHECK(
+      image.dim() == 5 && flow.dim() == 5 && flow.size(1) == 3 && image.size(0) == flow.size(0),
+      "warp: expected an image (B, C, h, w, d) and a flow (B, 3, H, W, D)");
   const ScalarType working =
       image.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   STD_TORCH_CHECK(flow.scalar_type() == working,
@@ -43,7 +43,8 @@ inline void check_integrate(const Tensor& velocity, int64_t steps) {
                   "integrate: expected a velocity (B, 3, H, W, D) and steps of at least 0");
 }
 
-Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border, bool add_flow);
+Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border,
+                  bool add_flow);
 
 std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor& image,
                                                const Tensor& flow, bool nearest, bool border,
@@ -53,7 +54,8 @@ std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor&
 // always does on the CPU.
 namespace cuda {
 
-Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border, bool add_flow);
+Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border,
+                  bool add_flow);
 
 std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor& image,
                                                const Tensor& flow, bool nearest, bool border,

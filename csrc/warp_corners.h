@@ -48,7 +48,8 @@ LGANET_HD int lanes_left(int64_t size, int64_t k) {
   return int(size - k < kLanes<A> ? size - k : kLanes<A>);
 }
 
-// Where the run at `next` starts: the last of a row rather does some voxels again than half a register.
+// Where the run at `next` starts: the last of a row rather does some voxels again than half a
+// register.
 template <typename A>
 LGANET_HD int64_t full_run(int64_t size, int64_t next) {
   return size >= kLanes<A> && next > size - kLanes<A> ? size - kLanes<A> : next;

@@ -1,5 +1,6 @@
 // A few numbers side by side in one vector register, for GCC and Clang. Like the loops that use it,
-// it is compiled once per instruction set, so it has no include guard and nothing here may be shared.
+// it is compiled once per instruction set, so it has no include guard and nothing here may be
+// shared.
 
 // Reads of eight corners a voxel fill half a register of the widest kind as well as a whole one.
 constexpr int kVectorBytes = LGANET_VECTOR_BYTES < 32 ? 16 : 32;
@@ -31,12 +32,14 @@ LGANET_HD void store_vector(void* to, V value) {
   __builtin_memcpy(to, &value, sizeof(V));
 }
 
-// from[0], from[stride], ...: built in registers, since a wide load just after narrow stores stalls.
+// from[0], from[stride], ...: built in registers, since a wide load just after narrow stores
+// stalls.
 template <typename A, typename T>
 LGANET_HD Lanes<A> load_spread(const T* from, int64_t stride) {
   if constexpr (kLanes<A> == 8)
-    return Lanes<A>{A(from[0]),          A(from[stride]),     A(from[2 * stride]), A(from[3 * stride]),
-                    A(from[4 * stride]), A(from[5 * stride]), A(from[6 * stride]), A(from[7 * stride])};
+    return Lanes<A>{A(from[0]),          A(from[stride]),     A(from[2 * stride]),
+                    A(from[3 * stride]), A(from[4 * stride]), A(from[5 * stride]),
+                    A(from[6 * stride]), A(from[7 * stride])};
   else if constexpr (kLanes<A> == 4)
     return Lanes<A>{A(from[0]), A(from[stride]), A(from[2 * stride]), A(from[3 * stride])};
   else
@@ -119,7 +122,8 @@ LGANET_HD void load_pairs(const A* from, const I* o, Lanes<A>& first, Lanes<A>& 
     double pair[kLanes<A>];
     for (int l = 0; l < kLanes<A>; ++l) __builtin_memcpy(&pair[l], from + o[l], 8);
 #if LGANET_VECTOR_BYTES >= 32
-    const V p = V(P{pair[0], pair[1], pair[4], pair[5]}), q = V(P{pair[2], pair[3], pair[6], pair[7]});
+    const V p = V(P{pair[0], pair[1], pair[4], pair[5]}),
+            q = V(P{pair[2], pair[3], pair[6], pair[7]});
     first = __builtin_shufflevector(p, q, 0, 2, 8, 10, 4, 6, 12, 14);
     second = __builtin_shufflevector(p, q, 1, 3, 9, 11, 5, 7, 13, 15);
 #else

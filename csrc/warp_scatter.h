@@ -15,7 +15,8 @@ void reach_rows(const WarpCall<T, A>& call, Reach* reach, int64_t begin, int64_t
     V least = V{} + last, most = V{};
     for (int64_t k = 0; k < depth; k += kLanes<A>) {
       const V x = load_lanes<A>(place_of(call.flow, row, k, 0), call.flow.stride[4],
-                                lanes_left<A>(depth, k)) + A(row.i);
+                                lanes_left<A>(depth, k)) +
+                  A(row.i);
       const V plane = clamped(x, A(0), last);
       least = smaller(least, plane);
       most = larger(most, plane);
@@ -40,7 +41,8 @@ LGANET_HD void clear(const View<A>& out, Own own) {
 
 // Adds to the first corners of the four rows that start at `to`, in the planes that are owned.
 template <typename A>
-LGANET_HD void add_rows(A* to, const Volume<A>& volume, const A (&value)[4], Own own, int32_t plane) {
+LGANET_HD void add_rows(A* to, const Volume<A>& volume, const A (&value)[4], Own own,
+                        int32_t plane) {
 #pragma GCC unroll 2
   for (int half = 0; half < 2; ++half)
     if (own.holds(plane + half))

@@ -71,8 +71,7 @@ void flow_gradient_channels(const WarpCall<T, A>& call, const View<const T>& gra
           const V one = load_lanes<A>(g + c, 1, some);
 #pragma GCC unroll 8
           for (int corner = 0; corner < 8; ++corner)
-            sum[corner] +=
-                one * load_lanes<A>(image + corner_offset(volume, corner) + c, 1, some);
+            sum[corner] += one * load_lanes<A>(image + corner_offset(volume, corner) + c, 1, some);
         }
         for (int corner = 0; corner < 8; ++corner) product[corner][l] = sum_of_lanes(sum[corner]);
       }

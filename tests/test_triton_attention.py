@@ -25,8 +25,10 @@ def test_taken_on_cuda(cuda, monkeypatch):
     module = sys.modules["lganet_fast.ops.attention"]
     run = module.fused
     monkeypatch.setattr(module, "fused", lambda *a: called.append(a) or run(*a))
-    q, v = cuda(2, 12, 8), cuda(2, 12, 16)
+    q, v = cuda(2, 12, 8, dtype=torch.float16), cuda(2, 12, 16, dtype=torch.float16)
     assert attention(q, q, v, 0.5, 3, dropout_p=0.1).shape == v.shape
+    assert attention(q, q, v, 0.5).shape == v.shape  # PyTorch's
+    assert attention(q.float(), q.float(), v.float(), 0.5, 3).dtype == torch.float32  # and this
     ((*_, scale, counts, dropout_p, volume),) = called
     assert (scale, counts, dropout_p, volume) == (0.5, (3, 1, 1), 0.1, (3, 1, 4))
 
@@ -69,6 +71,8 @@ def test_reasons(monkeypatch):
     [
         ("attention", {"width": 129}, "tokens may be up to 128 wide, got 129"),
         ("attention", {"dtype": torch.float64}, "it computes in float32, got float64"),
+        ("attention", {"windows": 1}, "PyTorch's own is faster over one window"),
+        ("attention", {"dtype": torch.float32}, "PyTorch's own is faster in float32"),
         ("attention", {"voxels": 2**31}, "it takes fewer than 2^31 voxels, got 2147483648"),
         ("correlate", {"channels": 65}, "it takes up to 64 channels, got 65"),
         ("correlate", {"radius": 3}, "it takes a radius of up to 2, got 3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ def attention(
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
     check_windows(q.shape[1], windows, volume)
-    size = {"width": max(q.shape[2], v.shape[2]), "voxels": q.shape[1]}
+    count = math.prod(windows) if isinstance(windows, tuple) else windows
+    size = {"width": max(q.shape[2], v.shape[2]), "voxels": q.shape[1], "windows": count}
     choice = choose_backend("attention", q.device.type, backend, dtype=q.dtype, **size)
     if choice.backend != "triton":
         attend = fused_attend if choice.backend == "native" else reference.attend
@@ -72,14 +74,17 @@ def check_windows(
 
 
 def fused_attend(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout_p: float) -> Tensor:
-    """`reference.attend` by PyTorch's kernel that never stores the weights, unless any are dropped.
+    """`reference.attend` by PyTorch's kernel that never stores the weights; on the CPU unless any
+    are dropped.
 
-    That kernel takes q, k and v of one width, (batch, heads, tokens, width).
+    That kernel takes q, k and v of one width, (batch, heads, tokens, width). Half types stay what
+    they are on CUDA, whose kernels add up in float32.
     """
     width = max(q.shape[-1], v.shape[-1])
     shape = (-1, 1, q.shape[-2], width)
     q, k, padded = (
-        F.pad(reference.working(t), [0, width - t.shape[-1]]).reshape(shape) for t in (q, k, v)
+        F.pad(t if t.is_cuda else reference.working(t), [0, width - t.shape[-1]]).reshape(shape)
+        for t in (q, k, v)
     )
     out = F.scaled_dot_product_attention(q, k, padded, dropout_p=dropout_p, scale=scale)
     return out.reshape(*v.shape[:-1], width)[..., : v.shape[-1]].to(v.dtype)

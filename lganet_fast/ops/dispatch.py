@@ -8,13 +8,11 @@ the job and falls back to the reference.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from . import native, triton
 
@@ -33,7 +31,14 @@ OPERATIONS = (
     "convolve",
 )
 
-_scope: ContextVar[str | None] = ContextVar("lganet_fast_backend", default=None)
+
+class Scope(threading.local):
+    """What `use_backend` asked for in this thread; torch.compile can trace it, no ContextVar."""
+
+    name: str | None = None
+
+
+_scope = Scope()
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,9 @@ class Choice:
     refused: dict[str, str]
 
 
-@torch.compiler.assume_constant_result
-def scope() -> str | None:
-    """The innermost `use_backend`'s; a compiled graph keeps that of its compilation."""
-    return _scope.get()
-
-
 def requested_backend(backend: str | None = None) -> str:
     """The backend asked for: by the call, else the scope, else the environment, else "auto"."""
-    name = backend or scope() or os.environ.get("LGANET_FAST_BACKEND") or "auto"
+    name = backend or _scope.name or os.environ.get("LGANET_FAST_BACKEND") or "auto"
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     return name
@@ -64,11 +63,11 @@ def use_backend(backend: str) -> Iterator[None]:
 
     Raises ValueError for a name that is none of "auto", "reference", "native", "triton".
     """
-    token = _scope.set(requested_backend(backend))
+    before, _scope.name = _scope.name, requested_backend(backend)
     try:
         yield
     finally:
-        _scope.reset(token)
+        _scope.name = before
 
 
 def refusals(operation: str, device: str, **call: Any) -> dict[str, str]:
@@ -96,13 +95,16 @@ def choose_backend(operation: str, device: str, backend: str | None = None, **ca
         )
     if asked != "auto":
         return Choice(asked, refused)
+    slower = triton.slower(operation, device, **call)
+    if slower is not None and "native" not in refused:
+        refused.setdefault("triton", slower)
     return Choice(next((b for b in ("triton", "native") if b not in refused), "reference"), refused)
 
 
 def explain(operation: str, device: str = "cpu", backend: str | None = None, **call: Any) -> str:
     """One line: which path the operation takes, and why not a faster one.
 
-    call: numbers of a call that a kernel may not be made for: `dtype`, `width` and
+    call: numbers of a call that a kernel may not be made for: `dtype`, `width`, `windows` and
     `voxels` of attention's tokens; `channels`, `radius` and `voxels` of what is correlated.
     """
     choice = choose_backend(operation, device, backend, **call)
