@@ -67,6 +67,7 @@ def test_two_ranks_do_what_one_does(tmp_path):
                 "LOCAL_RANK": rank,
                 "OMP_NUM_THREADS": "1",
             },
+            cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,
         )

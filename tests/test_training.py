@@ -127,10 +127,10 @@ COMMAND = [sys.executable, "-m", "lganet_fast"]
 
 
 def start(words, **environment):
-    """The command in a process of its own."""
-    root = Path(__file__).parent.parent
-    environment = os.environ | {"PYTHONPATH": str(root)} | environment
-    return subprocess.Popen([*words], env=environment, stderr=subprocess.PIPE, text=True)
+    """The command in a process of its own, of the same package as this one's."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment
+    here = Path(__file__).parent
+    return subprocess.Popen([*words], cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_steps(process, folder, count):

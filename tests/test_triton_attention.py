@@ -88,13 +88,14 @@ def test_explained(monkeypatch, operation, call, reason):
     assert f"(triton: {reason}" in line
 
 
-def test_the_cpu_does_not_import_triton():
+def test_the_cpu_does_not_import_triton(tmp_path):
     code = (
         "import sys, torch; from lganet_fast.ops import attention, correlate;"
         "x = torch.zeros(1, 4, 2); attention(x, x, x, 1.0); x = torch.zeros(1, 2, 3, 3, 3);"
         "correlate(x, x); print([name for name in sys.modules if name.startswith('triton')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -37,7 +37,9 @@ def check(start, *tests, **variables):
     environment = os.environ | variables
     environment["PYTHONPATH"] = os.pathsep.join(map(str, [HERE, *sys.path]))
     command = [sys.executable, *start, "-q", "-rs", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=HERE, env=environment, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 
