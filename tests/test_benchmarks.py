@@ -49,7 +49,7 @@ def suite(*words, **environment):
 def suite_here(capfd, monkeypatch):
     """Run the suite in this process, which has what it imports already."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # pytest puts the sources before what is installed
+    monkeypatch.setattr(sys, "path", [*sys.path])  # pytest puts the sources first
     monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     before = torch.get_num_threads()
 
