@@ -33,8 +33,9 @@ def of(size, channels, **options):
 
 
 MAIN = of(CORRELATED, 32, quick=True, memory=True, compile=True)
-LEVELS = [of(tuple(n >> level for n in LPBA40), 8 << level) for level in range(4)]
-CASES = [MAIN, MAIN.in_bfloat16(), *LEVELS]
+FINEST = of(LPBA40, 8, modes=("forward", "full"), rounds=1, warm=False)
+COARSER = [of(tuple(n >> level for n in LPBA40), 8 << level) for level in range(1, 4)]
+CASES = [MAIN, MAIN.in_bfloat16(), FINEST, *COARSER]
 
 
 def test_correlate(measure):

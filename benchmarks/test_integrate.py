@@ -22,7 +22,11 @@ def of(size, **options):
     )
 
 
-CASES = [of(VELOCITY, quick=True, memory=True, compile=True), of(IXI_OASIS), of(LPBA40)]
+CASES = [
+    of(VELOCITY, quick=True, memory=True, compile=True),
+    of(IXI_OASIS),
+    of(LPBA40, modes=("forward", "full"), rounds=2),
+]
 
 
 def test_integrate(measure):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from ops_checks import uniform
+from torch._dynamo.testing import CompileCounter
 
 from lganet_fast import ops
-from lganet_fast.ops import OPERATIONS, choose_backend, explain, use_backend
+from lganet_fast.ops import OPERATIONS, choose_backend, dispatch, explain, use_backend
 
 VARIABLE = "LGANET_FAST_BACKEND"
 
@@ -124,3 +125,19 @@ def test_compiled_call_follows_the_scope():
         torch.testing.assert_close(compiled(flow), ops.integrate(flow, 1))
     with use_backend("triton"), pytest.raises(Exception, match=r"backend 'triton'|Observed exc"):
         compiled(flow)
+
+
+def test_compiled_scope_is_compiled_once_for_all_calls(monkeypatch):
+    """In a thread that has asked for no backend yet."""
+    monkeypatch.setattr(dispatch, "_scope", dispatch.Scope())
+
+    def in_scope(flow):
+        with use_backend("reference"):
+            return ops.integrate(flow, 1)
+
+    graphs = CompileCounter()
+    compiled = torch.compile(in_scope, fullgraph=True, backend=graphs)
+    flow = uniform(1, 3, 2, 2, 2)
+    for _ in range(3):
+        torch.testing.assert_close(compiled(flow), in_scope(flow), rtol=0, atol=0)
+    assert graphs.frame_count == 1

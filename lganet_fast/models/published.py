@@ -161,7 +161,7 @@ class Attention(nn.Module):
         batch, count, channels = tokens.shape
         runs = tokens.reshape(batch, windows, count // windows, channels)
         weights = torch.softmax(self.q(runs) @ self.k(runs).transpose(-1, -2) * self.scale, -1)
-        return self.dropout(self.proj((self.dropout(weights) @ self.v(runs)).view_as(tokens)))
+        return self.dropout(self.proj(self.dropout(weights) @ self.v(runs))).view_as(tokens)
 
 
 class LocalGlobal(nn.Module):

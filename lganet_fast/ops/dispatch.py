@@ -35,7 +35,8 @@ OPERATIONS = (
 class Scope(threading.local):
     """What `use_backend` asked for in this thread; torch.compile can trace it, no ContextVar."""
 
-    name: str | None = None
+    def __init__(self) -> None:
+        self.name: str | None = None  # in each thread: what is compiled asks whether it is there
 
 
 _scope = Scope()
