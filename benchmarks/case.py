@@ -83,6 +83,10 @@ class Case:
         """What tells it from the others of its file."""
         return "-".join(filter(None, (shown(self.size), self.detail.replace(" ", "_"), self.type)))
 
+    def inputs_on(self, device: str) -> tuple[Tensor, ...]:
+        """What every way is called with."""
+        return self.inputs(self.size, self.dtype, device)
+
     def of_size(self, size: Size) -> Case:
         """The same at another size."""
         return replace(self, size=size)
@@ -98,13 +102,14 @@ def shown(size: Size) -> str:
     return "x".join(map(str, size))
 
 
-def ready(case: Case, way: str, mode: str, device: str) -> Callable[[], Callable[[], Any]]:
+def ready(
+    case: Case, way: str, mode: str, device: str, inputs: tuple[Tensor, ...]
+) -> Callable[[], Callable[[], Any]]:
     """What makes ready, outside the clock, a call to be timed; it returns that call.
 
     For the backward, the forward is what must be ready. The gradient of a result is the result.
     """
     call = case.ways[way].build(case.size, case.dtype, device)
-    inputs = case.inputs(case.size, case.dtype, device)
     leaves = [x for x in inputs if x.requires_grad]
 
     def forward() -> Any:
@@ -125,12 +130,11 @@ def ready(case: Case, way: str, mode: str, device: str) -> Callable[[], Callable
     return calls.get(mode, lambda: lambda: call(*inputs))
 
 
-def traffic(case: Case, mode: str, result: int, device: str) -> int:
+def traffic(inputs: tuple[Tensor, ...], mode: str, result: int) -> int:
     """The fewest bytes that the work can move: every input read once, every result written once.
 
     result: bytes of the forward's.
     """
-    inputs = case.inputs(case.size, case.dtype, device)
     read = sum(x.nbytes for x in inputs)
     wanted = sum(x.nbytes for x in inputs if x.requires_grad)
     forward, backward = read + result, read + result + wanted

@@ -63,7 +63,7 @@ def on_cuda(case: Case, way: str, mode: str) -> int:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    ready(case, way, mode, "cuda")()()
+    ready(case, way, mode, "cuda", case.inputs_on("cuda"))()()
     return torch.cuda.max_memory_allocated() - before
 
 
@@ -83,7 +83,7 @@ def main(text: str) -> None:
     torch.set_num_threads(task.threads)
     case = task.case()
     before = highest()
-    ready(case, task.way, task.mode, "cpu")()()
+    ready(case, task.way, task.mode, "cpu", case.inputs_on("cpu"))()()
     print(highest() - before)
 
 

@@ -20,7 +20,7 @@ from .results import Row
 
 KINDS = ("full", "quick", "guard")
 ROUNDS = {"full": 5, "quick": 2, "guard": 1}  # of a case's own, at most
-SECONDS = {"full": 3.0, "quick": 0.5, "guard": 2.0}  # for a group, beyond its least rounds
+SECONDS = {"full": 1.5, "quick": 0.5, "guard": 2.0}  # for a group, beyond its least rounds
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,15 @@ def no_cuda() -> str:
 class Run:
     """The rows so far, and the samples behind them.
 
-    kind: of KINDS. result_bytes: of each case's result, known from its forward.
+    kind: of KINDS. result_bytes: of each case's result, known from its forward. inputs: of the
+    latest case, which its modes share.
     """
 
     kind: str
     rows: dict[Variant, Row] = field(default_factory=dict)
     samples: dict[Variant, list[float]] = field(default_factory=dict)
     result_bytes: dict[tuple[str, ...], int] = field(default_factory=dict)
+    inputs: dict[tuple[str, ...], tuple[Tensor, ...]] = field(default_factory=dict)
 
     def measure(self, variants: list[Variant]) -> None:
         """Time the variants of one group in turn and measure their peaks."""
@@ -86,10 +88,12 @@ class Run:
         if not able:
             self.rows |= {v: v.row().refused("not run", why or "") for v, why in refused.items()}
             return
-        calls, failed = {}, {}
+        calls, failed, key = {}, {}, variants[0].group[:3]
+        if key not in self.inputs:
+            self.inputs = {key: case.inputs_on(device)}
         for way in able:
             try:
-                calls[way] = ready(case, way, mode, device)
+                calls[way] = ready(case, way, mode, device, self.inputs[key])
             except Exception as error:  # the other ways are measured all the same
                 failed[way] = reason(error)
         times = timing.interleave(
@@ -141,7 +145,7 @@ class Run:
 
     def with_floor(self, row: Row, variant: Variant, out: Any) -> Row:
         """The row with the least time that its work can take, and what else the call told."""
-        case, mode, device = variant.case, variant.mode, variant.device
+        case, mode = variant.case, variant.mode
         if isinstance(out, dict):
             return replace(row, **out)
         if self.kind == "guard":
@@ -151,12 +155,12 @@ class Run:
             self.result_bytes[key] = out.nbytes
         moved: float | None = None
         if key in self.result_bytes:
-            moved = traffic(case, mode, self.result_bytes[key], device)
+            moved = traffic(self.inputs[key], mode, self.result_bytes[key])
         share = {"backward": 2, "full": 3}.get(mode, 1)
         operations = None if case.work is None else share * case.work(case.size)
         if moved is None and operations is None:
             return row
-        floor = rates(device, case.dtype).floor(moved or 0, operations or 0)
+        floor = rates(variant.device, case.dtype).floor(moved or 0, operations or 0)
         return replace(row, bytes=moved, operations=operations, floor=floor)
 
 

@@ -4,7 +4,7 @@ from lganet_fast import ops
 
 from .case import IXI_OASIS, LPBA40, Case, Way, flow, voxels
 from .published import warp
-from .ways import backends
+from .ways import beside
 
 
 def published(size, dtype, device):
@@ -13,20 +13,19 @@ def published(size, dtype, device):
     return lambda first, second: second + moved(first, second)
 
 
-def of(size, **options):
+def of(size, main=False, **options):
     """A case; a voxel takes 8 corners' weights and three weighted sums."""
-    compile = options.pop("compile", False)
     return Case(
         "compose",
         size,
-        {"published": Way(published), **backends("compose", ops.compose, compile)},
+        beside(Way(published), "compose", ops.compose, main),
         lambda size, dtype, device: (flow(size, device), flow(size, device, 1.0)),
         work=lambda size: voxels(size) * (30 + 17 * 3),
         **options,
     )
 
 
-CASES = [of(LPBA40, quick=True, memory=True, compile=True), of(IXI_OASIS)]
+CASES = [of(LPBA40, quick=True, memory=True, main=True), of(IXI_OASIS)]
 
 
 def test_compose(measure):

@@ -7,7 +7,7 @@ from lganet_fast import ops
 from . import published
 from .case import LPBA40, Case, image, voxels
 from .targets import CORRELATED
-from .ways import always, backends
+from .ways import always, beside
 
 
 def inputs(size, dtype, device, channels):
@@ -15,16 +15,12 @@ def inputs(size, dtype, device, channels):
     return tuple(image(size, dtype, device, channels, seed) for seed in (0, 1))
 
 
-def of(size, channels, **options):
+def of(size, channels, main=False, **options):
     """A case; 27 products and sums for each channel of a voxel."""
-    compile = options.pop("compile", False)
     return Case(
         "correlate",
         size,
-        {
-            "published": always(published.correlate),
-            **backends("correlate", ops.correlate, compile),
-        },
+        beside(always(published.correlate), "correlate", ops.correlate, main),
         partial(inputs, channels=channels),
         detail=f"{channels} channels",
         work=lambda size: voxels(size) * 27 * 2 * channels,
@@ -32,7 +28,7 @@ def of(size, channels, **options):
     )
 
 
-MAIN = of(CORRELATED, 32, quick=True, memory=True, compile=True)
+MAIN = of(CORRELATED, 32, quick=True, memory=True, main=True)
 FINEST = of(LPBA40, 8, modes=("forward", "full"), rounds=1, warm=False)
 COARSER = [of(tuple(n >> level for n in LPBA40), 8 << level) for level in range(1, 4)]
 CASES = [MAIN, MAIN.in_bfloat16(), FINEST, *COARSER]

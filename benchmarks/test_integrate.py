@@ -5,16 +5,15 @@ from lganet_fast import ops
 from .case import IXI_OASIS, LPBA40, Case, flow, voxels
 from .published import INTEGRATE
 from .targets import VELOCITY
-from .ways import backends
+from .ways import beside
 
 
-def of(size, **options):
+def of(size, main=False, **options):
     """A case; each step composes a flow with itself."""
-    compile = options.pop("compile", False)
     return Case(
         "integrate",
         size,
-        {"published": INTEGRATE, **backends("integrate", ops.integrate, compile)},
+        beside(INTEGRATE, "integrate", ops.integrate, main),
         lambda size, dtype, device: (flow(size, device),),
         detail="7 steps",
         work=lambda size: 7 * voxels(size) * (30 + 17 * 3),
@@ -23,7 +22,7 @@ def of(size, **options):
 
 
 CASES = [
-    of(VELOCITY, quick=True, memory=True, compile=True),
+    of(VELOCITY, quick=True, memory=True, main=True),
     of(IXI_OASIS),
     of(LPBA40, modes=("forward", "full"), rounds=2),
 ]

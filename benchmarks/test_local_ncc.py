@@ -4,7 +4,7 @@ from lganet_fast import ops
 
 from . import published
 from .case import IXI_OASIS, LPBA40, Case, image, voxels
-from .ways import always, backends
+from .ways import always, beside
 
 
 def inputs(size, dtype, device):
@@ -12,16 +12,12 @@ def inputs(size, dtype, device):
     return image(size, dtype, device).detach(), image(size, dtype, device, seed=1)
 
 
-def of(size, **options):
+def of(size, main=False, **options):
     """A case; five running sums along three axes, and the quotient."""
-    compile = options.pop("compile", False)
     return Case(
         "local_ncc",
         size,
-        {
-            "published": always(published.local_ncc),
-            **backends("local_ncc", ops.local_ncc, compile),
-        },
+        beside(always(published.local_ncc), "local_ncc", ops.local_ncc, main),
         inputs,
         detail="window 9",
         work=lambda size: voxels(size) * (5 * 3 * 2 + 15),
@@ -30,7 +26,7 @@ def of(size, **options):
     )
 
 
-SMALL = of(IXI_OASIS, quick=True, memory=True, compile=True)
+SMALL = of(IXI_OASIS, quick=True, memory=True, main=True)
 CASES = [SMALL, of(LPBA40, modes=("forward", "full"), rounds=1, warm=False)]
 
 

@@ -6,7 +6,7 @@ from lganet_fast import ops
 
 from .case import IXI_OASIS, IXI_WHOLE, PAPER, Case, flow, image, voxels
 from .published import WARP
-from .ways import backends
+from .ways import beside
 
 
 def inputs(size, dtype, device, channels=1):
@@ -14,13 +14,13 @@ def inputs(size, dtype, device, channels=1):
     return image(size, dtype, device, channels), flow(size, device)
 
 
-def of(size, channels=1, **options):
+def of(size, channels=1, main=False, **options):
     """A case; a voxel takes 8 corners' weights and the weighted sum of each channel."""
     detail = "" if channels == 1 else f"{channels} channels"
     return Case(
         "warp",
         size,
-        {"published": WARP, **backends("warp", ops.warp, options.pop("compile", False))},
+        beside(WARP, "warp", ops.warp, main),
         partial(inputs, channels=channels),
         detail=detail,
         work=lambda size: voxels(size) * (30 + 16 * channels),
@@ -28,7 +28,7 @@ def of(size, channels=1, **options):
     )
 
 
-MAIN = of(IXI_WHOLE, quick=True, memory=True, compile=True)
+MAIN = of(IXI_WHOLE, quick=True, memory=True, main=True)
 CASES = [MAIN, MAIN.in_bfloat16(), *map(of, PAPER), of(IXI_OASIS, channels=8)]
 
 

@@ -55,8 +55,8 @@ def interleave(
 
     if warm:
         for name in ways:
-            sample(name)
-            again = sample(name) if name not in times.failed else None
+            first = sample(name)
+            again = first if first is None or first > 10 * LEAST_SAMPLE else sample(name)
             repeats[name] = min(100, max(1, math.ceil(LEAST_SAMPLE / (again or LEAST_SAMPLE))))
     started, done = time.perf_counter(), 0
     while done < rounds or (done < MOST_ROUNDS and time.perf_counter() - started < seconds):

@@ -40,6 +40,17 @@ def backends(operation: str, call: Call, compile: bool = False) -> dict[str, Way
     return found
 
 
+def beside(published: Way, operation: str, call: Call, main: bool) -> dict[str, Way]:
+    """The published way, then ours.
+
+    main: the reference and torch.compile of it too, which are slow: one size tells enough.
+    """
+    found = backends(operation, call, compile=main)
+    if not main:
+        del found["reference"]
+    return {"published": published, **found}
+
+
 def compiled(build: Callable[[Size, torch.dtype, str], Call]) -> Way:
     """torch.compile of another way."""
 
