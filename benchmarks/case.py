@@ -92,9 +92,12 @@ class Case:
         return replace(self, size=size)
 
     def in_bfloat16(self) -> Case:
-        """The same in bfloat16, without what float32 has measured already."""
+        """The same in bfloat16, without what float32 has told already."""
         ways = {name: way for name, way in self.ways.items() if not way.slow_start}
-        return replace(self, dtype=torch.bfloat16, ways=ways, memory=False, tolerance=0.05)
+        modes = ("forward", "full")
+        return replace(
+            self, dtype=torch.bfloat16, ways=ways, modes=modes, memory=False, tolerance=0.05
+        )
 
 
 def shown(size: Size) -> str:

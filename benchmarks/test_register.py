@@ -127,7 +127,14 @@ def of(detail, size, files, missing, **options):
 
 
 CASES = [
-    of("MNI152 template to its copy", (88, 104, 87), template_files, no_template, quick=True),
+    of(
+        "MNI152 template to its copy",
+        (88, 104, 87),
+        template_files,
+        no_template,
+        quick=True,
+        rounds=2,
+    ),
     of("LPBA40 S02 to S01", (160, 192, 160), lpba40_files, no_lpba40, rounds=2),
 ]
 
