@@ -102,15 +102,17 @@ class LGANetPlusPlus(nn.Module):
         if padded != tuple(size):
             ends = [n - m for n, m in zip(padded, size, strict=True)]
             both = F.pad(both, [0, ends[2], 0, ends[1], 0, ends[0]])
-        flow = self.flow_of(both.contiguous(memory_format=torch.channels_last_3d))
+        features = list(self.encoder(both.contiguous(memory_format=torch.channels_last_3d)))
+        del both  # its memory is free for the levels
+        flow = self.flow_of(features)
         return flow[:, :, : size[0], : size[1], : size[2]]
 
-    def flow_of(self, both: Tensor) -> Tensor:
+    def flow_of(self, features: list[Tensor]) -> Tensor:
         """Coarse to fine (paper 2.5): flow_i = compose(2 upsampled flow_{i+1}, f_i), to flow_1.
 
-        both: the fixed above the moving images, (2B, in_channel, H, W, D), of a size that fits.
+        features: the encoder's of the fixed above the moving images, batch 2B. Emptied, so that
+        the memory of each level is free when it has been used.
         """
-        features = list(self.encoder(both))
         fused = self.msfm(features) if self.msfm is not None else []
 
         def taken() -> list[Tensor]:

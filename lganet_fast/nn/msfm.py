@@ -26,16 +26,17 @@ class SDI(Block):
         """
         out = None
         for k, (conv, x) in enumerate(zip(self.convs, maps, strict=True)):
-            fitted = resize(x, size) if x.shape[2] < size[0] else x
-            free = fitted is not x or k not in kept
-            factor = self.factor(conv, fitted, free)
+            factor = self.factor(conv, x, size, k not in kept)
             out = factor if out is None else times(out, factor)
+            del factor  # before the next one takes its place
         assert out is not None
         return out
 
     @staticmethod
-    def factor(conv: Any, x: Tensor, free: bool) -> Tensor:
-        """conv3 of a map, in its memory where that is free."""
+    def factor(conv: Any, x: Tensor, size: Sequence[int], free: bool) -> Tensor:
+        """conv3 of a map at a size, in the map's memory where that is free."""
+        if x.shape[2] < size[0]:
+            x, free = resize(x, size), True
         return convolve(x, conv.weight, conv.bias, inplace=free)
 
 
