@@ -26,7 +26,7 @@ def of(size, main=False, **options):
     )
 
 
-SMALL = of(IXI_OASIS, quick=True, memory=True, main=True)
+SMALL = of(IXI_OASIS, quick=True, memory=True, main=True, rounds=2)
 CASES = [SMALL, of(LPBA40, modes=("forward", "full"), rounds=1, warm=False)]
 
 

@@ -62,7 +62,7 @@ def of(size, **options):
     )
 
 
-CASES = [of(SMALL, quick=True, rounds=2), of(IXI_OASIS, memory=True, rounds=1)]
+CASES = [of(SMALL, quick=True, rounds=1), of(IXI_OASIS, memory=True, rounds=1)]
 
 
 def test_training_step(measure):
