@@ -89,10 +89,10 @@ class Run:
             self.rows |= {v: v.row().refused("not run", why or "") for v, why in refused.items()}
             return
         calls, failed, key = {}, {}, variants[0].group[:3]
-        if key not in self.inputs:
-            self.inputs = {key: case.inputs_on(device)}
         for way in able:
             try:
+                if key not in self.inputs:
+                    self.inputs = {key: case.inputs_on(device)}
                 calls[way] = ready(case, way, mode, device, self.inputs[key])
             except Exception as error:  # the other ways are measured all the same
                 failed[way] = reason(error)
