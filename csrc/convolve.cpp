@@ -95,9 +95,8 @@ void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, bool
 
 Tensor convolve(Tensor x, Tensor weight, Tensor bias, bool relu) {
   check(x, weight, bias);
-  Tensor out = torch::stable::empty({x.size(0), weight.size(0), x.size(2), x.size(3), x.size(4)},
-                                    x.scalar_type(), torch::headeronly::Layout::Strided, x.device(),
-                                    false, torch::headeronly::MemoryFormat::ChannelsLast3d);
+  Tensor out = empty_beside(x, {x.size(0), weight.size(0), x.size(2), x.size(3), x.size(4)},
+                            x.scalar_type(), true);
   convolve_to(x, weight, bias, relu, out);
   return out;
 }
@@ -116,9 +115,7 @@ Tensor convolve_weight_gradient(Tensor grad, Tensor x) {
   for (int axis : {0, 2, 3, 4})
     STD_TORCH_CHECK(grad.size(axis) == x.size(axis), "grad must have the size of x");
   const int64_t inputs = x.size(1), outputs = grad.size(1), depth = x.size(4);
-  Tensor out = torch::stable::empty({outputs, inputs, 3, 3, 3}, x.scalar_type(),
-                                    torch::headeronly::Layout::Strided, x.device(), false,
-                                    torch::headeronly::MemoryFormat::Contiguous);
+  Tensor out = empty_beside(x, {outputs, inputs, 3, 3, 3}, x.scalar_type());
   const int64_t padded = padded_outputs(outputs), vectors = padded / lanes(outputs);
   const int64_t in_point = point_step(round_up(inputs)), out_point = point_step(padded);
   const int64_t rows = round_up(inputs, kAccumulatorRows), total = kPoints * rows * padded;

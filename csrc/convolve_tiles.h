@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "pages.h"
 #include "scratch.h"
 #include "tensors.h"
 
@@ -20,7 +21,9 @@ constexpr int64_t kPoints = 144;     // sums of a tile
 
 // Memory that nobody has written to yet.
 inline std::unique_ptr<float[]> fresh(int64_t count) {
-  return std::unique_ptr<float[]>(new float[count]);
+  auto memory = std::unique_ptr<float[]>(new float[count]);
+  ask_for_huge_pages(memory.get(), count * sizeof(float));
+  return memory;
 }
 
 // The parts of the work: runs of planes in strips of rows, for each volume.
@@ -47,8 +50,8 @@ class Borders {
       : jobs_(jobs),
         across_(2 * (jobs.strips - 1)),
         along_(2 * (jobs.runs - 1)),
-        rows_(new float[jobs.volumes * jobs.height * across_ * jobs.line]),
-        planes_(new float[jobs.volumes * along_ * jobs.width * jobs.line]) {
+        rows_(fresh(jobs.volumes * jobs.height * across_ * jobs.line)),
+        planes_(fresh(jobs.volumes * along_ * jobs.width * jobs.line)) {
     const auto parallel = [](int64_t count, auto&& body) {
       torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) body(i);

@@ -140,10 +140,7 @@ std::tuple<Tensor, Tensor> correlate_backward(const Tensor& grad, const Tensor& 
   for (int axis = 0; axis < 5; ++axis)
     STD_TORCH_CHECK(grad.size(axis) == (axis == 1 ? side * side * side : x.size(axis)),
                     "grad must have the result's shape");
-  const auto none = [&] {
-    return torch::stable::empty({0}, x.scalar_type(), torch::headeronly::Layout::Strided,
-                                x.device());
-  };
+  const auto none = [&] { return empty_beside(x, {0}, x.scalar_type()); };
   return {need_x ? gradient<false>(grad, y, x, radius) : none(),
           need_y ? gradient<true>(grad, x, y, radius) : none()};
 }

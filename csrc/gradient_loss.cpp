@@ -25,7 +25,7 @@ int64_t lines_per_task(const Tensor& x) {
 }
 
 Tensor gradient_loss(const Tensor& flow) {
-  Tensor value = torch::stable::new_empty(flow, {});
+  Tensor value = empty_beside(flow, {}, flow.scalar_type());
   switch_wide_float(flow.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     const bool last = is_channels_last(flow);

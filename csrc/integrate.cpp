@@ -53,7 +53,7 @@ class Integration {
       return result;
     }
     const int64_t numbers = 4 * (size_.rows() * size_.depth + kBehind);
-    const Tensor result = torch::stable::new_empty(like_, {numbers});
+    const Tensor result = empty_beside(like_, {numbers}, like_.scalar_type());
     for (int64_t i = numbers - 4 * kBehind; i < numbers; ++i) data(result)[i] = 0;
     return result;
   }
@@ -129,8 +129,8 @@ class Integration {
 
 Tensor integrate(Tensor velocity, int64_t steps) {
   check_integrate(velocity, steps);
-  Tensor result = empty_in_format_of(velocity, sizes_of(velocity));
-  if (velocity.numel() == 0) return result;
+  if (velocity.numel() == 0) return empty_in_format_of(velocity, sizes_of(velocity));
+  Tensor result;
   switch_wide_float(velocity.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
     Integration<A> run(velocity);
@@ -142,8 +142,8 @@ Tensor integrate(Tensor velocity, int64_t steps) {
 
 Tensor integrate_backward(Tensor grad, Tensor velocity, int64_t steps, bool /*deterministic*/) {
   check_integrate(velocity, steps);
-  Tensor result = empty_in_format_of(velocity, sizes_of(velocity));
-  if (velocity.numel() == 0) return result;
+  if (velocity.numel() == 0) return empty_in_format_of(velocity, sizes_of(velocity));
+  Tensor result;
   switch_wide_float(velocity.scalar_type(), [&](auto zero) {
     using A = decltype(zero);
     Integration<A> run(velocity);

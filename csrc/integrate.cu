@@ -49,7 +49,7 @@ class Integration {
     result.image = result.flow = view_of<A>(to);
     Tensor sums = to;
     if (deterministic_) {
-      sums = torch::stable::new_empty(to, {to.numel() + 1}, ScalarType::Long);
+      sums = empty_beside(to, {to.numel() + 1}, ScalarType::Long);
       result.fixed = reinterpret_cast<Fixed*>(sums.data_ptr());
     }
     torch::stable::zero_(sums);

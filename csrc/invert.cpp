@@ -39,9 +39,8 @@ std::tuple<Tensor, Tensor> invert(const Tensor& field, const Tensor& goal, const
   for (int axis = 2; axis < 5; ++axis)
     STD_TORCH_CHECK(goal.size(axis) == start.size(axis), "goal and start must have one shape");
   Tensor flow = empty_in_format_of(start, sizes_of(start));
-  Tensor solved =
-      torch::stable::empty({goal.size(0), goal.size(2), goal.size(3), goal.size(4)},
-                           ScalarType::Bool, torch::headeronly::Layout::Strided, field.device());
+  Tensor solved = empty_beside(goal, {goal.size(0), goal.size(2), goal.size(3), goal.size(4)},
+                               ScalarType::Bool);
   if (is_empty(flow)) return {flow, solved};
   switch_wide_float(field.scalar_type(), [&](auto zero) {
     using A = decltype(zero);

@@ -138,7 +138,7 @@ std::tuple<Tensor, Tensor, Tensor> local_ncc(const Tensor& a, const Tensor& b,
                                              bool need_a, bool need_b) {
   check_ncc(a, b, weight, window);
   const ScalarType type = working_type(a);
-  Tensor value = torch::stable::empty({}, type, torch::headeronly::Layout::Strided, a.device());
+  Tensor value = empty_beside(a, {}, type);
   Tensor grad_a = gradient_like(a, type, need_a), grad_b = gradient_like(b, type, need_b);
   switch_float(a.scalar_type(), [&](auto zero) {
     using In = decltype(zero);

@@ -20,7 +20,7 @@ T* data_of(const Tensor& x) {
 }
 
 Tensor memory_like(const Tensor& x, int64_t count, ScalarType type) {
-  return torch::stable::empty({count}, type, torch::headeronly::Layout::Strided, x.device());
+  return empty_beside(x, {count}, type);
 }
 
 std::tuple<Tensor, Tensor, Tensor> local_ncc(const Tensor& a, const Tensor& b,
@@ -29,7 +29,7 @@ std::tuple<Tensor, Tensor, Tensor> local_ncc(const Tensor& a, const Tensor& b,
   check_ncc(a, b, weight, window);
   const OnDeviceOf stream(a);
   const ScalarType type = working_type(a);
-  Tensor value = torch::stable::empty({}, type, torch::headeronly::Layout::Strided, a.device());
+  Tensor value = empty_beside(a, {}, type);
   Tensor grad_a = gradient_like(a, type, need_a), grad_b = gradient_like(b, type, need_b);
   if (is_empty(a)) {
     torch::stable::fill_(value, std::numeric_limits<double>::quiet_NaN());

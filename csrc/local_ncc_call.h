@@ -31,13 +31,8 @@ inline void check_ncc(const Tensor& a, const Tensor& b, const std::optional<Tens
 
 // A gradient of the image's shape and memory format, in another type; empty where not needed.
 inline Tensor gradient_like(const Tensor& x, ScalarType type, bool needed) {
-  const auto format = is_channels_last(x) && needed
-                          ? torch::headeronly::MemoryFormat::ChannelsLast3d
-                          : torch::headeronly::MemoryFormat::Contiguous;
-  std::vector<int64_t> size{0};
-  if (needed) size = {x.size(0), x.size(1), x.size(2), x.size(3), x.size(4)};
-  return torch::stable::empty(size, type, torch::headeronly::Layout::Strided, x.device(), false,
-                              format);
+  if (!needed) return empty_beside(x, {0}, type);
+  return empty_in_format_of(x, sizes_of(x), type);
 }
 
 }  // namespace lganet

@@ -147,12 +147,11 @@ void normalise(const Tensor& x, double slope, Tensor& out, Tensor& scale) {
 
 Tensor scale_for(const Tensor& x) {
   const auto type = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  return torch::stable::empty({x.size(0), x.size(1)}, type, torch::headeronly::Layout::Strided,
-                              x.device());
+  return empty_beside(x, {x.size(0), x.size(1)}, type);
 }
 
 std::tuple<Tensor, Tensor> norm_act(Tensor x, double slope) {
-  Tensor out = empty_in_format_of(x, {x.size(0), x.size(1), x.size(2), x.size(3), x.size(4)});
+  Tensor out = empty_in_format_of(x, sizes_of(x));
   Tensor scale = scale_for(x);
   normalise(x, slope, out, scale);
   return {out, scale};
@@ -169,8 +168,7 @@ Tensor norm_act_backward(Tensor grad, Tensor out, Tensor scale, double slope) {
   STD_TORCH_CHECK(is_channels_last(grad) == is_channels_last(out) && grad.numel() == out.numel(),
                   "grad must be laid out as the result is");
   Runs{grad};
-  Tensor to =
-      empty_in_format_of(out, {out.size(0), out.size(1), out.size(2), out.size(3), out.size(4)});
+  Tensor to = empty_in_format_of(out, sizes_of(out));
   if (out.numel() == 0) return to;
   const int64_t channels = runs.channels, period = runs.period;
   switch_float(out.scalar_type(), [&](auto zero) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "index.h"
+#include "pages.h"
 #include "view.h"
 
 namespace lganet {
@@ -79,13 +80,21 @@ inline bool is_channels_last(const Tensor& x) {
   return x.dim() == 5 && x.stride(1) == 1 && x.size(1) > 1;
 }
 
-// An uninitialised tensor on x's device, in x's memory format.
+// An uninitialised tensor on x's device.
+inline Tensor empty_beside(const Tensor& x, const std::vector<int64_t>& size, ScalarType type,
+                           bool channels_last = false) {
+  const auto format = channels_last ? torch::headeronly::MemoryFormat::ChannelsLast3d
+                                    : torch::headeronly::MemoryFormat::Contiguous;
+  Tensor result = torch::stable::empty(size, type, torch::headeronly::Layout::Strided, x.device(),
+                                       false, format);
+  if (x.is_cpu()) ask_for_huge_pages(result.data_ptr(), result.numel() * result.element_size());
+  return result;
+}
+
+// The same in x's memory format.
 inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& size,
                                  ScalarType type) {
-  const auto format = is_channels_last(x) ? torch::headeronly::MemoryFormat::ChannelsLast3d
-                                          : torch::headeronly::MemoryFormat::Contiguous;
-  return torch::stable::empty(size, type, torch::headeronly::Layout::Strided, x.device(), false,
-                              format);
+  return empty_beside(x, size, type, is_channels_last(x));
 }
 
 inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& size) {

@@ -88,9 +88,9 @@ std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor&
                                                bool add_flow, bool need_image, bool need_flow) {
   check_warp(image, flow);
   Tensor for_image = need_image ? empty_in_format_of(image, sizes_of(image))
-                                : torch::stable::new_empty(image, {0});
-  Tensor for_flow =
-      need_flow ? empty_in_format_of(flow, sizes_of(flow)) : torch::stable::new_empty(flow, {0});
+                                : empty_beside(image, {0}, image.scalar_type());
+  Tensor for_flow = need_flow ? empty_in_format_of(flow, sizes_of(flow))
+                              : empty_beside(flow, {0}, flow.scalar_type());
   if (is_empty(grad) || is_empty(image))
     return {torch::stable::zero_(for_image), torch::stable::zero_(for_flow)};
   switch_float(image.scalar_type(), [&](auto zero) {

@@ -56,9 +56,9 @@ std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor&
   check_warp(image, flow);
   const OnDeviceOf stream(image);
   Tensor for_image = need_image ? empty_in_format_of(image, sizes_of(image))
-                                : torch::stable::new_empty(image, {0});
-  Tensor for_flow =
-      need_flow ? empty_in_format_of(flow, sizes_of(flow)) : torch::stable::new_empty(flow, {0});
+                                : empty_beside(image, {0}, image.scalar_type());
+  Tensor for_flow = need_flow ? empty_in_format_of(flow, sizes_of(flow))
+                              : empty_beside(flow, {0}, flow.scalar_type());
   if (is_empty(grad) || is_empty(image))
     return {torch::stable::zero_(for_image), torch::stable::zero_(for_flow)};
   if (nearest) torch::stable::zero_(for_flow);
@@ -73,7 +73,7 @@ std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor&
     Tensor sums = for_image;
     if (need_image) {
       if (deterministic)
-        sums = torch::stable::new_empty(image, {image.numel() + 1}, ScalarType::Long);
+        sums = empty_beside(image, {image.numel() + 1}, ScalarType::Long);
       else if (sizeof(T) != sizeof(A))
         sums = empty_in_format_of(image, sizes_of(image), flow.scalar_type());
       torch::stable::zero_(sums);
