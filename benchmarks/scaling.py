@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ from .results import FOLDER, digits
 
 SIDES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 CARDS = (8, 12, 24, 80)  # GB
+CALLS = 7  # that are timed after the first
+ENOUGH = 10.0  # seconds of calls, after which no other is begun
 SPARE = 0.9  # of what is free, this much may be asked for
 Work = Callable[[Size, str], Callable[[], Any]]
 
@@ -99,7 +102,7 @@ def point(name: str, side: int, threads: int, device: str) -> dict[str, Any]:
 
 
 def measure(name: str, side: int, device: str) -> dict[str, float]:
-    """The work of this process: seconds of a second call where the first was short, and bytes."""
+    """The work of this process: bytes, and the median seconds of the calls after a short first."""
     before = highest() if device == "cpu" else 0
     call = WORKS[name]((side,) * 3, device)
 
@@ -110,11 +113,11 @@ def measure(name: str, side: int, device: str) -> dict[str, float]:
         timing.wait(device)
         return time.perf_counter() - started
 
-    seconds = once()
-    if seconds < 20:
-        seconds = once()
+    took = [once()]
+    while len(took) <= CALLS and sum(took) < ENOUGH:
+        took.append(once())
     peak = highest() - before if device == "cpu" else torch.cuda.max_memory_allocated()
-    return {"seconds": seconds, "bytes": peak}
+    return {"seconds": statistics.median(took[1:] or took), "bytes": peak}
 
 
 def line(points: Sequence[dict[str, Any]], of: str) -> tuple[float, float] | None:
