@@ -26,8 +26,10 @@ def of(size, main=False, **options):
     )
 
 
-SMALL = of(IXI_OASIS, quick=True, memory=True, main=True, rounds=2)
-CASES = [SMALL, of(LPBA40, modes=("forward", "full"), rounds=1, warm=False)]
+CASES = [
+    of(IXI_OASIS, quick=True, memory=True, main=True, modes=("forward", "full"), rounds=2),
+    of(LPBA40, modes=("forward", "full"), rounds=1, warm=False),
+]
 
 
 def test_local_ncc(measure):

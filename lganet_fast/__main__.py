@@ -1,10 +1,9 @@
 """The command `lganet-fast`, also as `python -m lganet_fast`."""
 
-import ctypes
 import os
 import sys
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+from . import heap
 
 
 def wait_politely() -> None:
@@ -17,24 +16,10 @@ def wait_politely() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def keep_memory() -> None:
-    """Have glibc keep what is freed: an iteration asks for volumes that the last one gave back.
-
-    Fresh pages cost as much as the arithmetic on them.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(M_TOP_PAD, 2**26)
-
-
 def main() -> int:
     """Run the command; returns its exit code."""
     wait_politely()
-    keep_memory()
+    heap.keep()
     from .cli import main as run
 
     return run()

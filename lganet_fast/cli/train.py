@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .. import heap
 from .options import add_config, read_config
 
 
@@ -28,6 +29,9 @@ def run(args: argparse.Namespace) -> None:
     """Train. Raises InputError for what does not fit."""
     from ..training import train
 
-    folder = train(read_config(args), args.resume, args.quiet, args.config)
+    config = read_config(args)
+    if config.model.checkpoint:  # who asks for this is short of memory
+        heap.give_back()
+    folder = train(config, args.resume, args.quiet, args.config)
     if not args.quiet:
         print(f"results {folder}")

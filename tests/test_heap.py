@@ -1,0 +1,37 @@
+"""How malloc treats large tensors, in a process of its own."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import numpy as np
+from lganet_fast import heap
+
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+
+def left(megabytes):
+    before = held()
+    x = np.ones(megabytes << 17)
+    del x
+    return held() - before
+
+heap.keep()
+kept = left(100)
+heap.give_back()
+print(kept, left(300))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it needs glibc")
+def test_memory_is_kept_and_given_back():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    kept, rest = map(int, done.stdout.split())
+    assert kept >= 95
+    assert rest <= 5
