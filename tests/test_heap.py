@@ -7,11 +7,12 @@ import sys
 import pytest
 
 SCRIPT = """
+import os
 import numpy as np
 from lganet_fast import heap
 
 def held():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 def left(megabytes):
     before = held()
