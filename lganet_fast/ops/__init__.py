@@ -8,13 +8,17 @@ from .compose import compose
 from .convolve import convolve
 from .correlate import correlate
 from .dispatch import BACKENDS, OPERATIONS, choose_backend, explain, use_backend
+from .feed_forward import feed_forward
 from .gradient_loss import gradient_loss
 from .integrate import integrate
 from .invert import invert
 from .local_ncc import local_ncc
 from .norm_act import norm_act
+from .pool import pool
 from .resize import resize
 from .warp import warp
+from .warp_sum import warp_sum
+from .weigh import weigh
 
 __all__ = [
     "BACKENDS",
@@ -25,12 +29,16 @@ __all__ = [
     "convolve",
     "correlate",
     "explain",
+    "feed_forward",
     "gradient_loss",
     "integrate",
     "invert",
     "local_ncc",
     "norm_act",
+    "pool",
     "resize",
     "use_backend",
     "warp",
+    "warp_sum",
+    "weigh",
 ]

@@ -51,3 +51,13 @@ def flow(name: str, x: Tensor) -> None:
     """Require a (B, 3, H, W, D) flow in float32 or float64."""
     shape(name, x, ("B", 3, "H", "W", "D"))
     floating(name, x, (torch.float32, torch.float64))
+
+
+def norm(name: str, given: tuple[Tensor, float], x: Tensor) -> None:
+    """Require moments (2, B, C) of a (B, C, ...) map, float32 or float64, and a slope in [0, 1]."""
+    moments, slope = given
+    shape(f"{name}[0]", moments, (2, *x.shape[:2]))
+    floating(f"{name}[0]", moments, (torch.float32, torch.float64))
+    together(f"{name}[0]", moments, "x", x)
+    if not 0 <= slope <= 1:
+        raise ValueError(f"{name}[1] must be in [0, 1], got {slope}")

@@ -29,6 +29,10 @@ OPERATIONS = (
     "invert",
     "norm_act",
     "convolve",
+    "pool",
+    "warp_sum",
+    "weigh",
+    "feed_forward",
 )
 
 
@@ -106,7 +110,8 @@ def explain(operation: str, device: str = "cpu", backend: str | None = None, **c
     """One line: which path the operation takes, and why not a faster one.
 
     call: numbers of a call that a kernel may not be made for: `dtype`, `width`, `windows` and
-    `voxels` of attention's tokens; `channels`, `radius` and `voxels` of what is correlated.
+    `voxels` of attention's tokens; `channels`, `radius` and `voxels` of what is correlated;
+    `dtype`, `width`, `channels`, `longest` and `gradient` of the others' maps and tokens.
     """
     choice = choose_backend(operation, device, backend, **call)
     reasons = "; ".join(f"{name}: {why}" for name, why in choice.refused.items())

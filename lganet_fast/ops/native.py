@@ -25,7 +25,9 @@ COMPILED = (
     "convolve",
     "invert",
 )
-PYTORCHS = ("attention",)  # compiled too, but by PyTorch, and so everywhere
+# compiled too, but by PyTorch, and so everywhere
+PYTORCHS = ("attention", "pool", "weigh", "feed_forward")
+MADE_OF = {"warp_sum": "warp"}  # several calls of a compiled operator
 
 
 def load() -> str | None:
@@ -67,6 +69,7 @@ def missing(device: str) -> str | None:
 
 def refusal(operation: str, device: str) -> str | None:
     """Why the compiled path cannot run `operation` on `device`, or None where it can."""
+    operation = MADE_OF.get(operation, operation)
     if operation in PYTORCHS:
         return None
     if REASON is not None:

@@ -89,12 +89,54 @@ def norm_act(x: Tensor, slope: float) -> Tensor:
     return (normed if slope == 1 else F.leaky_relu(normed, slope)).to(x.dtype)
 
 
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The volume x (B, C, h, w, d) on a grid of `size` over the same extent, corners aligned."""
+def resize(x: Tensor, size: Sequence[int], factor: float = 1.0) -> Tensor:
+    """The volume x (B, C, h, w, d) on a grid of `size` over the same extent, times a factor."""
     if x.numel() == 0:
         return x.new_zeros(*x.shape[:2], *size) + 0 * x.sum()
     wide = F.interpolate(working(x), size=tuple(size), mode="trilinear", align_corners=True)
-    return wide.to(x.dtype)
+    return (wide if factor == 1 else wide * factor).to(x.dtype)
+
+
+def pool(x: Tensor, kind: str) -> Tensor:
+    """Mean or maximum over 2^3 voxels of (B, C, H, W, D), sides even."""
+    if x.numel() == 0:
+        return x[:, :, ::2, ::2, ::2].clone()
+    cubes = working(x).unfold(2, 2, 2).unfold(3, 2, 2).unfold(4, 2, 2).flatten(5)
+    return (cubes.mean(5) if kind == "mean" else cubes.amax(5)).to(x.dtype)
+
+
+def normalised(x: Tensor, moments: Tensor, slope: float) -> Tensor:
+    """leaky((x - shift) * scale) with moments = shift, scale (2, B, C), as `convolve` reads maps."""
+    shift, scale = working(moments)[..., None, None, None]
+    return F.leaky_relu((working(x) - shift) * scale, slope).to(x.dtype)
+
+
+def weigh(maps: Sequence[Tensor], logits: Tensor) -> Tensor:
+    """Each map times its weight, side by side; the weights are the softmax of the logits."""
+    weights = torch.softmax(working(logits), 1).split(1, 1)
+    parts = [w * working(x) for w, x in zip(weights, maps, strict=True)]
+    return torch.cat(parts, 1).to(maps[0].dtype)
+
+
+def gate(z: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """sigmoid(MLP(mean) + MLP(max)) of each channel, mean and max over voxels: (B, C)."""
+    rows = working(z).flatten(2)
+    found = torch.stack([rows.mean(2), rows.amax(2)])
+    return torch.sigmoid((F.relu(found @ working(first).T) @ working(second).T).sum(0))
+
+
+def feed_forward(x: Tensor, tokens: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """X plus the layers on the tokens, ReLU between them, (B, N, C)."""
+    out = working(tokens)
+    for n, (weight, bias) in enumerate(layers):
+        out = F.linear(F.relu(out) if n else out, working(weight), working(bias))
+    return (working(x) + out).to(x.dtype)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
+    """Layer norm of tokens (B, N, C); transposed: runs of C numbers of that as (B, C, N)."""
+    normed = F.layer_norm(working(x), x.shape[2:], working(weight), working(bias)).to(x.dtype)
+    return normed.transpose(1, 2).reshape(normed.shape) if transposed else normed
 
 
 def gradient_loss(flow: Tensor) -> Tensor:

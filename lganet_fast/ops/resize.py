@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import check, native, reference
+from . import check, native, reference, triton
 from .dispatch import choose_backend
 from .warp import result_in_format_of
 
 
-def resize(x: Tensor, size: Sequence[int], backend: str | None = None) -> Tensor:
+def resize(
+    x: Tensor, size: Sequence[int], backend: str | None = None, *, factor: float = 1.0
+) -> Tensor:
     """Trilinear interpolation with corners aligned: the ends of each axis keep their places.
 
     x: (B, C, h, w, d), any float type. size: the new H, W, D, each at least 1. Returns
-    (B, C, H, W, D) in the type of x; values are not scaled, so that a flow in voxels must be
-    multiplied by what its axes have grown by. `upsample` of paper 2.4 and 2.5 is this at twice the
-    size. Raises ValueError or TypeError naming the argument that does not fit.
+    (B, C, H, W, D) in the type of x, times `factor`: a flow in voxels must be multiplied by what
+    its axes have grown by. `upsample` of paper 2.4 and 2.5 is this at twice the size. Raises ValueError or TypeError naming the argument that does not fit.
     """
     check.shape("x", x, ("B", "C", "h", "w", "d"))
     check.floating("x", x)
@@ -29,10 +31,33 @@ def resize(x: Tensor, size: Sequence[int], backend: str | None = None) -> Tensor
         check.at_least("size", length, 1)
     if 0 in x.shape[2:]:
         raise ValueError(f"x must hold voxels, got shape {tuple(x.shape)}")
-    if choose_backend("resize", x.device.type, backend).backend == "reference":
-        return reference.resize(x, size)
+    call = {
+        "gradient": triton.gradient_asked(x),
+        "longest": max(*x.shape[2:], *size),
+        "voxels": math.prod(size),
+    }
+    choice = choose_backend("resize", x.device.type, backend, **call).backend
+    if choice == "reference":
+        return reference.resize(x, size, factor)
+    if choice == "triton":
+        return fused(x, size, factor)
     out: Tensor = torch.ops.lganet_fast.resize(dense(x), *size)
+    return out if factor == 1 else out * factor
+
+
+@torch.library.custom_op("lganet_fast_triton::resize", mutates_args=())
+def fused(x: Tensor, size: Sequence[int], factor: float) -> Tensor:
+    """The same by the Triton kernel."""
+    out = resized_like(x, size, factor)
+    if out.numel():
+        triton.kernels("resize").forward(x, out, factor)
     return out
+
+
+@fused.register_fake
+def resized_like(x: Tensor, size: Sequence[int], factor: float) -> Tensor:
+    """An empty tensor of the result's shape, in the memory format of x."""
+    return result_in_format_of(x, *x.shape[:2], *size)
 
 
 def dense(x: Tensor) -> Tensor:

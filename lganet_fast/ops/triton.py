@@ -11,8 +11,17 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
-KERNELS = ("attention", "correlate")
+KERNELS = (
+    "attention",
+    "correlate",
+    "pool",
+    "resize",
+    "warp_sum",
+    "weigh",
+    "feed_forward",
+)
 INSTALLED = importlib.util.find_spec("triton") is not None
 
 
@@ -33,6 +42,11 @@ def refusal(operation: str, device: str, **call: Any) -> str | None:
     if not INSTALLED:
         return "triton is not installed"
     return too_old() or unfit(**call)
+
+
+def gradient_asked(*tensors: Tensor | None) -> bool:
+    """Whether a gradient to any of the tensors may be asked for."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def slower(
@@ -70,12 +84,17 @@ def unfit(
     channels: int = 1,
     radius: int = 1,
     voxels: int = 1,
+    longest: int = 1,
+    gradient: bool = False,
 ) -> str | None:
     """What the kernels are not made for: in attention's tokens, in the maps to correlate.
 
     dtype and width: of tokens, in any number of windows; channels: of maps, with the radius of the
-    offsets; voxels: of either, in one item of the batch.
+    offsets; voxels: of either, in one item of the batch; longest: side of a volume that is resized;
+    gradient: one is asked for of what has none.
     """
+    if gradient:
+        return "it has no gradient"
     if dtype == torch.float64:
         return "it computes in float32, got float64"
     if width > 128:
@@ -84,4 +103,6 @@ def unfit(
         return f"it takes a radius of up to 2, got {radius}"
     if channels > 64:
         return f"it takes up to 64 channels, got {channels}"
+    if longest > 2**15:
+        return f"it takes sides of up to 32768 voxels, got {longest}"
     return f"it takes fewer than 2^31 voxels, got {voxels}" if voxels >= 2**31 else None

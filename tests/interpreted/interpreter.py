@@ -72,3 +72,13 @@ def agree(operation, exact, *inputs):
             distorted[position] = wrong(found[position])
             with pytest.raises(AssertionError):
                 check_same(distorted, right, [tolerance] * len(found))
+
+
+def values(operation, *inputs):
+    """Compare every result with that of the reference in float64."""
+    tolerance = TOLERANCES[inputs[0].dtype]
+    found = operation(*inputs)
+    with use_backend("reference"):
+        right = operation(*(x.double() for x in inputs))
+    for x, y in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, right)), strict=True):
+        check_same([x], [y.to(x.dtype)], [tolerance])
