@@ -30,6 +30,31 @@ def launch(kernel: Any, programs: Any, **arguments: Any) -> None:
             kernel[grid](**arguments)
 
 
+def run(kernel: Any, grid: tuple[int, ...], **arguments: Any) -> None:
+    """Run a kernel that measures nothing on the device of its tensors."""
+    with torch.cuda.device_of(next(x for x in arguments.values() if isinstance(x, Tensor))):
+        kernel[grid](**arguments)
+
+
+def pitch(x: Tensor, name: str = "a map") -> int:
+    """Numbers from one voxel of x (B, C, H, W, D) to the next.
+
+    Raises ValueError where channels do not lie innermost and voxels one after another: a map is to
+    be channels_last_3d, or some channels of such a map.
+    """
+    channels, (height, width, depth) = x.shape[1], x.shape[2:]
+    voxels = (height * width * depth, width * depth, depth, 1)
+    sides = (x.shape[0], height, width, depth)
+    steps = [x.stride(axis) for axis in (0, 2, 3, 4)]
+    known = [(n, step) for n, side, step in zip(voxels, sides, steps, strict=True) if side > 1]
+    n, step = known[-1] if known else (1, channels)
+    pitch = step // n
+    inner = channels == 1 or x.stride(1) == 1
+    if not inner or pitch < channels or any(step != n * pitch for n, step in known):
+        raise ValueError(f"{name} must be channels_last_3d, got strides {x.stride()}")
+    return pitch
+
+
 def wide(*tensors: Tensor) -> bool:
     """Whether an offset inside one item of any batch (B, ...) may pass 2^31.
 

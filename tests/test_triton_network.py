@@ -13,6 +13,7 @@ from lganet_fast.models import LGANetPlusPlus
 from lganet_fast.ops import reference, triton
 
 FORWARD = {"attention": 9, "correlate": 4}
+NORMED = 26
 
 
 def attention(q, k, v, seed, scale, counts, dropout_p, volume):
@@ -26,9 +27,22 @@ def correlate(x, y, out, radius):
     out.copy_(reference.correlate(x, y, radius))
 
 
+def moments(x):
+    """What `kernels.norm_act.moments` is to compute."""
+    var = x.var((2, 3, 4), correction=0)
+    return torch.stack([x.mean((2, 3, 4)), 1 / (var + 1e-5).sqrt()])
+
+
+def apply(x, moments, slope, out):
+    """What `kernels.norm_act.apply` is to compute."""
+    mean, scale = moments[..., None, None, None]
+    out.copy_(torch.nn.functional.leaky_relu((x - mean) * scale, slope))
+
+
 STAND_INS = {
     "attention": SimpleNamespace(forward=attention),
     "correlate": SimpleNamespace(forward=correlate),
+    "norm_act": SimpleNamespace(moments=moments, apply=apply),
 }
 
 
@@ -63,7 +77,7 @@ def test_compiled_on_the_cpu(monkeypatch, request):
         found = compiled(*images)
     torch.testing.assert_close(found, right, rtol=0, atol=1e-4)
     (graph,) = graphs
-    assert ours(node.target for node in graph.graph.nodes) == FORWARD
+    assert ours(node.target for node in graph.graph.nodes) == FORWARD | {"norm_act_": NORMED}
 
 
 class Called(TorchDispatchMode):
@@ -89,8 +103,9 @@ def test_on_meta_tensors(everywhere, monkeypatch):
         flow.sum().backward()
     assert flow.shape == (1, 3, *SIZE)
     assert all(p.grad.shape == p.shape for p in network.parameters())
-    gradients = {f"{name}_backward": count for name, count in FORWARD.items()}
-    assert ours(called.names) == FORWARD | gradients
+    forward = FORWARD | {"norm_act": NORMED}
+    gradients = {f"{name}_backward": count for name, count in forward.items()}
+    assert ours(called.names) == forward | gradients
 
 
 @pytest.mark.skipif(not triton.INSTALLED, reason="triton is not installed")

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import check, native, reference
+from . import check, native, reference, triton
+from .correlate import in_format_of
 from .dispatch import choose_backend
-from .warp import result_in_format_of
 
 
 def norm_act(
@@ -27,13 +27,15 @@ def norm_act(
     check.floating("x", x)
     if not 0 < slope <= 1:
         raise ValueError(f"slope must be in (0, 1], got {slope}")
-    if choose_backend("norm_act", x.device.type, backend).backend != "native":
+    choice = choose_backend("norm_act", x.device.type, backend, dtype=x.dtype)
+    if choice.backend == "reference":
         return reference.norm_act(x, slope)
     x = x.contiguous(memory_format=layout_of(x))
+    compiled = choice.backend == "native"
     if inplace and not (torch.is_grad_enabled() and x.requires_grad):
-        torch.ops.lganet_fast.norm_act_(x, slope)
+        (torch.ops.lganet_fast.norm_act_ if compiled else fused_)(x, slope)
         return x
-    return torch.ops.lganet_fast.norm_act(x, slope)[0]
+    return (torch.ops.lganet_fast.norm_act if compiled else fused)(x, slope)[0]
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -42,35 +44,81 @@ def layout_of(x: Tensor) -> torch.memory_format:
     return torch.channels_last_3d if last else torch.contiguous_format
 
 
-if native.LOADED:
+def scale_like(x: Tensor) -> Tensor:
+    """An empty (B, C) tensor of the type that statistics have."""
+    return x.new_empty(x.shape[:2], dtype=torch.promote_types(x.dtype, torch.float32))
 
-    def scale_like(x: Tensor) -> Tensor:
-        """An empty (B, C) tensor of the type that statistics have."""
-        return x.new_empty(x.shape[:2], dtype=torch.promote_types(x.dtype, torch.float32))
 
-    @torch.library.register_fake("lganet_fast::norm_act")
-    def _(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-        return result_in_format_of(x, *x.shape), scale_like(x)
+def results_like(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    """Empty tensors of the shapes of the result and of what each channel was multiplied by."""
+    return in_format_of(x, x.shape[1]), scale_like(x)
 
-    @torch.library.register_fake("lganet_fast::norm_act_")
-    def _(x: Tensor, slope: float) -> None:
-        return None
 
-    @torch.library.register_fake("lganet_fast::norm_act_backward")
-    def _(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
-        return result_in_format_of(out, *out.shape)
+def gradient_like(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
+    """An empty tensor of the gradient's shape."""
+    return in_format_of(out, out.shape[1])
 
-    def remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keep the result, which tells the normalised values: what came in need not stay."""
-        ctx.slope = inputs[1]
-        ctx.save_for_backward(*output)
-        ctx.mark_non_differentiable(output[1])
+
+def nothing(x: Tensor, slope: float) -> None:
+    """What an operator in place returns."""
+
+
+def remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep the result, which tells the normalised values: what came in need not stay."""
+    ctx.slope = inputs[1]
+    ctx.save_for_backward(*output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def backward(operator: Any) -> Any:
+    """What asks `operator` for the gradient to x."""
 
     def gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, None]:
-        """The gradient to x."""
         out, scale = ctx.saved_tensors
         grad = grad.contiguous(memory_format=layout_of(out))
-        return torch.ops.lganet_fast.norm_act_backward(grad, out, scale, ctx.slope), None
+        return operator(grad, out, scale, ctx.slope), None
 
-    torch.library.register_autograd("lganet_fast::norm_act", gradients, setup_context=remember)
+    return gradients
+
+
+if native.LOADED:
+    torch.library.register_fake("lganet_fast::norm_act", results_like)
+    torch.library.register_fake("lganet_fast::norm_act_", nothing)
+    torch.library.register_fake("lganet_fast::norm_act_backward", gradient_like)
+    torch.library.register_autograd(
+        "lganet_fast::norm_act",
+        backward(torch.ops.lganet_fast.norm_act_backward),
+        setup_context=remember,
+    )
     native.forbid_double_backward("norm_act_backward")
+
+
+@torch.library.custom_op("lganet_fast_triton::norm_act", mutates_args=())
+def fused(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    """The same by the Triton kernels."""
+    kernels = triton.kernels("norm_act")
+    moments, out = kernels.moments(x), in_format_of(x, x.shape[1])
+    kernels.apply(x, moments, slope, out)
+    return out, moments[1].clone()
+
+
+@torch.library.custom_op("lganet_fast_triton::norm_act_", mutates_args=("x",))
+def fused_(x: Tensor, slope: float) -> None:
+    """The same in place."""
+    kernels = triton.kernels("norm_act")
+    kernels.apply(x, kernels.moments(x), slope, x)
+
+
+@torch.library.custom_op("lganet_fast_triton::norm_act_backward", mutates_args=())
+def fused_backward(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
+    """The gradient to x."""
+    to = in_format_of(out, out.shape[1])
+    triton.kernels("norm_act").backward(grad, out, scale, slope, to)
+    return to
+
+
+fused.register_fake(results_like)
+fused.register_autograd(backward(fused_backward), setup_context=remember)
+fused_.register_fake(nothing)
+fused_backward.register_fake(gradient_like)
+fused_backward.register_autograd(native.no_double_backward)

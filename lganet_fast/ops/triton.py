@@ -16,6 +16,8 @@ from torch import Tensor
 KERNELS = (
     "attention",
     "correlate",
+    "norm_act",
+    "convolve",
     "pool",
     "resize",
     "warp_sum",

@@ -1,0 +1,39 @@
+"""What follows a convolution without bias, in one pass: bias, ReLU, sum, product, moments."""
+
+from torch import Tensor
+
+from .launch import pitch
+from .sweep import sweep
+
+
+def epilogue(
+    y: Tensor,
+    bias: Tensor | None,
+    relu: bool = False,
+    add: Tensor | None = None,
+    times: Tensor | None = None,
+    moments: bool = False,
+    out: Tensor | None = None,
+) -> Tensor | None:
+    """Apply y = (relu(y + bias) + add) * times in place, or to `out`; what is not given is no step.
+
+    y, add, times, out: (B, C, H, W, D), float16, bfloat16 or float32, channels_last_3d or some
+    channels of such a map; bias: (C,), any of these types. Computed in float32, rounded once.
+    Returns the moments of what was stored, (2, B, C) in float32: mean and 1 / sqrt(var + 1e-5),
+    where they are asked for. Raises ValueError for maps that lie otherwise.
+    """
+    pitch(y, "y")
+    out = y if out is None else out
+    return sweep(y, out, bias=bias, relu=relu, add=add, times=times, moments=moments)
+
+
+def bias_gradient(grad: Tensor, mask: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """The gradient to the bias, (C,) in float32, of grad (B, C, H, W, D) where mask > 0.
+
+    mask: the ReLU's result, or None; out takes the masked gradient where it is given, and may be
+    grad. Maps lie as those of `epilogue` do.
+    """
+    pitch(grad, "grad")
+    found = sweep(grad, out, mask=mask, moments=True)
+    assert found is not None
+    return found[0].sum(0) * grad.shape[2:].numel()
