@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..ops import compose, correlate, warp
 from .fifm import CWAM, IDM
-from .layers import Block, Conv3, FlowConv, Residual
+from .layers import Block, Conv3, FlowConv, Residual, fuses
 from .lgam import LGAM, PositionAttention
 
 PLANES = 48  # along H: a slab of the 27 channels of a correlation, where nobody keeps them
@@ -21,8 +21,8 @@ class CorrelationConv(Block, Conv3):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
         """x, y (B, C, H, W, D) -> the same shape."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return x + super().forward(correlate(x, y))
+        if x.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(correlate(x, y), x)
         out = torch.empty_like(x)
         height = x.shape[2]
         for start in range(0, height, PLANES):
@@ -59,7 +59,7 @@ class CoarsestLevel(nn.Module):
         x, y, *fused = maps
         if self.lgam:
             x = self.Conv(x, y)
-        out = self.convs(torch.cat([x, y, *fused], 1))
+        out = self.convs([x, y, *fused])
         if self.lgam:
             out = self.pa(out)
         out = self.resnets(out)
@@ -94,13 +94,13 @@ class Level(nn.Module):
         x, y, *fused = maps
         maps.clear()
         x = self.Conv(x, y) if self.fifm else x
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and not (self.decompose and fuses(y)):
             y = y.clone()  # it was one with the moving features, whose memory is free now
         moved = warp(x, coarse)
         del x
         if self.decompose:
             moved, flow2, flow1 = self.idm(y, moved)
-        side = torch.cat([*fused, moved, y], 1)
+        side = [*fused, moved, y] if fuses(y) else torch.cat([*fused, moved, y], 1)
         del fused, moved, y
         change = self.flow(self.resnet(self.nff(side) if self.fifm else side))
         return compose(compose(flow1, flow2), change) if self.decompose else change

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Block, Conv3, ConvNormAct
+from .layers import Block, Conv3, ConvNormAct, done
 
 
 class Encoder(Block):
@@ -27,5 +27,5 @@ class Encoder(Block):
         found: list[Tensor] = []
         for level in range(4):
             stage = self.get_submodule(f"conv{level}")
-            found.append(stage(F.max_pool3d(found[-1], 2) if level else x))
+            found.append(done(stage(F.max_pool3d(found[-1], 2) if level else x)))
         return tuple(found)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import integrate, norm_act, warp
-from .layers import Block, Conv3, ConvNormAct, ConvPair, FlowPair, add, times
+from ..ops import Norm, convolve, derived, integrate, warp
+from .layers import (
+    Block,
+    Conv3,
+    ConvNormAct,
+    ConvPair,
+    FlowPair,
+    Map,
+    Pending,
+    add,
+    fold,
+    fuses,
+    times,
+    wide,
+)
 
 
 class Decomposition(Block):
@@ -28,12 +43,26 @@ class Decomposition(Block):
         self.conv1 = ConvPair(c4, c2, c)
         self.conv2 = FlowPair(c4, c2)
 
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """M and the flow from what both are made of; by one convolution in types that suit both."""
+        if not fuses(x) or x.dtype != wide(x.dtype) or torch.is_autocast_enabled(x.device.type):
+            return self.conv1(x), self.conv2(x)
+        parts = [p for pair in (self.conv1, self.conv2) for conv in pair for p in conv.parameters()]
+        both = convolve(x, *derived(side_by_side, *parts), relu=True)
+        return both[:, :-3], both[:, -3:]
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W, D) -> M of the same shape and a flow, float32 at least, in voxels."""
         for first, second in (("0", "2"), ("4", "6")):
-            x = self.conv[second](norm_act(self.conv[first](x), inplace=True))
+            x = self.conv[second](self.conv[first].normed(x, slope=1.0))
         x = self.conv["9"](self.conv["8"](x))
-        return self.conv1(x), self.conv2(x)
+        return self.heads(x)
+
+
+def side_by_side(*parts: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of two folded pairs of convolutions as one, outputs of the first in front."""
+    weights, biases = zip(fold(*parts[:4]), fold(*parts[4:]), strict=True)
+    return torch.cat(weights), torch.cat(biases)
 
 
 class IDM(nn.Module):
@@ -56,10 +85,17 @@ class IDM(nn.Module):
         out = add(b + warp(features_a, flow_b), warp(features_b, flow_a))
         return out, integrate(add(warp(flow_a, flow_b), warp(flow_b, flow_a)))
 
+    def both(self, y: Tensor, w: Tensor) -> Any:
+        """The trunk on two maps; as one batch where launches count."""
+        if not fuses(y):
+            return self.idm(y), self.idm(w)
+        found = [x.chunk(2) for x in self.idm(torch.cat([y, w]))]
+        return zip(*found, strict=True)
+
     def forward(self, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """y, w (B, C, H, W, D) -> the second call's output and flow, and the first call's flow."""
-        of_y = self.idm(y)
-        first, flow1 = self.interact(w, of_y, self.idm(w))
+        of_y, of_w = self.both(y, w)
+        first, flow1 = self.interact(w, of_y, of_w)
         second, flow2 = self.interact(first, of_y, self.idm(first))
         return second, flow2, flow1
 
@@ -89,8 +125,15 @@ class ChannelGate(nn.Module):
         )
 
     def forward(self, mean: Tensor, largest: Tensor) -> Tensor:
-        """(B, C), (B, C) -> (B, C, 1, 1, 1)."""
-        return torch.sigmoid(self.fc(mean) + self.fc(largest))[..., None, None, None]
+        """(B, C), (B, C) -> (B, C)."""
+        return torch.sigmoid(self.fc(mean) + self.fc(largest))
+
+
+def weigh(maps: Sequence[Tensor], scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps weighted by the softmax of their scores, side by side; means and maxima of channels."""
+    weights = torch.softmax(scores, 1).unsqueeze(2).unbind(1)
+    z = torch.cat([x * w for x, w in zip(maps, weights, strict=True)], 1)
+    return z, z.mean((2, 3, 4)), largest(z)
 
 
 class CWAM(Block):
@@ -108,9 +151,18 @@ class CWAM(Block):
         self.weight_conv = nn.Sequential(Conv3(width, maps))
         self.channel_attention = ChannelGate(width)
 
-    def forward(self, side: Tensor) -> Tensor:
-        """The n maps side by side, (B, nC, H, W, D) -> the same shape."""
-        weights = torch.softmax(self.weight_conv(self.conv(side)), 1)
+    def forward(self, side: Tensor | Sequence[Tensor]) -> Map:
+        """The n maps side by side, (B, nC, H, W, D), or in a list -> the same shape.
+
+        Of a list the result is Pending: its gate is left to what reads it.
+        """
+        scores = self.weight_conv(self.conv(side))
+        if not isinstance(side, Tensor):
+            z, mean, most = weigh(side, scores)
+            gate = self.channel_attention(mean, most)
+            return Pending(z, Norm(torch.stack([torch.zeros_like(gate), gate])))
+        weights = torch.softmax(scores, 1)
         maps = torch.unflatten(side, 1, (weights.shape[1], -1))
         z = times(maps, weights.unsqueeze(2)).flatten(1, 2)
-        return times(z, self.channel_attention(z.mean((2, 3, 4)), largest(z)))
+        gate = self.channel_attention(z.mean((2, 3, 4)), largest(z))
+        return times(z, gate[..., None, None, None])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops import convolve, norm_act, resize
+from ..ops import Norm, convolve, convolve_moments, derived, norm_act, resize
+from ..ops.convolve import through
 
 SLOPE = 0.1  # of every leaky ReLU
 
@@ -24,6 +27,30 @@ class Block(nn.Module):
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(super().__call__, *inputs, use_reentrant=False)
         return super().__call__(*inputs)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A map x (B, C, H, W, D) that is still to be read through a norm, by whatever reads it."""
+
+    x: Tensor
+    norm: Norm
+
+
+Map = Tensor | Pending
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether what follows a convolution is left to it, or to the next: on CUDA, in evaluation.
+
+    A pass over memory costs as much there as the convolution; on the CPU it is in the caches.
+    """
+    return x.is_cuda and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
+def done(x: Map) -> Tensor:
+    """The map itself."""
+    return x if isinstance(x, Tensor) else through(x.x, x.norm)
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:
@@ -51,9 +78,23 @@ class Conv3(nn.Conv3d):
         super().__init__(inputs, outputs, 3, padding=1)
         self.inplace, self.relu = inplace, relu
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
-        return convolve(input, self.weight, self.bias, self.inplace, self.relu)
+    def forward(  # type: ignore[override]
+        self, x: Map | Sequence[Tensor], add: Tensor | None = None, times: Tensor | None = None
+    ) -> Tensor:
+        """(B, inputs, H, W, D), or maps side by side -> (B, outputs, H, W, D); see `convolve`."""
+        norm = None
+        if isinstance(x, Pending):
+            x, norm = x.x, x.norm
+        more: dict[str, Any] = {"norm": norm, "add": add, "times": times}
+        return convolve(x, self.weight, self.bias, self.inplace, self.relu, **more)
+
+    def normed(self, x: Map | Sequence[Tensor], slope: float) -> Map:
+        """LReLU(IN(conv3(x))), Pending where it fuses."""
+        maps, norm = (x.x, x.norm) if isinstance(x, Pending) else (x, None)
+        if not fuses(maps if isinstance(maps, Tensor) else maps[0]):
+            return norm_act(self(x), slope, inplace=True)
+        out, moments = convolve_moments(maps, self.weight, self.bias, norm)
+        return Pending(out, Norm(moments, slope))
 
 
 class Conv1(nn.Conv3d):
@@ -95,6 +136,13 @@ class FlowConv(Conv3):
         return flow_conv(input, self.weight, self.bias)
 
 
+def fold(weight: Tensor, bias: Tensor, second: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that a conv1 after a conv3 makes with it."""
+    mix = second.flatten(1)
+    whole = (mix @ weight.flatten(1)).view(-1, *weight.shape[1:])
+    return whole.contiguous(memory_format=torch.channels_last_3d), mix @ bias + shift
+
+
 class ConvPair(nn.Sequential):
     """ReLU(conv1(conv3(x))), run as the one conv3 that the two are together.
 
@@ -106,10 +154,8 @@ class ConvPair(nn.Sequential):
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one convolution, differentiable."""
-        (weight, bias), (second, shift) = (list(conv.parameters()) for conv in self)
-        mix = second.flatten(1)
-        whole = (mix @ weight.flatten(1)).view(-1, *weight.shape[1:])
-        return whole.contiguous(memory_format=torch.channels_last_3d), mix @ bias + shift
+        parts = [p for conv in self for p in conv.parameters()]
+        return fold(*parts) if torch.is_grad_enabled() else derived(fold, *parts)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, H, W, D) -> (B, outputs, H, W, D)."""
@@ -128,15 +174,18 @@ class FlowPair(ConvPair):
 
 
 class ConvNormAct(nn.Module):
-    """LReLU(IN(conv3(x))), (B, inputs, H, W, D) -> (B, outputs, H, W, D); inplace as in Conv3."""
+    """LReLU(IN(conv3(x))), (B, inputs, H, W, D) -> (B, outputs, H, W, D); inplace as in Conv3.
+
+    The last two are left to what reads the result where that fuses.
+    """
 
     def __init__(self, inputs: int, outputs: int, inplace: bool) -> None:
         super().__init__()
         self.main = Conv3(inputs, outputs, inplace)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Map | Sequence[Tensor]) -> Map:
         """Run the three."""
-        return norm_act(self.main(x), SLOPE, inplace=True)
+        return self.main.normed(x, SLOPE)
 
 
 class Chain(Block):
@@ -152,28 +201,26 @@ class Chain(Block):
                 name, Conv3(channels, channels, inplace=own or k > 0, relu=name in relus)
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W, D) -> the same shape."""
-        for conv in self.children():
+    def forward(self, x: Map | Sequence[Tensor], add: Tensor | None = None) -> Tensor:
+        """(B, C, H, W, D), or maps side by side -> the same shape; `add` comes to the result."""
+        *first, last = self.children()
+        for conv in first:
             x = conv(x)
-        return x
+        return last(x, add)
 
 
 class Residual(nn.Module):
-    """a + ReLU(conv3(conv3(ReLU(conv3(a))))) with a = ReLU(conv3(conv3(x))); the shape stays.
-
-    The result takes the memory of x where no gradient is asked for.
-    """
+    """a + ReLU(conv3(conv3(ReLU(conv3(a))))) with a = ReLU(conv3(conv3(x))); the shape stays."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = Chain(channels, "01", relus="1", own=True)
         self.conv2 = Chain(channels, "023", relus="03", own=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W, D) -> the same shape."""
+    def forward(self, x: Map | Sequence[Tensor]) -> Tensor:
+        """(B, C, H, W, D), or maps side by side -> the same shape."""
         a = self.conv1(x)
-        return add(a, self.conv2(a))
+        return self.conv2(a, a)
 
 
 def double(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..ops import convolve, resize
-from .layers import Block, Conv3, halve, times
+from .layers import Block, Conv3, halve
 
 
 class SDI(Block):
@@ -26,18 +26,18 @@ class SDI(Block):
         """
         out = None
         for k, (conv, x) in enumerate(zip(self.convs, maps, strict=True)):
-            factor = self.factor(conv, x, size, k not in kept)
-            out = factor if out is None else times(out, factor)
-            del factor  # before the next one takes its place
+            out = self.factor(conv, x, size, k not in kept, out)
         assert out is not None
         return out
 
     @staticmethod
-    def factor(conv: Any, x: Tensor, size: Sequence[int], free: bool) -> Tensor:
-        """conv3 of a map at a size, in the map's memory where that is free."""
+    def factor(
+        conv: Any, x: Tensor, size: Sequence[int], free: bool, product: Tensor | None
+    ) -> Tensor:
+        """conv3 of a map at a size, times the product so far; in the map's memory if free."""
         if x.shape[2] < size[0]:
             x, free = resize(x, size), True
-        return convolve(x, conv.weight, conv.bias, inplace=free)
+        return convolve(x, conv.weight, conv.bias, inplace=free, times=product)
 
 
 class MSFM(nn.Module):
@@ -54,16 +54,18 @@ class MSFM(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Features of levels 1 to 4, fixed above moving along the batch -> C_1..C_4."""
         part = self.get_submodule
-        halves = [x.chunk(2) for x in features]
-        maps = [part(f"c{i + 1}")(x[half]) for half in (0, 1) for i, x in enumerate(halves)]
-        averaged = [[x] for x in maps]  # and at the sizes of all coarser levels
-        for k, sizes in enumerate(averaged):
-            for _ in range(3 - k % 4):
+        both = [[part(f"c{i + 1}")(x)] for i, x in enumerate(features)]
+        for k, sizes in enumerate(both):  # and at the sizes of all coarser levels
+            for _ in range(3 - k):
                 sizes.append(halve(sizes[-1]))
         found: list[Tensor] = []
         for i in (3, 2, 1, 0):  # the finest last: its product takes the memory of the widest map
             size, kept = features[i].shape[2:], (i, i + 4) if i else ()
-            fitted = [sizes[max(i - k % 4, 0)] for k, sizes in enumerate(averaged)]
+            fitted = [
+                sizes[max(i - k, 0)].chunk(2)[half]
+                for half in (0, 1)
+                for k, sizes in enumerate(both)
+            ]
             product = part(f"sdi_{i + 1}")(size, kept, *fitted)
             found.insert(0, part(f"u{i + 1}")(product) if i else product)
         return found

@@ -5,8 +5,9 @@ All compute in the types they are given: inside torch.autocast they do what they
 
 from .attention import attention
 from .compose import compose
-from .convolve import convolve
+from .convolve import Norm, convolve, convolve_moments
 from .correlate import correlate
+from .derived import derived
 from .dispatch import BACKENDS, OPERATIONS, choose_backend, explain, use_backend
 from .feed_forward import feed_forward
 from .gradient_loss import gradient_loss
@@ -23,11 +24,14 @@ from .weigh import weigh
 __all__ = [
     "BACKENDS",
     "OPERATIONS",
+    "Norm",
     "attention",
     "choose_backend",
     "compose",
     "convolve",
+    "convolve_moments",
     "correlate",
+    "derived",
     "explain",
     "feed_forward",
     "gradient_loss",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import native
+from . import native, reference
+from .convolve_on_cuda import Norm as Norm
+from .convolve_on_cuda import Work, convolve_on_cuda, number_type
+from .convolve_on_cuda import through as through
+from .convolve_training import differentiable
 from .dispatch import choose_backend
 
 
@@ -27,30 +32,98 @@ SLOW_HALVES = slow_halves()
 
 
 def convolve(
-    x: Tensor,
+    x: Tensor | Sequence[Tensor],
     weight: Tensor,
     bias: Tensor,
     inplace: bool = False,
     relu: bool = False,
     backend: str | None = None,
+    *,
+    norm: Norm | None = None,
+    add: Tensor | None = None,
+    times: Tensor | None = None,
 ) -> Tensor:
     """The convolution with bias that pads by one zero and so keeps the size.
 
-    x: (B, inputs, H, W, D). weight: (outputs, inputs, 3, 3, 3). bias: (outputs,). Any float type,
-    one for all but under autocast. Returns (B, outputs, H, W, D).
-    relu: the ReLU of it.
+    x: (B, inputs, H, W, D), or up to three maps whose channels are taken side by side. weight:
+    (outputs, inputs, 3, 3, 3). bias: (outputs,). Any float type, one for all but under autocast.
+    Returns (B, outputs, H, W, D).
+    norm: what x is read through; the zeros around it are not.
+    relu: the ReLU of it. add, times: (B, outputs, H, W, D), added to that, and multiplied with that.
     inplace: let the result take x's memory where no gradient is asked for; x must not be read then.
-    Compiled for float32 alone, then channels_last_3d; half types are computed so, and rounded once,
-    on processors without instructions for them. Every other type is PyTorch's own. Raises
+
+    On the CPU compiled for float32 alone, then channels_last_3d; half types are computed so, and
+    rounded once, on processors without instructions for them. On CUDA cuDNN's, or a kernel of ours
+    where one was measured to be faster (`ops.tuned`). Every other type is PyTorch's own. Raises
     RuntimeError for shapes that do not fit.
     """
+    maps = [x] if isinstance(x, Tensor) else list(x)
+    if maps[0].is_cuda and not gradient_wanted(
+        [*maps, weight, bias, *(norm or ())[:1], add, times]
+    ):
+        work = Work(weight, bias, relu, norm, add, times)
+        return convolve_on_cuda(maps, work, backend)[0]
+    x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
+    if norm is not None:
+        x, inplace = reference.normalised(x, *norm), True
+    out = alone(x, weight, bias, inplace or len(maps) > 1, relu, backend)
+    return changed(out, add, times)
+
+
+@torch.no_grad()
+def convolve_moments(
+    x: Tensor | Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    norm: Norm | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`convolve`, and the moments (2, B, outputs) by which its result is normalised as it is read.
+
+    They are mean and 1 / sqrt(variance + 1e-5) of each channel of each volume, float32 at least.
+    Without gradients.
+    """
+    maps = [x] if isinstance(x, Tensor) else list(x)
+    if maps[0].is_cuda:
+        work = Work(weight, bias, norm=norm, moments=True)
+        out, found = convolve_on_cuda(maps, work, backend)
+        assert found is not None
+        return out, found
+    out = convolve(maps, weight, bias, backend=backend, norm=norm)
+    return out, reference.moments(out)
+
+
+def gradient_wanted(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a gradient to any of them is asked for."""
+    given = (t for t in tensors if t is not None)
+    return torch.is_grad_enabled() and any(t.requires_grad for t in given)
+
+
+def changed(out: Tensor, add: Tensor | None, times: Tensor | None) -> Tensor:
+    """(out + add) * times, in the memory of `out` where no gradient needs it."""
+    fresh = torch.is_grad_enabled()
+    if add is not None:
+        out = out + add if fresh else out.add_(add)
+    if times is not None:
+        out = out * times if fresh else out.mul_(times)
+    return out
+
+
+def alone(
+    x: Tensor, weight: Tensor, bias: Tensor, inplace: bool, relu: bool, backend: str | None
+) -> Tensor:
+    """The convolution of one map, and its ReLU: on the CPU, or with gradients."""
+    if x.is_cuda:
+        x = x.to(number_type([x]))
+        with torch.autocast("cuda", enabled=False):
+            return differentiable(x, weight, bias, relu, backend)
     here = choose_backend("convolve", x.device.type, backend).backend
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     if here == "native" and dtype in SLOW_HALVES:
         with torch.autocast("cpu", enabled=False):
             fresh = inplace or x.dtype != torch.float32
             x, weight, bias = (t.to(torch.float32) for t in (x, weight, bias))
-            return convolve(x, weight, bias, fresh, relu).to(dtype)
+            return alone(x, weight, bias, fresh, relu, backend).to(dtype)
     if here != "native" or not x.dtype == weight.dtype == dtype == torch.float32:
         out = F.conv3d(x, weight, bias, padding=1)
         return out.relu_() if relu else out

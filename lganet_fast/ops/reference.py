@@ -89,6 +89,12 @@ def norm_act(x: Tensor, slope: float) -> Tensor:
     return (normed if slope == 1 else F.leaky_relu(normed, slope)).to(x.dtype)
 
 
+def moments(x: Tensor) -> Tensor:
+    """Mean and 1 / sqrt(variance + 1e-5) of each channel of each volume: (2, B, C)."""
+    variance, mean = torch.var_mean(working(x), (2, 3, 4), correction=0)
+    return torch.stack([mean, (variance + 1e-5).rsqrt()])
+
+
 def resize(x: Tensor, size: Sequence[int], factor: float = 1.0) -> Tensor:
     """The volume x (B, C, h, w, d) on a grid of `size` over the same extent, times a factor."""
     if x.numel() == 0:

@@ -1,0 +1,274 @@
+"""The convolution on CUDA: by which path, and what comes before and after it in as few passes.
+
+Three paths compute the same: cuDNN's convolution with one Triton pass before it (several maps side
+by side, the norm they are read through) and one after it (bias, ReLU, sum, product, moments), the
+Triton kernel and the compiled one, which do all of that as they read and write. "auto" takes what
+was measured to be the fastest (`ops.tuned`), and cuDNN where nothing was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import reference, triton, tuned
+from .convolve_packs import pack
+from .derived import derived
+from .dispatch import choose_backend, refusals, requested_backend
+
+CUDNN = tuned.Entry("cudnn", 0, 0.0)
+PATHS = {"reference": "cudnn", "native": "native", "triton": "triton"}
+
+
+class Norm(NamedTuple):
+    """How a map is to be read: leaky((x - shift) * scale), channel by channel.
+
+    moments: (2, B, C) float32 at least, the shift above the scale; of an instance norm these are
+    mean and 1 / sqrt(variance + 1e-5). slope: of the leaky ReLU, in (0, 1]; 1 is none.
+    """
+
+    moments: Tensor
+    slope: float = 1.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one convolution is asked for, beside the maps; see `ops.convolve`."""
+
+    weight: Tensor
+    bias: Tensor | None
+    relu: bool = False
+    norm: Norm | None = None
+    add: Tensor | None = None
+    times: Tensor | None = None
+    moments: bool = False
+
+
+def number_type(maps: Sequence[Tensor]) -> torch.dtype:
+    """The type to compute in: the maps', or autocast's."""
+    if torch.is_autocast_enabled("cuda"):
+        return torch.get_autocast_dtype("cuda")
+    return maps[0].dtype
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How numbers are multiplied, as `ops.tuned` names it: float32 in TF32 where PyTorch may."""
+    if dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32":
+        return "tf32"
+    return str(dtype).removeprefix("torch.")
+
+
+def path(operation: str, weight: Tensor, x: Tensor, backend: str | None = None) -> tuned.Entry:
+    """The path of one of `tuned.OPERATIONS`, and its configuration.
+
+    x: a map in the type to compute in. Raises RuntimeError where a backend that is asked for by
+    name cannot run it.
+    """
+    asked = requested_backend(backend)
+    if asked != "auto":
+        choice = choose_backend("convolve", "cuda", asked, dtype=x.dtype)
+        return tuned.Entry(PATHS[choice.backend], 0, 0.0)
+    voxels = x.shape[0] * x.shape[2:].numel()
+    if not voxels or x.dtype == torch.float64 or torch.compiler.is_compiling():
+        return CUDNN
+    outputs, inputs = weight.shape[:2]
+    device = torch.cuda.get_device_properties(x.device)
+    found = tuned.winner(
+        operation, inputs, outputs, precision(x.dtype), voxels, (device.major, device.minor)
+    )
+    return found if found is not None and runs(found, x.dtype) else CUDNN
+
+
+def runs(entry: tuned.Entry, dtype: torch.dtype) -> bool:
+    """Whether the path is there: Triton may be missing, or the compiled kernels."""
+    names = [name for name, path in PATHS.items() if path == entry.path]
+    return names[0] == "reference" or names[0] not in refusals("convolve", "cuda", dtype=dtype)
+
+
+def convolve_on_cuda(
+    maps: Sequence[Tensor], work: Work, backend: str | None
+) -> tuple[Tensor, Tensor | None]:
+    """The convolution of maps side by side, and its moments where they are asked for.
+
+    Without gradients.
+    """
+    dtype = number_type(maps)
+    with torch.autocast("cuda", enabled=False):
+        maps = [x.to(dtype) for x in maps]
+        entry = path("convolve", work.weight, maps[0], backend)
+        if entry.path == "cudnn":
+            return by_cudnn(maps, work, entry.config == 1)
+        found = (by_triton if entry.path == "triton" else natively)(maps, work, entry.config)
+        return found[0], (found[1] if work.moments else None)
+
+
+def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight in another type, as cuDNN reads it."""
+    return weight.to(dtype, memory_format=torch.channels_last_3d)
+
+
+def by_cudnn(maps: Sequence[Tensor], work: Work, measure: bool) -> tuple[Tensor, Tensor | None]:
+    """By cuDNN, with a pass before and one after it; `measure`: it may try its algorithms first."""
+    x = maps[0] if len(maps) == 1 else torch.cat(list(maps), 1)
+    if work.norm is not None:
+        x = through(x, work.norm, x is not maps[0])
+    weight = work.weight
+    if weight.dtype != x.dtype:
+        weight = derived(cast, weight, dtype=x.dtype)
+    if measure:
+        repeat = torch.are_deterministic_algorithms_enabled()
+        tf32 = precision(x.dtype) == "tf32"
+        ones = [1, 1, 1]
+        out = torch.ops.aten.cudnn_convolution(x, weight, ones, ones, ones, 1, True, repeat, tf32)
+    else:
+        out = F.conv3d(x, weight, padding=1)
+    return finished(out, work)
+
+
+def swept(x: Tensor) -> bool:
+    """Whether Triton's passes over a map run here: in float64 they do not."""
+    return triton.refusal("norm_act", x.device.type, dtype=x.dtype) is None
+
+
+def through(x: Tensor, norm: Norm, inplace: bool = False) -> Tensor:
+    """A map as it is read through a norm, in its own memory where that is free."""
+    if not swept(x):
+        return reference.normalised(x, *norm)
+    out = x if inplace else torch.empty_like(x)
+    normalise(x, norm.moments, norm.slope, out)
+    return out
+
+
+def finished(out: Tensor, work: Work) -> tuple[Tensor, Tensor | None]:
+    """What comes after a convolution without bias, in its result's memory; and the moments."""
+    if swept(out):
+        found = finish(out, work.bias, work.relu, work.add, work.times, work.moments)
+        return out, (found if work.moments else None)
+    if work.bias is not None:
+        out += work.bias.to(out.dtype)[:, None, None, None]
+    out = out.relu_() if work.relu else out
+    out = out if work.add is None else out.add_(work.add)
+    out = out if work.times is None else out.mul_(work.times)
+    return out, (reference.moments(out) if work.moments else None)
+
+
+@torch.library.custom_op("lganet_fast_triton::finish", mutates_args=("y",))
+def finish(
+    y: Tensor,
+    bias: Tensor | None,
+    relu: bool,
+    add: Tensor | None,
+    times: Tensor | None,
+    moments: bool,
+) -> Tensor:
+    """(relu(y + bias) + add) * times in place; its moments, empty where they are not asked for."""
+    found = triton.kernels("epilogue").epilogue(y, bias, relu, add, times, moments)
+    return y.new_empty(0, dtype=torch.float32) if found is None else found
+
+
+@finish.register_fake
+def _(
+    y: Tensor,
+    bias: Tensor | None,
+    relu: bool,
+    add: Tensor | None,
+    times: Tensor | None,
+    moments: bool,
+) -> Tensor:
+    return y.new_empty((2, *y.shape[:2]) if moments else (0,), dtype=torch.float32)
+
+
+@torch.library.custom_op("lganet_fast_triton::normalise", mutates_args=("out",))
+def normalise(x: Tensor, moments: Tensor, slope: float, out: Tensor) -> None:
+    """Fill `out`, which may be x, with leaky((x - shift) * scale, slope)."""
+    triton.kernels("norm_act").apply(x, moments, slope, out)
+
+
+@normalise.register_fake
+def _(x: Tensor, moments: Tensor, slope: float, out: Tensor) -> None:
+    return None
+
+
+def by_triton(maps: Sequence[Tensor], work: Work, config: int) -> tuple[Tensor, Tensor]:
+    """By the Triton kernel."""
+    x, how = maps[0], precision(maps[0].dtype)
+    packed = derived(pack_for_triton, work.weight, dtype=x.dtype, precision=how)
+    moments, slope = work.norm or (None, 1.0)
+    return fused(
+        maps, packed, work.bias, moments, slope, work.relu, work.add, work.times, None,
+        work.moments, work.weight.shape[0], how, config,
+    )  # fmt: skip
+
+
+def pack_for_triton(weight: Tensor, dtype: torch.dtype, precision: str) -> Tensor:
+    """The weights in the order in which the Triton kernel reads them."""
+    packed: Tensor = triton.kernels("convolve").pack(weight, dtype, precision)
+    return packed
+
+
+@torch.library.custom_op("lganet_fast_triton::convolve", mutates_args=())
+def fused(
+    maps: Sequence[Tensor],
+    packed: Tensor,
+    bias: Tensor | None,
+    norm: Tensor | None,
+    slope: float,
+    relu: bool,
+    add: Tensor | None,
+    times: Tensor | None,
+    mask: Tensor | None,
+    moments: bool,
+    outputs: int,
+    precision: str,
+    config: int,
+) -> tuple[Tensor, Tensor]:
+    """The convolution by the Triton kernel, and its moments, empty where they are not asked for."""
+    out, found = triton.kernels("convolve").forward(
+        maps, packed, bias, norm, slope, relu, add, times, moments, outputs, config,
+        mask=mask, kind=precision,
+    )  # fmt: skip
+    return out, (out.new_empty(0, dtype=torch.float32) if found is None else found)
+
+
+@fused.register_fake
+def result_like(
+    maps: Sequence[Tensor],
+    packed: Tensor,
+    bias: Tensor | None,
+    norm: Tensor | None,
+    slope: float,
+    relu: bool,
+    add: Tensor | None,
+    times: Tensor | None,
+    mask: Tensor | None,
+    moments: bool,
+    outputs: int,
+    precision: str,
+    config: int,
+) -> tuple[Tensor, Tensor]:
+    """Empty tensors of the results' shapes."""
+    batch, _, *size = maps[0].shape
+    out = torch.empty(
+        (batch, outputs, *size),
+        dtype=maps[0].dtype,
+        device=maps[0].device,
+        memory_format=torch.channels_last_3d,
+    )
+    return out, out.new_empty((2, batch, outputs) if moments else (0,), dtype=torch.float32)
+
+
+def natively(
+    maps: Sequence[Tensor], work: Work, config: int, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """By the compiled kernel; mask: x counts where it is above zero."""
+    packed = derived(pack, work.weight, precision=precision(maps[0].dtype))
+    moments, slope = work.norm or (None, 1.0)
+    return torch.ops.lganet_fast.convolve_maps(
+        maps, packed, work.bias, moments, slope, mask, work.relu, work.add, work.times,
+        work.moments, work.weight.shape[0], config,
+    )  # fmt: skip

@@ -1,0 +1,33 @@
+"""The network as it runs on CUDA in evaluation, on the CPU: what convolutions take over."""
+
+import numpy as np
+import pytest
+import torch
+from networks import SIZE, blobs, golden_run, golden_state, lean_network, made_up_state
+
+from lganet_fast.nn import decoder, fifm, layers
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """Let the blocks fuse on any device where no gradient is asked for."""
+    for module in (layers, fifm, decoder):
+        monkeypatch.setattr(module, "fuses", lambda x: not torch.is_grad_enabled())
+
+
+@pytest.mark.parametrize(("size", "seed"), [(SIZE, 0), ((48, 64, 80), 1)])
+def test_float64_flow_is_the_stored_one(size, seed, fused):
+    moving, fixed, stored = golden_run(size, seed)
+    with torch.no_grad():
+        flow = lean_network(golden_state()).double()(moving, fixed)
+    assert np.abs(flow.numpy() - stored["flow"]).max() < 4.8e-7
+
+
+@pytest.mark.parametrize("options", [{"lgam": False, "fifm": False, "msfm": False}, {}])
+def test_ablations_and_batches(options, request):
+    network = lean_network(made_up_state(), **options).double()
+    pair = [x.double() for x in blobs(batch=2)]
+    with torch.no_grad():
+        wanted = network(*pair)
+        request.getfixturevalue("fused")
+        torch.testing.assert_close(network(*pair), wanted, rtol=0, atol=1e-9)
