@@ -75,4 +75,3 @@ def forward(x: Tensor, out: Tensor, factor: float) -> None:
         WIDE=wide(x, out),
         BLOCK=block,
     )
-

@@ -5,7 +5,7 @@ import torch
 
 from lganet_fast.models import published
 from lganet_fast.nn import CWAM, IDM, MSFM, SDI
-from lganet_fast.nn.layers import ConvPair, FlowConv, FlowPair, Residual, halve
+from lganet_fast.nn.layers import ConvPair, FlowConv, FlowPair, Residual
 
 
 def noise(*shape, seed=0):
@@ -34,13 +34,6 @@ def test_folded_pair_is_both_convolutions(pair):
         strict=True,
     ):
         torch.testing.assert_close(one, other)
-
-
-def test_halve_averages_voxels():
-    x = noise(2, 3, 4, 6, 8).contiguous(memory_format=torch.channels_last_3d)
-    found = halve(x)
-    torch.testing.assert_close(found, torch.nn.functional.avg_pool3d(x, 2))
-    assert found.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

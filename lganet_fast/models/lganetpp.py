@@ -121,7 +121,7 @@ class LGANetPlusPlus(nn.Module):
 
         flow = integrate(self.deblock4(taken()))
         for level in (3, 2, 1):
-            coarse = double(2 * flow)
+            coarse = double(flow)
             step = integrate(self.get_submodule(f"deblock{level}")(taken(), coarse))
             flow = compose(coarse, step)
         return flow

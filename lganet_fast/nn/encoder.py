@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Block, Conv3, ConvNormAct, done
+from ..ops import pool
+from .layers import Block, Conv3, ConvNormAct, Map, Pending, done
+
+
+def with_pooled(x: Map) -> tuple[Tensor, Tensor]:
+    """A map, and its maxima over 2^3 voxels."""
+    x, norm = (x.x, x.norm) if isinstance(x, Pending) else (x, None)
+    smaller, whole = pool(x, "max", norm=norm, keep=True)
+    return whole, smaller
 
 
 class Encoder(Block):
@@ -27,5 +34,8 @@ class Encoder(Block):
         found: list[Tensor] = []
         for level in range(4):
             stage = self.get_submodule(f"conv{level}")
-            found.append(done(stage(F.max_pool3d(found[-1], 2) if level else x)))
+            features = stage(x)
+            if level < 3:
+                features, x = with_pooled(features)
+            found.append(done(features))
         return tuple(found)

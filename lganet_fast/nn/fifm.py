@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops import Norm, convolve, derived, integrate, warp
+from ..ops import Norm, convolve, derived, integrate, warp_sum, weigh
 from .layers import (
     Block,
     Conv3,
@@ -18,7 +18,6 @@ from .layers import (
     FlowPair,
     Map,
     Pending,
-    add,
     fold,
     fuses,
     times,
@@ -82,8 +81,9 @@ class IDM(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Combine b with what the trunk found in a (`ours`) and in b (`theirs`)."""
         (features_a, flow_a), (features_b, flow_b) = ours, theirs
-        out = add(b + warp(features_a, flow_b), warp(features_b, flow_a))
-        return out, integrate(add(warp(flow_a, flow_b), warp(flow_b, flow_a)))
+        flows = (flow_b, flow_a)
+        out = warp_sum((features_a, features_b), flows, b)
+        return out, integrate(warp_sum((flow_a, flow_b), flows))
 
     def both(self, y: Tensor, w: Tensor) -> Any:
         """The trunk on two maps; as one batch where launches count."""
@@ -129,13 +129,6 @@ class ChannelGate(nn.Module):
         return torch.sigmoid(self.fc(mean) + self.fc(largest))
 
 
-def weigh(maps: Sequence[Tensor], scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps weighted by the softmax of their scores, side by side; means and maxima of channels."""
-    weights = torch.softmax(scores, 1).unsqueeze(2).unbind(1)
-    z = torch.cat([x * w for x, w in zip(maps, weights, strict=True)], 1)
-    return z, z.mean((2, 3, 4)), largest(z)
-
-
 class CWAM(Block):
     """Maps weighted voxel by voxel, then channel by channel; three, or two where MSFM is left out.
 
@@ -158,9 +151,9 @@ class CWAM(Block):
         """
         scores = self.weight_conv(self.conv(side))
         if not isinstance(side, Tensor):
-            z, mean, most = weigh(side, scores)
-            gate = self.channel_attention(mean, most)
-            return Pending(z, Norm(torch.stack([torch.zeros_like(gate), gate])))
+            first, _, second = self.channel_attention.fc
+            z, gate = weigh(side, scores, first.weight, second.weight)
+            return Pending(z, Norm(gate))
         weights = torch.softmax(scores, 1)
         maps = torch.unflatten(side, 1, (weights.shape[1], -1))
         z = times(maps, weights.unsqueeze(2)).flatten(1, 2)

@@ -78,15 +78,13 @@ class Conv3(nn.Conv3d):
         super().__init__(inputs, outputs, 3, padding=1)
         self.inplace, self.relu = inplace, relu
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Map | Sequence[Tensor], add: Tensor | None = None, times: Tensor | None = None
     ) -> Tensor:
         """(B, inputs, H, W, D), or maps side by side -> (B, outputs, H, W, D); see `convolve`."""
-        norm = None
-        if isinstance(x, Pending):
-            x, norm = x.x, x.norm
+        maps, norm = (x.x, x.norm) if isinstance(x, Pending) else (x, None)
         more: dict[str, Any] = {"norm": norm, "add": add, "times": times}
-        return convolve(x, self.weight, self.bias, self.inplace, self.relu, **more)
+        return convolve(maps, self.weight, self.bias, self.inplace, self.relu, **more)
 
     def normed(self, x: Map | Sequence[Tensor], slope: float) -> Map:
         """LReLU(IN(conv3(x))), Pending where it fuses."""
@@ -131,9 +129,9 @@ class FlowConv(Conv3):
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, 3)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(B, C, H, W, D) -> (B, 3, H, W, D), float32 at least."""
-        return flow_conv(input, self.weight, self.bias)
+        return flow_conv(x, self.weight, self.bias)
 
 
 def fold(weight: Tensor, bias: Tensor, second: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,17 +221,6 @@ class Residual(nn.Module):
         return self.conv2(a, a)
 
 
-def double(x: Tensor) -> Tensor:
-    """(B, C, H, W, D) -> (B, C, 2H, 2W, 2D), trilinear with aligned corners; values unscaled."""
-    return resize(x, [2 * n for n in x.shape[2:]])
-
-
-def halve(x: Tensor) -> Tensor:
-    """(B, C, H, W, D), sides even -> (B, C, H/2, W/2, D/2), means of 2^3 voxels.
-
-    Axis by axis, in channels_last_3d, which PyTorch's poolings turn into another order of memory.
-    """
-    for axis in (2, 3, 4):
-        first, second = torch.unflatten(x, axis, (-1, 2)).unbind(axis + 1)
-        x = first + second
-    return (x / 8).contiguous(memory_format=torch.channels_last_3d)
+def double(flow: Tensor) -> Tensor:
+    """(B, 3, H, W, D) -> (B, 3, 2H, 2W, 2D), trilinear with aligned corners, in its own voxels."""
+    return resize(flow, [2 * n for n in flow.shape[2:]], factor=2)

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..ops import convolve, resize
-from .layers import Block, Conv3, halve
+from ..ops import convolve, pool, resize
+from .layers import Block, Conv3, fuses
 
 
 class SDI(Block):
@@ -57,15 +57,15 @@ class MSFM(nn.Module):
         both = [[part(f"c{i + 1}")(x)] for i, x in enumerate(features)]
         for k, sizes in enumerate(both):  # and at the sizes of all coarser levels
             for _ in range(3 - k):
-                sizes.append(halve(sizes[-1]))
+                sizes.append(pool(sizes[-1], "mean")[0])
         found: list[Tensor] = []
         for i in (3, 2, 1, 0):  # the finest last: its product takes the memory of the widest map
             size, kept = features[i].shape[2:], (i, i + 4) if i else ()
-            fitted = [
-                sizes[max(i - k, 0)].chunk(2)[half]
-                for half in (0, 1)
-                for k, sizes in enumerate(both)
-            ]
+            fitted = [sizes[max(i - k, 0)] for k, sizes in enumerate(both)]
+            if fuses(fitted[0]):  # fewer launches, more memory: both images at once
+                fitted = [x if x.shape[2] == size[0] else resize(x, size) for x in fitted]
+            pairs = [x.chunk(2) for x in fitted]
+            fitted = [pair[half] for half in (0, 1) for pair in pairs]
             product = part(f"sdi_{i + 1}")(size, kept, *fitted)
             found.insert(0, part(f"u{i + 1}")(product) if i else product)
         return found

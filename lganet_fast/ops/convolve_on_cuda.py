@@ -58,7 +58,7 @@ def number_type(maps: Sequence[Tensor]) -> torch.dtype:
 
 def precision(dtype: torch.dtype) -> str:
     """How numbers are multiplied, as `ops.tuned` names it: float32 in TF32 where PyTorch may."""
-    if dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32":
+    if dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32":  # type: ignore[attr-defined]
         return "tf32"
     return str(dtype).removeprefix("torch.")
 

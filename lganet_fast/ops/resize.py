@@ -21,7 +21,8 @@ def resize(
 
     x: (B, C, h, w, d), any float type. size: the new H, W, D, each at least 1. Returns
     (B, C, H, W, D) in the type of x, times `factor`: a flow in voxels must be multiplied by what
-    its axes have grown by. `upsample` of paper 2.4 and 2.5 is this at twice the size. Raises ValueError or TypeError naming the argument that does not fit.
+    its axes have grown by. `upsample` of paper 2.4 and 2.5 is this at twice the size. Raises
+    ValueError or TypeError naming the argument that does not fit.
     """
     check.shape("x", x, ("B", "C", "h", "w", "d"))
     check.floating("x", x)
@@ -41,8 +42,8 @@ def resize(
         return reference.resize(x, size, factor)
     if choice == "triton":
         return fused(x, size, factor)
-    out: Tensor = torch.ops.lganet_fast.resize(dense(x), *size)
-    return out if factor == 1 else out * factor
+    out: Tensor = torch.ops.lganet_fast.resize(dense(x if factor == 1 else factor * x), *size)
+    return out
 
 
 @torch.library.custom_op("lganet_fast_triton::resize", mutates_args=())

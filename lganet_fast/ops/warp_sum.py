@@ -52,7 +52,8 @@ def warp_sum(
     out = base
     for image, flow in zip(images, flows, strict=True):
         moved = warp(image, flow, backend=backend)
-        out = moved if out is None else out + moved
+        fresh = out is base or torch.is_grad_enabled()
+        out = moved if out is None else (out + moved if fresh else out.add_(moved))
     assert out is not None
     return out
 

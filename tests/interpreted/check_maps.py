@@ -66,7 +66,12 @@ def test_pool_hands_on_what_is_no_number():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("old", "new"),
-    [((3, 4, 5), (6, 8, 10)), ((5, 2, 4), (3, 7, 1)), ((1, 1, 3), (2, 1, 3)), ((2, 9, 2), (2, 9, 2))],
+    [
+        ((3, 4, 5), (6, 8, 10)),
+        ((5, 2, 4), (3, 7, 1)),
+        ((1, 1, 3), (2, 1, 3)),
+        ((2, 9, 2), (2, 9, 2)),
+    ],
 )
 def test_resize(dtype, old, new):
     values(lambda x: resize(x, new, factor=3.0), last(uniform(2, 8, *old).to(dtype)))
