@@ -72,15 +72,19 @@ def correlate_kernel(
     depth,
     CHANNELS: tl.constexpr,
     RADIUS: tl.constexpr,
+    WIDTH: tl.constexpr,
     OFFSETS: tl.constexpr,
     X_LAST: tl.constexpr,
     Y_LAST: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK voxels by OFFSETS offsets of the result; x and y (B, CHANNELS, H, W, D)."""
+    """BLOCK voxels by OFFSETS offsets of the result; x and y (B, CHANNELS, H, W, D).
+
+    The result has WIDTH channels, zeros behind the offsets.
+    """
     COUNT: tl.constexpr = (2 * RADIUS + 1) * (2 * RADIUS + 1) * (2 * RADIUS + 1)
-    PARTS: tl.constexpr = (COUNT + OFFSETS - 1) // OFFSETS
+    PARTS: tl.constexpr = (WIDTH + OFFSETS - 1) // OFFSETS
     PADDED: tl.constexpr = triton.next_power_of_2(CHANNELS)
     voxels = height * width * depth
     blocks = tl.cdiv(voxels, BLOCK)
@@ -101,9 +105,9 @@ def correlate_kernel(
     their = tl.load(y + base + at, there[:, :, None] & some[None, None, :], 0.0)
     ACC: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     sums = tl.sum(mine.to(ACC)[:, None, :] * their.to(ACC), 2) / CHANNELS
-    at = place(voxel[:, None], offset[None, :], voxels, COUNT, X_LAST, WIDE)
-    mask = here[:, None] & (offset < COUNT)[None, :]
-    tl.store(out + batch * COUNT * voxels + at, sums.to(out.dtype.element_ty), mask)
+    at = place(voxel[:, None], offset[None, :], voxels, WIDTH, X_LAST, WIDE)
+    mask = here[:, None] & (offset < WIDTH)[None, :]
+    tl.store(out + batch * WIDTH * voxels + at, sums.to(out.dtype.element_ty), mask)
 
 
 @tuned
@@ -185,16 +189,17 @@ def programs(x: Tensor, parts: int = 1) -> Any:
 
 
 def forward(x: Tensor, y: Tensor, out: Tensor, radius: int) -> None:
-    """Fill `out` (B, (2 radius + 1)^3, H, W, D), which has the memory format of x."""
+    """Fill `out`, (B, (2 radius + 1)^3 or more, H, W, D), which has the memory format of x."""
     (x, x_last), (y, y_last) = dense(x), dense(y)
-    count = out.shape[1]
+    width = out.shape[1]
     launch(
         correlate_kernel,
-        programs(x, -(-count // 32)),
+        programs(x, -(-width // 32)),
         x=x,
         y=y,
         out=out,
         **shared(x, radius),
+        WIDTH=width,
         OFFSETS=32,
         X_LAST=x_last,
         Y_LAST=y_last,

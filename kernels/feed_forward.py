@@ -23,6 +23,24 @@ def matrix(base, row, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
+def layer(
+    tokens,
+    weight,
+    bias,
+    row,
+    column,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """relu(W t + b) for some rows of W, as a tile (tokens, rows)."""
+    part = matrix(weight, row, column, ROWS, COLUMNS)
+    offset = tl.load(bias + row, row < ROWS, 0.0).to(tl.float32)
+    out = tl.dot(tokens, part, input_precision=PRECISION) + offset[None, :]
+    return tl.maximum(out, 0.0).to(tokens.dtype)
+
+
+@triton.jit
 def feed_forward_kernel(
     x,
     tokens,
@@ -69,21 +87,15 @@ def feed_forward_kernel(
         at = tokens + batch * steps[1] + (token * STEPS[1])[:, None] + channel[None, :]
         t = tl.load(at, mask, 0.0)
         if LAYERS == 3:
-            unit = tl.arange(0, BLOCK_NARROW)
-            w = matrix(weight_0, unit, channel, NARROW, C)
-            bias = tl.load(bias_0 + unit, unit < NARROW, 0.0).to(tl.float32)
-            t = tl.dot(t, w, input_precision=PRECISION) + bias[None, :]
-            t = tl.maximum(t, 0.0).to(w.dtype)
-            column = unit
+            column = tl.arange(0, BLOCK_NARROW)
+            t = layer(t, weight_0, bias_0, column, channel, NARROW, C, PRECISION)
         else:
             column = channel
         for first in range(0, HIDDEN, BLOCK_HIDDEN):
             unit = first + tl.arange(0, BLOCK_HIDDEN)
-            w = matrix(weight_1, unit, column, HIDDEN, NARROW)
-            bias = tl.load(bias_1 + unit, unit < HIDDEN, 0.0).to(tl.float32)
-            inner = tl.maximum(tl.dot(t, w, input_precision=PRECISION) + bias[None, :], 0.0)
-            w = matrix(weight_2, channel, unit, C, HIDDEN)
-            sums = tl.dot(inner.to(w.dtype), w, sums, input_precision=PRECISION)
+            inner = layer(t, weight_1, bias_1, unit, column, HIDDEN, NARROW, PRECISION)
+            last = matrix(weight_2, channel, unit, C, HIDDEN)
+            sums = tl.dot(inner, last, sums, input_precision=PRECISION)
         sums += tl.load(bias_2 + channel, some, 0.0).to(tl.float32)[None, :]
         done = sums.to(out.dtype.element_ty)
         tl.store(out + own + (token * C)[:, None] + channel[None, :], done, mask)
@@ -131,6 +143,7 @@ def forward(
     start(
         feed_forward_kernel,
         batch * -(-count // block),
+        warps=4 if channels <= 64 else 8,  # fewer would spill registers in float32
         x=x,
         tokens=tokens,
         **dict(zip(names, [*padding, *weights], strict=True)),

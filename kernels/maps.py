@@ -32,7 +32,8 @@ def tile_at(
 ):
     """Where the channels of voxels stand, as a tile (voxels, PADDED), and which channels exist.
 
-    steps: distances between items of the batch and between channels. STEP: between voxels.
+    steps: the voxels between items of the batch, and the distance between channels. STEP: the
+    distance between voxels.
     """
     channel = tl.arange(0, PADDED)
     if WIDE:
@@ -40,7 +41,7 @@ def tile_at(
     else:
         far = channel * steps[1]
     at = (voxel * STEP)[:, None] + far[None, :]
-    return base + batch.to(tl.int64) * steps[0] + at, (channel < CHANNELS)[None, :]
+    return base + batch.to(tl.int64) * steps[0] * STEP + at, (channel < CHANNELS)[None, :]
 
 
 @triton.jit
@@ -76,17 +77,19 @@ def step_of(x: Tensor) -> int | None:
 
 def lined(x: Tensor) -> Tensor:
     """The map itself where its voxels lie at even distances, else a copy without gaps."""
-    return x if step_of(x) is not None else x.contiguous()
+    step = step_of(x)
+    fits = step and (x.shape[0] == 1 or x.stride(0) % step == 0)
+    return x if fits else x.contiguous()
 
 
 def steps_of(x: Tensor) -> tuple[int, int]:
-    """The distances between items of the batch and between channels."""
-    return x.stride(0), x.stride(1)
+    """The voxels between items of the batch of a lined map, and the distance between channels."""
+    return x.stride(0) // (step_of(x) or 1), x.stride(1)
 
 
-def block_for(channels: int, numbers: int) -> int:
-    """How many voxels make a tile of about so many numbers."""
-    return max(numbers // padded(channels), 1)
+def block_for(x: Tensor) -> int:
+    """How many voxels make a tile of 16 bytes for each of 128 threads."""
+    return max(2048 // x.element_size() // padded(x.shape[1]), 1)
 
 
 def programs_for(x: Tensor, block: int) -> int:

@@ -69,7 +69,7 @@ def forward(
     """Fill `out`, and `kept` with the normalised map."""
     x = lined(x)
     whole = x if kept is None else kept
-    block = block_for(x.shape[1], 512)
+    block = block_for(x)
     start(
         pool_kernel,
         programs_for(out, block),

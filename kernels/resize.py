@@ -58,7 +58,7 @@ def resize_kernel(
 def forward(x: Tensor, out: Tensor, factor: float) -> None:
     """Fill `out` with x at its size."""
     x = lined(x)
-    block = block_for(x.shape[1], 1024)
+    block = block_for(x)
     start(
         resize_kernel,
         programs_for(out, block),

@@ -50,7 +50,7 @@ def warped(
 ):
     """image(p + flow(p)) as a tile; steps and STEP: of the image, then of the flow."""
     height, width, depth = size
-    flow += batch.to(tl.int64) * steps[2]
+    flow += batch.to(tl.int64) * steps[2] * STEP[1]
     at = voxel.to(tl.int64) if WIDE else voxel
     far = tl.full((), 1, tl.int64) * steps[3] if WIDE else steps[3]
     h = tl.load(flow + at * STEP[1], here, 0.0).to(ACC)
@@ -121,7 +121,7 @@ def forward(
     images, flows = [lined(x) for x in images], [lined(x) for x in flows]
     under = lined(images[0] if base is None else base)
     channels = out.shape[1]
-    block = block_for(channels, 512)
+    block = block_for(out)
     start(
         warp_sum_kernel,
         programs_for(out, block),

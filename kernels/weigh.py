@@ -71,7 +71,7 @@ def weigh_kernel(
     sum_a, sum_b, sum_c = none, none, none
     most_a, most_b, most_c = low, low, low
     far = tl.full((), 1, tl.int64) * steps[1] if WIDE else steps[1]
-    own = logits + batch.to(tl.int64) * steps[0]
+    own = logits + batch.to(tl.int64) * steps[0] * STEPS[0]
     for block in range(part, tl.cdiv(voxels, BLOCK), parts):
         voxel = block * BLOCK + tl.arange(0, BLOCK)
         here = (voxel < voxels) & (voxel >= 0)
@@ -171,7 +171,7 @@ def forward(
     """Fill z and norm."""
     maps, logits = [lined(x) for x in maps], lined(logits)
     batches, channels, voxels = z.shape[0], maps[0].shape[1], z.shape[2:].numel()
-    block = block_for(channels, 1024)
+    block = block_for(maps[0])
     parts = min(-(-voxels // block), PARTS)
     partial = norm.new_empty(batches, parts, 2, z.shape[1])
     a, b, c = (maps[0], maps[1], maps[-1])

@@ -91,6 +91,15 @@ def test_second_derivative(backend):
         grad.sum().backward()
 
 
+def test_zeros_behind_the_offsets():
+    x, y = inputs(2, 3, 3, 4, 5)
+    out = correlate(x, y, width=32)
+    close(out[:, :27], correlate(x, y))
+    assert out.shape[1] == 32
+    assert (out[:, 27:] == 0).all()
+    check_gradient_strictly(lambda x, y: correlate(x, y, width=28), *inputs(1, 2, 1, 2, 2))
+
+
 def test_compiles():
     check_compiles(correlate, *inputs(2, 3, 3, 4, 5))
 
@@ -139,6 +148,7 @@ def test_not_a_number_reaches_only_its_neighbours():
         ({"y": torch.zeros(1, 2, 3, 3, 3).double()}, TypeError, "y must be float32, got float64"),
         ({"y": torch.zeros(1, 2, 3, 3, 3, device="meta")}, ValueError, "y must be on x's device"),
         ({"radius": 0}, ValueError, "radius must be an integer of at least 1, got 0"),
+        ({"width": 26}, ValueError, "width must be an integer of at least 27, got 26"),
     ],
 )
 def test_errors(change, error, message):

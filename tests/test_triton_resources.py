@@ -59,6 +59,66 @@ def correlate(dtype, channels, radius, memory_format):
         kernels.gradient(out, x, x, radius, mirrored)
 
 
+def volumes(dtype, *channels, side=6):
+    """Maps of so many channels each."""
+    return [
+        torch.empty(1, c, side, side, side, dtype=dtype).to(memory_format=CHANNELS_LAST)
+        for c in channels
+    ]
+
+
+def pool(dtype, channels):
+    """The two ways in which the network pools."""
+    from lganet_fast.kernels import pool as kernels
+
+    x, kept = volumes(dtype, channels, channels)
+    (out,) = volumes(dtype, channels, side=3)
+    kernels.forward(x, out, kept, torch.empty(2, 1, channels), 0.1, True)
+    kernels.forward(x, out, None, None, 1.0, False)
+
+
+def resize(dtype, channels):
+    """Twice the size."""
+    from lganet_fast.kernels import resize as kernels
+
+    (x,), (out,) = volumes(dtype, channels, side=3), volumes(dtype, channels)
+    kernels.forward(x, out, 2.0)
+
+
+def warp_sum(dtype, channels):
+    """Features and flows that are read where two flows point, and added to a map or not."""
+    from lganet_fast.kernels import warp_sum as kernels
+
+    base, a, b, out = volumes(dtype, *[channels] * 4)
+    flows = volumes(torch.float32, 3, 3, 3)
+    kernels.forward([a, b], flows[:2], base, out)
+    kernels.forward(flows[:2], flows[1::-1], None, flows[2])
+
+
+def weigh(dtype, channels):
+    """Three maps and the gate."""
+    from lganet_fast.kernels import weigh as kernels
+
+    *maps, logits, z = volumes(dtype, *[channels] * 3, 3, 3 * channels)
+    layers = [torch.empty(*s, dtype=dtype) for s in ((6, 24), (24, 6))]
+    kernels.forward(maps, logits, *layers, z, torch.empty(2, 1, 3 * channels))
+
+
+def feed_forward(dtype, channels):
+    """Both chains of layers, and the layer norm alone."""
+    from lganet_fast.kernels import feed_forward as kernels
+
+    x, norm = torch.empty(1, 396, channels, dtype=dtype), [torch.empty(channels, dtype=dtype)] * 2
+    for widths in ((4 * channels,), (channels // 8, 4 * channels), ()):
+        sides = [channels, *widths, channels] if widths else []
+        weights = [
+            torch.empty(*shape, dtype=dtype)
+            for a, b in zip(sides, sides[1:], strict=False)
+            for shape in ((b, a), (b,))
+        ]
+        kernels.forward(x, x, weights, norm, 1e-5, True, x, x)
+
+
 RUNS, ONE, BOXES = (27, 1, 264), (7128, 1, 1), (22, 18, 18)
 LAUNCHES = {
     "half, boxes": (attention, HALF, (64, 64), (3, 3, 3), BOXES, 0.1),
@@ -73,7 +133,20 @@ LAUNCHES = {
     "float32, 16 channels, radius 2": (correlate, FLOAT, 16, 2, CHANNELS_LAST),
     "float32, 32 channels, contiguous": (correlate, FLOAT, 32, 1, torch.contiguous_format),
     "float64, 16 channels": (correlate, torch.float64, 16, 1, CHANNELS_LAST),
+    "pool, half, 8 channels": (pool, HALF, 8),
+    "pool, float32, 32 channels": (pool, FLOAT, 32),
+    "resize, half, 8 channels": (resize, HALF, 8),
+    "resize, float32, flow": (resize, FLOAT, 3),
+    "warp_sum, half, 16 channels": (warp_sum, HALF, 16),
+    "warp_sum, float32, 32 channels": (warp_sum, FLOAT, 32),
+    "weigh, half, 8 channels": (weigh, HALF, 8),
+    "weigh, float32, 32 channels": (weigh, FLOAT, 32),
+    "feed_forward, half, 64 wide": (feed_forward, HALF, 64),
+    "feed_forward, half, 128 wide": (feed_forward, HALF, 128),
+    "feed_forward, float32, 64 wide": (feed_forward, FLOAT, 64),
+    "feed_forward, float32, 128 wide": (feed_forward, FLOAT, 128),
 }
+PRODUCTS = (attention, feed_forward)  # what multiplies matrices
 
 
 def device(arch):
@@ -92,8 +165,6 @@ def compiled(request, monkeypatch):
     """[(kernel, configuration, compiled)] of one of LAUNCHES; what was compiled before is kept."""
     import triton
 
-    from lganet_fast.kernels import attention, correlate
-
     arch, name, precision = request.param
     found = []
 
@@ -103,9 +174,17 @@ def compiled(request, monkeypatch):
             done = kernel.fn.warmup(grid=(1,), **arguments, **config.all_kwargs())
             found.append((kernel.base_fn.__name__, config, done))
 
+    def compile_only(kernel, programs, warps=4, **arguments):
+        done = kernel.warmup(grid=(1,), **arguments, num_warps=warps)
+        found.append((kernel.__name__, SimpleNamespace(num_warps=warps), done))
+
     monkeypatch.setenv("TRITON_CACHE_DIR", str(Path(__file__).parent.parent / "build" / "triton"))
-    for module in (attention, correlate):
-        monkeypatch.setattr(module, "launch", compile_one)
+    for operation in backend.KERNELS:
+        module = backend.kernels(operation)
+        if hasattr(module, "start"):
+            monkeypatch.setattr(module, "start", compile_only)
+        else:
+            monkeypatch.setattr(module, "launch", compile_one)
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = precision
     monkeypatch.setattr(triton.runtime.driver, "_active", device(arch))
@@ -125,7 +204,7 @@ def usage(done, folder):
 
 
 CASES = [(arch, name, "ieee") for arch in SHARED for name in LAUNCHES]
-CASES += [(a, n, "tf32") for a, n, _ in CASES if LAUNCHES[n][:2] == (attention, FLOAT)]
+CASES += [(a, n, "tf32") for a, n, _ in CASES if LAUNCHES[n][0] in PRODUCTS and LAUNCHES[n][1] == FLOAT]
 SOME = [(90, "half, boxes", "ieee"), (89, "float32, boxes", "tf32")]
 SOME += [(86, "half, 8 channels", "ieee")]
 
@@ -147,9 +226,9 @@ def test_resources(compiled, tmp_path, request):
         assert (done.metadata.tmem_size or 0) <= 512, what  # columns of tensor memory, on 10.0
         ptx = done.asm["ptx"]
         sixteen = r"ld\.global\S*\.(v4\.b32|v2\.b64)|cp\.async\.cg\S* .*, 0x10, |cp\.async\.bulk"
-        assert "contiguous" in name or re.search(sixteen, ptx), what
+        assert kernel == "gate_kernel" or re.search(r"contiguous|flow$", name) or re.search(sixteen, ptx), what
         found = set(re.findall(r"^\s*(?:@\S+ )?(mma|wgmma|tcgen05)\.(?:sync|mma)", ptx, re.M))
-        assert bool(found) == (run is attention and (dtype != FLOAT or precision == "tf32")), what
+        assert bool(found) == (run in PRODUCTS and (dtype != FLOAT or precision == "tf32")), what
         products |= found
         registers[kernel] = max(registers.get(kernel, 0), took["REG"])
         shared = max(shared, done.metadata.shared)

@@ -5,16 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import check, native, reference, triton
 from .dispatch import choose_backend
 
 
-def correlate(x: Tensor, y: Tensor, radius: int = 1, backend: str | None = None) -> Tensor:
+def correlate(
+    x: Tensor,
+    y: Tensor,
+    radius: int = 1,
+    backend: str | None = None,
+    *,
+    width: int | None = None,
+) -> Tensor:
     """Mean over channels of x(p) y(p + o) for each offset o (paper 2.3 and 2.4).
 
     x, y: (B, C, H, W, D), one float type; y counts as zero outside the volume.
+    width: how many channels the result has, if more than offsets: zeros behind them, so that what
+        reads it can read voxels whose places are multiples of more bytes.
     Returns (B, (2 radius + 1)^3, H, W, D), offsets in lexicographic order, first axis slowest.
     Raises ValueError or TypeError naming the argument that does not fit.
     """
@@ -24,18 +34,23 @@ def correlate(x: Tensor, y: Tensor, radius: int = 1, backend: str | None = None)
     check.floating("y", y, (x.dtype,))
     check.together("y", y, "x", x)
     check.at_least("radius", radius, 1)
+    count = (2 * radius + 1) ** 3
+    width = count if width is None else width
+    check.at_least("width", width, count)
     size = {"channels": x.shape[1], "voxels": x.shape[2:].numel()}
     choice = choose_backend("correlate", x.device.type, backend, radius=radius, **size)
     if choice.backend == "triton":
-        return fused(x, y, radius)
+        return fused(x, y, radius, width)
     if choice.backend == "native":
-        return torch.ops.lganet_fast.correlate(x, y, radius)
-    return reference.correlate(x, y, radius)
+        out = torch.ops.lganet_fast.correlate(x, y, radius)
+    else:
+        out = reference.correlate(x, y, radius)
+    return out if width == count else F.pad(out, [0] * 7 + [width - count])
 
 
-def result_like(x: Tensor, y: Tensor, radius: int) -> Tensor:
+def result_like(x: Tensor, y: Tensor, radius: int, width: int = 0) -> Tensor:
     """An empty tensor of the result's shape, in the memory format of x."""
-    return in_format_of(x, (2 * radius + 1) ** 3)
+    return in_format_of(x, width or (2 * radius + 1) ** 3)
 
 
 def in_format_of(x: Tensor, channels: int) -> Tensor:
@@ -59,19 +74,21 @@ def gradients_like(
     )
 
 
-def save(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     """Keep the inputs."""
-    x, y, ctx.radius = inputs
+    x, y, ctx.radius, *ctx.width = inputs
     ctx.save_for_backward(x, y)
 
 
 def backward(operator: Any) -> Any:
     """What asks `operator` for the gradients that are needed."""
 
-    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        need_x, need_y, _ = ctx.needs_input_grad
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        need_x, need_y = ctx.needs_input_grad[:2]
+        grad = grad[:, : (2 * ctx.radius + 1) ** 3]
         grad_x, grad_y = operator(grad, *ctx.saved_tensors, ctx.radius, need_x, need_y)
-        return grad_x if need_x else None, grad_y if need_y else None, None
+        none = [None] * (1 + len(ctx.width))
+        return grad_x if need_x else None, grad_y if need_y else None, *none
 
     return gradients
 
@@ -88,9 +105,9 @@ if native.LOADED:
 
 
 @torch.library.custom_op("lganet_fast_triton::correlate", mutates_args=())
-def fused(x: Tensor, y: Tensor, radius: int) -> Tensor:
+def fused(x: Tensor, y: Tensor, radius: int, width: int) -> Tensor:
     """The same by the Triton kernels."""
-    out = result_like(x, y, radius)
+    out = result_like(x, y, radius, width)
     if out.numel():
         triton.kernels("correlate").forward(x, y, out, radius)
     return out

@@ -66,6 +66,16 @@ def test_the_result_is_in_the_format_of_x():
 
 
 @pytest.mark.parametrize("memory", FORMATS)
+@pytest.mark.parametrize(("radius", "width"), [(1, 32), (1, 40), (2, 128)])
+def test_zeros_behind_the_offsets(radius, width, memory):
+    maps = [FORMATS[memory](x) for x in inputs(2, 8, 3, 2, 4)]
+    agree(*[lambda x, y: correlate(x, y, radius, width=width)] * 2, *maps)
+    out = correlate(*maps, radius, width=width)
+    assert out.shape[1] == width
+    assert (out[:, (2 * radius + 1) ** 3 :] == 0).all()
+
+
+@pytest.mark.parametrize("memory", FORMATS)
 def test_offsets_of_64_bits(memory, monkeypatch):
     maps = [FORMATS[memory](x) for x in inputs(1, 8, 2, 3, 2)]
     narrow = results(correlate, maps, torch.ones(()))
@@ -112,5 +122,5 @@ def test_operators():
     operators = torch.ops.lganet_fast_triton
     grad = correlate(x, y)
     leaves = [a.clone().requires_grad_() for a in (x, y)]
-    torch.library.opcheck(operators.correlate.default, (*leaves, 1))
+    torch.library.opcheck(operators.correlate.default, (*leaves, 1, 28))
     torch.library.opcheck(operators.correlate_backward.default, (grad, x, y, 1, True, False))
