@@ -29,6 +29,12 @@ def call(operation, **options):
         "norm_act": (flow,),
         "convolve": (flow.float(), torch.ones(2, 3, 3, 3, 3), torch.ones(2)),
     }
+    arguments |= {
+        "pool": (uniform(1, 3, 2, 2, 2), "max"),
+        "warp_sum": ([flow], [flow]),
+        "weigh": ([flow, flow], flow[:, :2], uniform(2, 6), uniform(6, 2)),
+        "feed_forward": (tokens, None, [], (torch.ones(2).double(), torch.ones(2).double())),
+    }
     return getattr(ops, operation)(*arguments.get(operation, (flow, flow)), **options)
 
 

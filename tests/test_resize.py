@@ -50,6 +50,13 @@ def test_against_scipy(old, new, backend):
     close(resize(x[None, None], new, backend)[0, 0], by_scipy(x, new), 1e-12)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_times_a_factor(backend):
+    x = uniform(1, 3, 2, 3, 4)
+    close(resize(x, (4, 6, 8), backend, factor=2.0), 2 * resize(x, (4, 6, 8), backend))
+    check_gradient_strictly(lambda x: resize(x, (1, 3, 3), backend, factor=2.0), x[:, :1])
+
+
 @needs_native
 @pytest.mark.parametrize("layout", ["contiguous", *LAYOUTS])
 @pytest.mark.parametrize(("old", "new"), SIZES)

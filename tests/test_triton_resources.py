@@ -204,7 +204,9 @@ def usage(done, folder):
 
 
 CASES = [(arch, name, "ieee") for arch in SHARED for name in LAUNCHES]
-CASES += [(a, n, "tf32") for a, n, _ in CASES if LAUNCHES[n][0] in PRODUCTS and LAUNCHES[n][1] == FLOAT]
+CASES += [
+    (a, n, "tf32") for a, n, _ in CASES if LAUNCHES[n][0] in PRODUCTS and LAUNCHES[n][1] == FLOAT
+]
 SOME = [(90, "half, boxes", "ieee"), (89, "float32, boxes", "tf32")]
 SOME += [(86, "half, 8 channels", "ieee")]
 
@@ -226,7 +228,11 @@ def test_resources(compiled, tmp_path, request):
         assert (done.metadata.tmem_size or 0) <= 512, what  # columns of tensor memory, on 10.0
         ptx = done.asm["ptx"]
         sixteen = r"ld\.global\S*\.(v4\.b32|v2\.b64)|cp\.async\.cg\S* .*, 0x10, |cp\.async\.bulk"
-        assert kernel == "gate_kernel" or re.search(r"contiguous|flow$", name) or re.search(sixteen, ptx), what
+        assert (
+            kernel == "gate_kernel"
+            or re.search(r"contiguous|flow$", name)
+            or re.search(sixteen, ptx)
+        ), what
         found = set(re.findall(r"^\s*(?:@\S+ )?(mma|wgmma|tcgen05)\.(?:sync|mma)", ptx, re.M))
         assert bool(found) == (run in PRODUCTS and (dtype != FLOAT or precision == "tf32")), what
         products |= found

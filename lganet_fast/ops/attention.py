@@ -82,9 +82,11 @@ def fused_attend(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout_p: float
     """
     width = max(q.shape[-1], v.shape[-1])
     shape = (-1, 1, q.shape[-2], width)
+    given = [t if t.is_cuda else reference.working(t) for t in (q, k, v)]
+    # what has the width already would be copied by a padding of none
     q, k, padded = (
-        F.pad(t if t.is_cuda else reference.working(t), [0, width - t.shape[-1]]).reshape(shape)
-        for t in (q, k, v)
+        (t if t.shape[-1] == width else F.pad(t, [0, width - t.shape[-1]])).reshape(shape)
+        for t in given
     )
     out = F.scaled_dot_product_attention(q, k, padded, dropout_p=dropout_p, scale=scale)
     return out.reshape(*v.shape[:-1], width)[..., : v.shape[-1]].to(v.dtype)

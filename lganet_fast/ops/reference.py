@@ -119,8 +119,8 @@ def normalised(x: Tensor, moments: Tensor, slope: float) -> Tensor:
 
 def weigh(maps: Sequence[Tensor], logits: Tensor) -> Tensor:
     """Each map times its weight, side by side; the weights are the softmax of the logits."""
-    weights = torch.softmax(working(logits), 1).split(1, 1)
-    parts = [w * working(x) for w, x in zip(weights, maps, strict=True)]
+    weights = torch.softmax(working(logits), 1)
+    parts = [weights[:, k : k + 1] * working(x) for k, x in enumerate(maps)]
     return torch.cat(parts, 1).to(maps[0].dtype)
 
 

@@ -19,7 +19,7 @@ def weigh(
     second: Tensor,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """z = [a_0 x_0, a_1 x_1, ...] with a = softmax of the logits at each voxel, and its gate.
+    """Z = [a_0 x_0, a_1 x_1, ...] with a = softmax of the logits at each voxel, and its gate.
 
     gate = sigmoid(f(mean z) + f(max z)), mean and max over voxels, f(v) = second relu(first v)
     (paper 2.4, adaptive weighting).
@@ -64,7 +64,7 @@ def weigh(
 def plain(maps: Sequence[Tensor], logits: Tensor) -> Tensor:
     """The weighted maps in their own type."""
     weights = torch.softmax(logits, 1)
-    return torch.cat([x * w for x, w in zip(maps, weights.split(1, 1), strict=True)], 1)
+    return torch.cat([x * weights[:, k : k + 1] for k, x in enumerate(maps)], 1)
 
 
 @torch.library.custom_op("lganet_fast_triton::weigh", mutates_args=())

@@ -84,7 +84,7 @@ def test_resize_layouts(layout, channels):
 
 
 def flows(*size, dtype=torch.float32):
-    """Two that leave the volume here and there, one with whole numbers and what is no number."""
+    """Two that leave the volume here and there, one of them with whole numbers."""
     a, b = (uniform(2, 3, *size, seed=s, low=-3, high=3).to(dtype) for s in (5, 6))
     b[:, :, ::2] = b[:, :, ::2].round()
     return a, b
