@@ -94,8 +94,8 @@ def warp_sum_kernel(
 ):
     """BLOCK voxels of the result. steps: of the base, then of the result."""
     height, width, depth = size
-    DOUBLE: tl.constexpr = (
-        image_a.dtype.element_ty == tl.float64 or flow_a.dtype.element_ty == tl.float64
+    DOUBLE: tl.constexpr = (image_a.dtype.element_ty == tl.float64) | (
+        flow_a.dtype.element_ty == tl.float64
     )
     ACC: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     batch, voxel, here = voxels_of(height * width * depth, BLOCK)

@@ -141,9 +141,9 @@ def gate_kernel(
     some = channel < WIDTH
     sums = tl.zeros((ROWS, PADDED), ACC)
     most = tl.full((ROWS, PADDED), float("-inf"), ACC)
-    for start in range(0, parts, ROWS):
-        mask = (start + row < parts)[:, None] & some[None, :]
-        at = partial + ((batch * parts + start + row) * (2 * WIDTH))[:, None] + channel[None, :]
+    for first_row in range(0, parts, ROWS):
+        mask = (first_row + row < parts)[:, None] & some[None, :]
+        at = partial + ((batch * parts + first_row + row) * (2 * WIDTH))[:, None] + channel[None, :]
         sums += tl.load(at, mask, 0.0)
         most = tl.maximum(most, tl.load(at + WIDTH, mask, float("-inf")))
     mean = tl.sum(sums, 0) / voxels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ def backend(request):
 def inputs(tokens, *widths):
     """x, tokens, the weights and biases of the layers, and those of the norm."""
     channels = widths[0]
-    shapes = [s for a, b in zip(widths, widths[1:], strict=False) for s in ((b, a), (b,))]
+    shapes = [s for a, b in pairwise(widths) for s in ((b, a), (b,))]
     shapes = [(2, tokens, channels)] * 2 + shapes + [(channels,)] * 2
     return [uniform(*shape, seed=n) for n, shape in enumerate(shapes)]
 

@@ -7,6 +7,7 @@ configuration of a few launches.
 import os
 import re
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,9 +113,7 @@ def feed_forward(dtype, channels):
     for widths in ((4 * channels,), (channels // 8, 4 * channels), ()):
         sides = [channels, *widths, channels] if widths else []
         weights = [
-            torch.empty(*shape, dtype=dtype)
-            for a, b in zip(sides, sides[1:], strict=False)
-            for shape in ((b, a), (b,))
+            torch.empty(*shape, dtype=dtype) for a, b in pairwise(sides) for shape in ((b, a), (b,))
         ]
         kernels.forward(x, x, weights, norm, 1e-5, True, x, x)
 

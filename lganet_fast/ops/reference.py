@@ -112,7 +112,7 @@ def pool(x: Tensor, kind: str) -> Tensor:
 
 
 def normalised(x: Tensor, moments: Tensor, slope: float) -> Tensor:
-    """leaky((x - shift) * scale) with moments = shift, scale (2, B, C), as `convolve` reads maps."""
+    """leaky((x - shift) * scale), moments = shift and scale (2, B, C), as `convolve` reads."""
     shift, scale = working(moments)[..., None, None, None]
     return F.leaky_relu((working(x) - shift) * scale, slope).to(x.dtype)
 

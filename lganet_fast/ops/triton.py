@@ -95,16 +95,13 @@ def unfit(
     offsets; voxels: of either, in one item of the batch; longest: side of a volume that is resized;
     gradient: one is asked for of what has none.
     """
-    if gradient:
-        return "it has no gradient"
-    if dtype == torch.float64:
-        return "it computes in float32, got float64"
-    if width > 128:
-        return f"tokens may be up to 128 wide, got {width}"
-    if radius > 2:
-        return f"it takes a radius of up to 2, got {radius}"
-    if channels > 64:
-        return f"it takes up to 64 channels, got {channels}"
-    if longest > 2**15:
-        return f"it takes sides of up to 32768 voxels, got {longest}"
-    return f"it takes fewer than 2^31 voxels, got {voxels}" if voxels >= 2**31 else None
+    limits = (
+        (gradient, "it has no gradient"),
+        (dtype == torch.float64, "it computes in float32, got float64"),
+        (width > 128, f"tokens may be up to 128 wide, got {width}"),
+        (radius > 2, f"it takes a radius of up to 2, got {radius}"),
+        (channels > 64, f"it takes up to 64 channels, got {channels}"),
+        (longest > 2**15, f"it takes sides of up to 32768 voxels, got {longest}"),
+        (voxels >= 2**31, f"it takes fewer than 2^31 voxels, got {voxels}"),
+    )
+    return next((reason for exceeded, reason in limits if exceeded), None)

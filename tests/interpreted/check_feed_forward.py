@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from interpreter import TOLERANCES, on_the_cpu, values  # noqa: F401
@@ -18,7 +20,7 @@ def arguments(tokens, channels, widths, dtype=torch.float32):
     widths = [channels, *widths, channels]
     layers = [
         (uniform(b, a, seed=n) * (3 / a) ** 0.5, uniform(b, seed=n + 9))
-        for n, (a, b) in enumerate(zip(widths, widths[1:]))
+        for n, (a, b) in enumerate(pairwise(widths))
     ]
     parts = [uniform(2, tokens, channels, seed=s) for s in (20, 21)]
     norm = [uniform(channels, seed=s) for s in (22, 23)]
