@@ -1,0 +1,183 @@
+"""Configurations of the convolution, best first by a model of what a multiprocessor does."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from .launch import padded
+
+
+class Config(NamedTuple):
+    """Tiles of the forward: groups of voxels, numbers a step, outputs; and how they are run."""
+
+    group: int
+    rows: int
+    step: int
+    outputs: int
+    warps: int
+    stages: int
+    precision: str
+
+    def arguments(self) -> dict[str, Any]:
+        """What the kernel is launched with."""
+        return {
+            "GROUP": self.group,
+            "BLOCK_M": self.rows,
+            "BLOCK_K": self.step,
+            "BLOCK_O": self.outputs,
+            "PRECISION": "ieee" if self.precision == "half" else self.precision,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
+
+
+class WeightConfig(NamedTuple):
+    """Tiles of the weights' gradient: pairs of (tap, input), outputs, voxels a step."""
+
+    pairs: int
+    outputs: int
+    voxels: int
+    warps: int
+    stages: int
+    precision: str
+
+    def arguments(self) -> dict[str, Any]:
+        """What the kernel is launched with."""
+        return {
+            "BLOCK_M": self.pairs,
+            "BLOCK_N": self.outputs,
+            "BLOCK_V": self.voxels,
+            "PRECISION": "ieee" if self.precision == "half" else self.precision,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
+
+    def programs(self, inputs: int, outputs: int) -> int:
+        """How many tiles a gradient has."""
+        return 9 * -(-3 * inputs // self.pairs) * -(-outputs // self.outputs)
+
+    def splits(self, inputs: int, outputs: int, batch: int, voxels: int) -> int:
+        """Into how many parts the voxels of an item are cut.
+
+        Enough for 1024 programs; of no less than 16 steps each, and no more than 2^24 numbers in
+        all. It depends on sizes alone, and so sums repeat.
+        """
+        wanted = -(-1024 // (self.programs(inputs, outputs) * batch))
+        room = (1 << 24) // (27 * inputs * outputs * batch)
+        return max(1, min(wanted, voxels // (16 * self.voxels), room))
+
+
+SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB a block may have
+MOST = 6  # configurations of a call
+# Products a clock of a multiprocessor, float16 with sums in float32; by major capability. Cards for
+# the desk (8.6, 8.9, 12.0) have a quarter.
+PRODUCTS = {8: 1024, 9: 2048, 10: 2048, 12: 256}
+RATE = {"half": 1.0, "tf32": 1 / 2, "tf32x3": 1 / 6, "ieee": 1 / 24}  # of these
+LOADED = 50.0  # bytes a clock: 16 by the 128 of the first-level cache and a dozen instructions
+
+
+def precisions(kind: str) -> tuple[str, ...]:
+    """The values of tl.dot's input_precision that a kind of product can take."""
+    return {"tf32": ("tf32",), "float32": ("tf32x3", "ieee")}.get(kind, ("half",))
+
+
+def products(precision: str, capability: tuple[int, int]) -> float:
+    """Products a clock of a multiprocessor."""
+    major = capability[0] if capability[0] in PRODUCTS else max(PRODUCTS)
+    full = 256 if capability in ((8, 6), (8, 9)) else PRODUCTS[major]
+    return full * RATE[precision] if precision != "ieee" else 64.0
+
+
+def shared(capability: tuple[int, int]) -> int:
+    """Bytes of shared memory that a block may have."""
+    known = SHARED.get(10 * capability[0] + capability[1], min(SHARED.values()))
+    return known * 1024
+
+
+def clocks(config: Config, inputs: int, outputs: int, capability: tuple[int, int]) -> float:
+    """What a voxel takes of a multiprocessor, by the model: products and loads that overlap."""
+    size = 2 if config.precision == "half" else 4
+    steps = 9 * -(-(config.group + 2) * inputs // config.step)
+    blocks = -(-outputs // config.outputs)
+    columns = config.group * config.outputs
+    macs = steps * config.step * columns * config.rows
+    loads = steps * config.step * (config.rows + columns) * size
+    busy = (macs / products(config.precision, capability), loads / LOADED)
+    return blocks * (max(busy) + 0.3 * min(busy)) / (config.rows * config.group)
+
+
+@lru_cache(None)
+def configs(
+    inputs: int, outputs: int, kind: str, capability: tuple[int, int]
+) -> tuple[Config, ...]:
+    """At most six for a convolution of `inputs` to `outputs` channels, best first by the model.
+
+    kind: "float16", "bfloat16", "tf32" or "float32"; capability: of the device, (9, 0) say.
+    """
+    found: list[Config] = []
+    for precision, most in zip(precisions(kind), (4, 2), strict=False):
+        some = candidates(inputs, outputs, precision, capability)
+        some.sort(key=lambda config: clocks(config, inputs, outputs, capability))
+        kinds: dict[tuple[int, int], int] = {}
+        kept = []
+        for config in some:
+            tile = (config.group, config.outputs)
+            kinds[tile] = kinds.get(tile, 0) + 1
+            if kinds[tile] <= 2:
+                kept.append(config)
+        found += kept[: most if kind == "float32" else MOST]
+    return tuple(found)
+
+
+def candidates(
+    inputs: int, outputs: int, precision: str, capability: tuple[int, int]
+) -> list[Config]:
+    """Every configuration whose sums fit the registers and whose tiles half the shared memory."""
+    size = 2 if precision == "half" else 4
+    found = []
+    whole = padded(outputs, 8)
+    blocks = [o for o in (8, 16, 32, 64, 128) if o == whole or 16 <= o < whole]
+    for group in (1, 2, 4):
+        for block in blocks:
+            for rows in (32, 64, 128, 256):
+                for step in (16, 32, 64):
+                    columns, warps = group * block, 8 if rows * group * block > 8192 else 4
+                    most = 16 if precision == "ieee" else 32 if precision == "tf32x3" else 64
+                    sums = rows * columns / (32 * warps)
+                    if columns > 128 or not 4 <= sums <= most:
+                        continue
+                    stage = (rows + columns) * step * size
+                    stages = min(4, shared(capability) // 2 // stage)
+                    if stages >= 2:
+                        how = (group, rows, step, block, warps, stages, precision)
+                        found.append(Config(*how))
+    return found
+
+
+@lru_cache(None)
+def weight_configs(
+    inputs: int, outputs: int, kind: str, capability: tuple[int, int]
+) -> tuple[WeightConfig, ...]:
+    """The same for the weights' gradient."""
+    found = []
+    for precision in precisions(kind):
+        size = 2 if precision == "half" else 4
+        some = []
+        for pairs in (32, 64, 128):
+            for block in (o for o in (8, 16, 32, 64, 128) if o <= padded(outputs, 8)):
+                for voxels in (32, 64):
+                    warps = 8 if pairs * block > 4096 else 4
+                    stage = (pairs + block) * voxels * size
+                    most = 16 if precision == "ieee" else 32
+                    if pairs * block / (32 * warps) > most or 3 * stage > shared(capability) // 2:
+                        continue
+                    config = WeightConfig(pairs, block, voxels, warps, 3, precision)
+                    tiles = config.programs(inputs, outputs)
+                    busy = (
+                        pairs * block * voxels / products(precision, capability),
+                        stage / LOADED,
+                    )
+                    cost = tiles * (max(busy) + 0.3 * min(busy)) / voxels
+                    some.append((cost, -voxels, config))
+        some.sort(key=lambda one: one[:2])
+        found += [config for *_, config in some[: 4 if kind == "float32" else MOST]]
+    return tuple(found[:MOST])
