@@ -5,6 +5,8 @@
 //
 //   launch(stream, grid, block, kernel, arguments...)        a kernel without barriers
 //   launch_team(stream, grid, block, kernel, arguments...)   one with __syncthreads or shuffles
+//   launch_shared(stream, grid, block, bytes, kernel, arguments...)   a team with so many bytes of
+//                                                            dynamic_shared() (mma.cuh)
 //   launch_grid(stream, grid, block, kernel, arguments...)   one with grid_barrier(): all its
 //   blocks
 //                                                            run at once, `resident_blocks` at most
@@ -41,6 +43,15 @@ void launch(Stream stream, dim3 grid, dim3 block, void (*kernel)(P...), Q... arg
 template <typename... P, typename... Q>
 void launch_team(Stream stream, dim3 grid, dim3 block, void (*kernel)(P...), Q... arguments) {
   launch(stream, grid, block, kernel, arguments...);
+}
+
+template <typename... P, typename... Q>
+void launch_shared(Stream stream, dim3 grid, dim3 block, int bytes, void (*kernel)(P...),
+                   Q... arguments) {
+  if (bytes > 48 * 1024)  // more than a kernel gets unasked
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  kernel<<<grid, block, bytes, stream>>>(P(arguments)...);
+  check_cuda(cudaGetLastError());
 }
 
 template <typename... P>

@@ -9,12 +9,14 @@
 // and UndefinedBehaviorSanitizer.
 //
 // launch() runs the threads of a grid one after the other; a barrier there is an error.
-// launch_team() gives each thread of a block a thread of its own, and runs the blocks one after the
-// other: the variables that are __shared__ are then simply static. They hold no zeros at the start
-// of a block. launch_grid() gives each thread of the grid a thread of its own; __shared__ is not
-// for it. Here are __syncthreads, __syncwarp, __shfl_{up,down,xor,}_sync with every lane in the
-// mask, atomicAdd and atomicMax, and of __launch_bounds__ no effect. Dynamic shared memory is not
-// here.
+// launch_team() gives each thread of a block a stack of its own (host_team.h), and runs the blocks
+// one after the other: the variables that are __shared__ are then simply static. They hold no zeros
+// at the start of a block. launch_shared() is the same with dynamic shared memory, full of NaNs and
+// of just the size that is asked for. launch_grid() gives each thread of the grid a thread of the
+// host;
+// __shared__ is not for it. Here are __syncthreads, __syncwarp, __shfl_{up,down,xor,}_sync with
+// every lane in the mask, atomicAdd and atomicMax, __threadfence and __launch_bounds__ of no
+// effect, and in host_mma.h the instructions of mma.cuh.
 #pragma once
 
 #include <atomic>
@@ -45,6 +47,8 @@ struct dim3 {
 inline thread_local dim3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 
+#include "host_team.h"
+
 namespace lganet {
 
 using Stream = std::nullptr_t;
@@ -52,15 +56,10 @@ constexpr int kThreads = 64;  // fewer than on a device: a block takes as many t
 
 namespace host {
 
-[[noreturn]] inline void fail(const char* why) {
-  std::fprintf(stderr, "host_cuda: %s\n", why);
-  std::abort();
-}
-
 // One warp of a block: what its lanes exchange.
 struct Warp {
   explicit Warp(int lanes) : meet(lanes) {}
-  std::barrier<> meet;
+  Barrier meet;
   alignas(16) unsigned char slot[32][16];
 };
 
@@ -69,11 +68,17 @@ struct Block {
     for (int start = 0; start < threads; start += 32)
       warps.push_back(std::make_unique<Warp>(threads - start < 32 ? threads - start : 32));
   }
-  std::barrier<> meet;
+  Barrier meet;
   std::vector<std::unique_ptr<Warp>> warps;
 };
 
-inline Block* block = nullptr;  // the one that runs, where it is a team
+inline Block* block = nullptr;            // the one that runs, where it is a team
+inline unsigned char* dynamic = nullptr;  // its dynamic shared memory
+
+inline Copies& copies() {
+  if (!Team::running) fail("this kernel needs launch_team");
+  return Team::running->copies();
+}
 
 inline int thread_number() {
   return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
@@ -102,10 +107,10 @@ T exchange(T value, From from) {
   Warp& mine = warp();
   const int lane = thread_number() % 32;
   std::memcpy(mine.slot[lane], &value, sizeof(T));
-  mine.meet.arrive_and_wait();
+  mine.meet.wait();
   const int source = from(lane);
   if (source >= 0 && source < 32) std::memcpy(&value, mine.slot[source], sizeof(T));
-  mine.meet.arrive_and_wait();
+  mine.meet.wait();
   return value;
 }
 
@@ -123,29 +128,48 @@ void launch(Stream, dim3 grid, dim3 threads, void (*kernel)(P...), Q... argument
 }
 
 template <typename... P, typename... Q>
-void launch_team(Stream, dim3 grid, dim3 threads, void (*kernel)(P...), Q... arguments) {
+void launch_shared(Stream, dim3 grid, dim3 threads, int bytes, void (*kernel)(P...),
+                   Q... arguments) {
   host::begin(grid, threads);
+  if (bytes > 227 * 1024) host::fail("no such amount of shared memory");
   const int count = int(threads.count());
-  std::unique_ptr<host::Block> block = std::make_unique<host::Block>(count);
-  host::block = block.get();
-  std::barrier turn(count, [&]() noexcept {
+  std::unique_ptr<host::Block> block;
+  unsigned char* dynamic = nullptr;
+  const auto fresh_block = [&] {
     block = std::make_unique<host::Block>(count);
     host::block = block.get();
-  });
-  std::vector<std::thread> team;
-  for (int t = 0; t < count; ++t)
-    team.emplace_back([&, t] {
+    std::free(dynamic);
+    host::dynamic = dynamic = nullptr;
+    if (bytes == 0) return;
+    if (posix_memalign(reinterpret_cast<void**>(&dynamic), 128, bytes)) host::fail("no memory");
+    std::memset(dynamic, 0xff, bytes);
+    host::dynamic = dynamic;
+  };
+  fresh_block();
+  host::Barrier turn(count);
+  const std::function<void(int)> body = [&](int t) {
+    for (int64_t b = 0; b < grid.count(); ++b) {
+      blockIdx = host::place(b, grid);
       threadIdx = host::place(t, threads);
-      for (int64_t b = 0; b < grid.count(); ++b) {
-        blockIdx = host::place(b, grid);
-        kernel(P(arguments)...);
-        host::block->warps[t / 32]->meet.arrive_and_drop();
-        host::block->meet.arrive_and_drop();
-        turn.arrive_and_wait();
-      }
-    });
-  for (std::thread& thread : team) thread.join();
+      kernel(P(arguments)...);
+      host::copies() = {};
+      host::block->warps[t / 32]->meet.drop();
+      host::block->meet.drop();
+      turn.wait([&] {
+        fresh_block();
+        host::Team::running->turn_around();
+      });
+    }
+  };
+  host::Team(count, body).run();
+  std::free(dynamic);
+  host::dynamic = nullptr;
   host::block = nullptr;
+}
+
+template <typename... P, typename... Q>
+void launch_team(Stream stream, dim3 grid, dim3 threads, void (*kernel)(P...), Q... arguments) {
+  launch_shared(stream, grid, threads, 0, kernel, arguments...);
 }
 
 namespace host {
@@ -187,10 +211,12 @@ void launch_grid(Stream, dim3 grid, dim3 threads, void (*kernel)(P...), P... arg
 
 inline void __syncthreads() {
   if (!lganet::host::block) lganet::host::fail("this kernel needs launch_team");
-  lganet::host::block->meet.arrive_and_wait();
+  lganet::host::block->meet.wait();
 }
 
-inline void __syncwarp() { lganet::host::warp().meet.arrive_and_wait(); }
+inline void __syncwarp() { lganet::host::warp().meet.wait(); }
+
+inline void __threadfence() {}
 
 template <typename T>
 T __shfl_sync(unsigned, T value, int lane) {
