@@ -45,13 +45,28 @@ void launch_team(Stream stream, dim3 grid, dim3 block, void (*kernel)(P...), Q..
   launch(stream, grid, block, kernel, arguments...);
 }
 
+// Lets the blocks of a kernel have so much of dynamic shared memory.
+template <typename... P>
+void allow_shared(void (*kernel)(P...), int bytes) {
+  if (bytes <= 48 * 1024) return;  // what a kernel gets unasked
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+}
+
 template <typename... P, typename... Q>
 void launch_shared(Stream stream, dim3 grid, dim3 block, int bytes, void (*kernel)(P...),
                    Q... arguments) {
-  if (bytes > 48 * 1024)  // more than a kernel gets unasked
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  allow_shared(kernel, bytes);
   kernel<<<grid, block, bytes, stream>>>(P(arguments)...);
   check_cuda(cudaGetLastError());
+}
+
+// How many of its blocks a multiprocessor runs at once.
+template <typename... P>
+int blocks_of(void (*kernel)(P...), int threads, int bytes) {
+  int blocks = 0;
+  allow_shared(kernel, bytes);
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes));
+  return blocks;
 }
 
 template <typename... P>

@@ -5,6 +5,7 @@
 //   load_matrices_transposed the same of the transposed 8x8 matrices of 16-bit numbers
 //   multiply_add<T>          sums (16 x 8) += a (16 x k) b (k x 8), k = kDepth<T>
 //   copy_async<BYTES>        one copy from global to shared memory; zeros where not `here`
+//   copy_async_part          the same of 16 bytes, zeros from the first `bytes` on
 //   end_copies               what this thread has begun to copy since is one group
 //   wait_copies<N>           until all of this thread's groups but the last N have arrived;
 //                            __syncthreads() then shows them to the other threads
@@ -109,6 +110,12 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool here
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)),
                  "l"(__cvta_generic_to_global(from)), "n"(BYTES), "r"(here ? BYTES : 0)
                  : "memory");
+}
+
+__device__ __forceinline__ void copy_async_part(void* to, const void* from, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes)
+               : "memory");
 }
 
 __device__ __forceinline__ void end_copies() {

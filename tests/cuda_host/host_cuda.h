@@ -172,6 +172,11 @@ void launch_team(Stream stream, dim3 grid, dim3 threads, void (*kernel)(P...), Q
   launch_shared(stream, grid, threads, 0, kernel, arguments...);
 }
 
+template <typename... P>
+int blocks_of(void (*)(P...), int, int) {
+  return 1;
+}
+
 namespace host {
 
 inline std::barrier<>* whole_grid = nullptr;

@@ -112,14 +112,26 @@ void multiply_add(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[
   });
 }
 
+namespace host {
+
+inline void copy_async(void* to, const void* from, int size, int bytes) {
+  if (reinterpret_cast<uintptr_t>(to) % size || (bytes && reinterpret_cast<uintptr_t>(from) % size))
+    fail("cp.async: addresses must be multiples of the size");
+  if (bytes < 0 || bytes > size) fail("cp.async: no such number of bytes");
+  std::memset(to, 0xff, size);
+  copies().begun.push_back({to, from, size, bytes});
+}
+
+}  // namespace host
+
 template <int BYTES>
 void copy_async(void* to, const void* from, bool here) {
   static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16);
-  if (reinterpret_cast<uintptr_t>(to) % BYTES ||
-      (here && reinterpret_cast<uintptr_t>(from) % BYTES))
-    host::fail("cp.async: addresses must be multiples of the size");
-  std::memset(to, 0xff, BYTES);
-  host::copies().begun.push_back({to, here ? from : nullptr, BYTES});
+  host::copy_async(to, from, BYTES, here ? BYTES : 0);
+}
+
+inline void copy_async_part(void* to, const void* from, int bytes) {
+  host::copy_async(to, from, 16, bytes);
 }
 
 inline void end_copies() { host::copies().end(); }

@@ -28,8 +28,8 @@ namespace lganet::host {
 struct Copies {
   struct Copy {
     void* to;
-    const void* from;  // null: zeros
-    int bytes;
+    const void* from;
+    int size, bytes;  // of the place, and what is read; the rest is zeros
   };
   std::vector<Copy> begun;
   std::vector<std::vector<Copy>> groups;
@@ -40,11 +40,10 @@ struct Copies {
   }
   void wait(size_t but_last) {
     for (; groups.size() > but_last; groups.erase(groups.begin()))
-      for (const Copy& copy : groups.front())
-        if (copy.from)
-          std::memcpy(copy.to, copy.from, copy.bytes);
-        else
-          std::memset(copy.to, 0, copy.bytes);
+      for (const Copy& copy : groups.front()) {
+        std::memset(copy.to, 0, copy.size);
+        if (copy.bytes) std::memcpy(copy.to, copy.from, copy.bytes);
+      }
   }
 };
 
