@@ -15,8 +15,11 @@ from ..nn.layers import Block, double
 from ..nn.lgam import TOKEN_ORDERS
 from ..nn.msfm import MSFM
 from ..ops import check, compose, integrate
+from .graphed import Graphs
 from .published_format import published_name, without_dead
 from .sizes import padded_size
+
+VOXEL_BYTES = 75  # times filters: the most that the forward was found to need, in float32
 
 
 class LGANetPlusPlus(nn.Module):
@@ -33,7 +36,8 @@ class LGANetPlusPlus(nn.Module):
         inside again in the backward: less memory, one more forward.
 
     A published checkpoint's state dict loads as it is, strictly; see `models.checkpoint` for files.
-    Raises InputError for arguments that do not fit.
+    On CUDA, forwards in evaluation mode without gradients run as one CUDA graph from the third of a
+    kind on (see `models.graphed`). Raises InputError for arguments that do not fit.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class LGANetPlusPlus(nn.Module):
             if isinstance(module, Block):
                 module.recompute = checkpoint == "blocks"
         self.to(memory_format=torch.channels_last_3d)
+        self.graphs = Graphs(VOXEL_BYTES * filters)
         self.register_load_state_dict_pre_hook(accept_published)  # type: ignore[no-untyped-call]
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
@@ -96,6 +101,10 @@ class LGANetPlusPlus(nn.Module):
         check.shape("fixed", fixed, moving.shape)
         check.floating("fixed", fixed, (moving.dtype,))
         check.together("fixed", fixed, "moving", moving)
+        return self.graphs(self, self.flow, moving, fixed)
+
+    def flow(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The forward for arguments that have been checked, operator by operator."""
         size = moving.shape[2:]
         padded = padded_size(size, self.config["token_order"])
         both = torch.cat([fixed, moving])

@@ -1,0 +1,261 @@
+"""A network's evaluation forward as one CUDA graph: hundreds of kernels for the price of a launch.
+
+The first call of a kind runs operator by operator, which compiles and tunes what it needs; the
+second is captured; every later one copies its inputs in, replays, and copies the result out, so
+that results never share memory. Calls are of one kind where all agrees that decides which kernels
+run: shapes, types, device, autocast, backend, and PyTorch's switches of precision.
+
+A graph reads the weights where they lie and so sees what is written there; weights that lie
+elsewhere drop all graphs. While a graph is captured, another thread must not call
+torch.cuda.synchronize, which CUDA refuses then; LGANET_FAST_GRAPH=0 turns graphs off.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from enum import Enum, auto
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import _get_current_function_mode_stack as function_modes
+from torch.utils._device import DeviceContext
+
+from ..files import reason
+from ..ops.dispatch import requested_backend
+from .weights import PLAIN, Stand, Weights
+
+Function: TypeAlias = Callable[..., Tensor]
+
+DEVICES = ("cuda",)
+KEPT = 4  # kinds of call that a network remembers
+ALONE = threading.Lock()  # held by captures, and by first calls, which may synchronise
+UNFINISHED: list[Any] = []  # graphs whose capture broke: PyTorch's allocators may still ask them
+
+
+class Seen(Enum):
+    """What a network knows of a kind of call that it has no graph of."""
+
+    ONCE = auto()
+    BROKEN = auto()  # it could not be captured
+
+
+class Graphs:
+    """The graphs of one network. A copy of it, by deepcopy or pickle, has none.
+
+    voxel_bytes: what a forward needs at its peak, for every voxel of an image in float32. A call
+    is captured where twice its need is free: its graph keeps that for as long as it lives. Graphs
+    of one network share it.
+    refresh: brings copies that operators keep of weights up to date, in the memory that they have;
+    called before a graph runs where weights have been written to.
+    """
+
+    def __init__(self, voxel_bytes: int, refresh: Callable[[], None] | None = None) -> None:
+        self.voxel_bytes, self.refresh = voxel_bytes, refresh
+        self.lock = threading.Lock()
+        self.weights: Weights | None = None
+        self.known: OrderedDict[Hashable, Graph | Seen] = OrderedDict()
+        self.stand = Stand((), frozenset(), 0)
+        self.stream: Any = None  # on which all of them are captured
+        self.done: Any = None  # the event behind the last replay
+        self.warned = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Graphs, (self.voxel_bytes, self.refresh)
+
+    def __call__(self, module: nn.Module, function: Function, *inputs: Tensor) -> Tensor:
+        """What function(*inputs) returns: a tensor that nothing else refers to.
+
+        module: whose weights the function reads. inputs: on one device.
+        """
+        if torch.compiler.is_compiling() or not suitable(module, inputs):
+            return function(*inputs)
+        with self.lock:
+            stand, kind = self.look(module), kind_of(inputs)
+            known = self.known.get(kind) if stand is not None else Seen.BROKEN
+            if known is Seen.ONCE and self.roomy(inputs):
+                known = self.keep(kind, self.captured(function, inputs))
+            if stand is not None and isinstance(known, Graph):
+                self.known.move_to_end(kind)
+                return self.replayed(known, inputs, stand)
+        if known is not None:
+            return function(*inputs)
+        with ALONE:
+            result = function(*inputs)
+        with self.lock:
+            if kind not in self.known:  # as another thread may have been faster
+                self.keep(kind, Seen.ONCE)
+        return result
+
+    def look(self, module: nn.Module) -> Stand | None:
+        """How the weights stand; graphs that read them where they are no longer are dropped."""
+        if self.weights is None or not self.weights.are_of(module):
+            self.weights = Weights(module)
+        stand = self.weights.stand()
+        if stand is not None and stand[:2] != self.stand[:2]:
+            self.forget()
+            self.stand = stand
+        return stand
+
+    def forget(self) -> None:
+        """Drop all graphs, and with them the memory that they keep."""
+        self.finish()
+        self.known.clear()
+        self.stream = self.done = None
+
+    def finish(self) -> None:
+        """Wait for the last replay."""
+        if self.done is not None:
+            self.done.synchronize()
+
+    def keep(self, kind: Hashable, known: Graph | Seen) -> Graph | Seen:
+        """Remember something of a kind of call, and forget what was not asked for the longest."""
+        self.known[kind] = known
+        self.known.move_to_end(kind)
+        if len(self.known) > KEPT:
+            self.finish()
+            self.known.popitem(last=False)
+        return known
+
+    def roomy(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether twice what the call needs is free."""
+        x = inputs[0]
+        numbers = x.shape[0] * x.shape[2:].numel() * max(x.element_size() / 4, 1)
+        unused = torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
+        return torch.cuda.mem_get_info(x.device)[0] + unused >= 2 * numbers * self.voxel_bytes
+
+    def captured(self, function: Function, inputs: Sequence[Tensor]) -> Graph | Seen:
+        """The graph of a call; where it cannot be captured, a warning, the first time."""
+        device = inputs[0].device
+        with ALONE, torch.cuda.device(device):
+            self.stream = self.stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            pools = [graph.pool for graph in self.known.values() if isinstance(graph, Graph)]
+            # the handle of a pool whose graphs are all gone must not be used again
+            pool = pools[0] if pools else torch.cuda.graph_pool_handle()
+            try:
+                return Graph(function, inputs, pool, self.stream)
+            except Exception as error:  # whatever it is, operator by operator it may not matter
+                why = reason(error)
+            torch.cuda.empty_cache()
+        if not self.warned:
+            self.warned = True
+            warnings.warn(f"the network runs without a CUDA graph: {why}", stacklevel=6)
+        return Seen.BROKEN
+
+    def replayed(self, graph: Graph, inputs: Sequence[Tensor], stand: Stand) -> Tensor:
+        """The graph's result, behind what any stream still has to do with the graphs' memory."""
+        stream = torch.cuda.current_stream(inputs[0].device)
+        if self.done is not None:
+            stream.wait_event(self.done)
+        if stand.version != self.stand.version:
+            if self.refresh is not None:
+                self.refresh()
+            self.stand = stand
+        result = graph(inputs)
+        self.done = stream.record_event(self.done)
+        return result
+
+
+class Graph:
+    """One call as a CUDA graph, with its own copy of the inputs.
+
+    pool: the handle of the memory that graphs share. stream: where they are captured.
+    """
+
+    def __init__(
+        self, function: Function, inputs: Sequence[Tensor], pool: Any, stream: Any
+    ) -> None:
+        kind, grad = inputs[0].device.type, torch.is_grad_enabled()
+        autocast, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        self.pool, self.graph = pool, torch.cuda.CUDAGraph()
+        here = torch.cuda.current_stream()
+        stream.wait_stream(here)
+        with (
+            torch.cuda.stream(stream),  # and back: torch.cuda.graph stays there where it fails
+            torch.inference_mode(False),
+            torch.set_grad_enabled(grad),
+            torch.autocast(kind, dtype, autocast, cache_enabled=False),
+        ):
+            self.inputs = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs]
+            self.copy(inputs)
+            function(*self.inputs)  # makes what this thread and this stream still lack
+            here.wait_stream(stream)
+            try:
+                with torch.cuda.graph(self.graph, pool, stream, capture_error_mode="thread_local"):
+                    self.output = function(*self.inputs)
+            except Exception:
+                abandon(self.graph, pool, stream)
+                raise
+
+    def copy(self, inputs: Sequence[Tensor]) -> None:
+        """Take over the inputs' values."""
+        for mine, x in zip(self.inputs, inputs, strict=True):
+            mine.copy_(x)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The result for some inputs, in memory of its own."""
+        self.copy(inputs)
+        self.graph.replay()
+        return self.output.clone()
+
+
+def abandon(graph: Any, pool: Any, stream: Any) -> None:
+    """Give back what a capture that failed held.
+
+    Where CUDA could not end it, PyTorch has not told its allocator and its random number generator
+    that it is over. The first is told here, and the second by a capture that ends well; the graph
+    must live on, as the allocators' filters refer to it.
+    """
+    try:
+        torch._C._cuda_endAllocateToPool(stream.device.index, pool)
+    except RuntimeError:  # it has been told
+        graph.reset()
+        return
+    UNFINISHED.append(graph)
+    torch._C._cuda_releasePool(stream.device.index, pool)
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), None, stream, capture_error_mode="thread_local"):
+        torch.zeros((), device=stream.device)
+
+
+def suitable(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether a call may run as a graph in the state that this thread is in."""
+    return (
+        inputs[0].device.type in DEVICES
+        and not module.training
+        and os.environ.get("LGANET_FAST_GRAPH") != "0"
+        and PLAIN.issuperset(map(type, inputs))
+        and not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
+        and not getattr(module, "_is_replica", False)  # of nn.DataParallel: no parameters
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        and torch._C._get_tracing_state() is None
+        and not torch.is_anomaly_enabled()
+        and torch._C._functorch.maybe_current_level() is None
+        and forward_ad._current_level < 0
+        and torch._C._len_torch_dispatch_stack() == 0
+        and all(isinstance(mode, DeviceContext) for mode in function_modes())  # type: ignore[no-untyped-call]
+        and not torch.cuda.is_current_stream_capturing()
+    )
+
+
+def kind_of(inputs: Sequence[Tensor]) -> Hashable:
+    """All that decides which kernels a call runs."""
+    device = inputs[0].device
+    cudnn = torch.backends.cudnn
+    return (
+        device,
+        *((x.shape, x.dtype) for x in inputs),
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled(device.type),
+        torch.get_autocast_dtype(device.type),
+        requested_backend(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cuda.matmul.fp32_precision,
+        cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+    )

@@ -1,0 +1,453 @@
+"""The evaluation forward as a graph: when it is one, and that it computes the same.
+
+Here captures record operators on the CPU (see `fake_graphs`); those marked `gpu` are real.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import os
+import pickle
+import threading
+import weakref
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+from fake_graphs import fake_cuda  # noqa: F401
+from networks import blobs, lean_network, made_up_state
+from torch import nn
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lganet_fast.models import graphed
+from lganet_fast.models.graphed import Graphs
+from lganet_fast.ops import use_backend
+
+
+class Small(nn.Module):
+    """A module of some layers that runs by graphs."""
+
+    def __init__(self, refresh=None):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Dropout(0.5))
+        self.last = nn.Linear(4, 3)
+        self.graphs = Graphs(1, refresh)
+        self.eval()
+
+    def forward(self, moving, fixed):
+        return self.graphs(self, self.flow, moving, fixed)
+
+    def flow(self, moving, fixed):
+        x = self.layers(moving) * fixed
+        return self.last(x.relu_().movedim(1, -1)).movedim(-1, 1)
+
+
+def pair(size=(4, 5, 6), seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.rand(2, 1, 1, *size, generator=generator, dtype=torch.float64).to(dtype))
+
+
+def calls(module, *inputs, count=3):
+    with torch.no_grad():
+        return [module(*inputs) for _ in range(count)]
+
+
+def eager(module, *inputs):
+    with torch.no_grad():
+        return module.flow(*inputs)
+
+
+def test_the_third_call_and_all_after_it_are_replays(cuda):
+    module = Small()
+    wanted = eager(module, *pair())
+    for call, (captures, replays) in enumerate([(0, 0), (1, 1), (1, 2), (1, 3)]):
+        assert torch.equal(calls(module, *pair(), count=1)[0], wanted), call
+        assert (cuda.captures, cuda.replays) == (captures, replays)
+
+
+def test_replays_take_new_inputs_and_results_share_no_memory(cuda):
+    module = Small()
+    calls(module, *pair())
+    pairs = [pair(seed=seed) for seed in range(4)]
+    inputs = [[x.clone() for x in two] for two in pairs]
+    found = [calls(module, *two, count=1)[0] for two in inputs]
+    assert cuda.captures == 1
+    for two, before, result in zip(inputs, pairs, found, strict=True):
+        assert torch.equal(result, eager(module, *before))
+        assert all(map(torch.equal, two, before))
+    assert len({x.untyped_storage().data_ptr() for x in found}) == len(found)
+    found[0].zero_()
+    assert torch.equal(calls(module, *pairs[1], count=1)[0], found[1])
+
+
+def test_weights_written_in_place_are_seen(cuda):
+    module = Small()
+    calls(module, *pair())
+    with torch.no_grad():
+        module.last.weight.mul_(-2)
+    assert torch.equal(calls(module, *pair(), count=1)[0], eager(module, *pair()))
+    module.load_state_dict(Small().state_dict())
+    assert torch.equal(calls(module, *pair(), count=1)[0], eager(module, *pair()))
+    assert (cuda.captures, cuda.replays) == (1, 4)
+
+
+def test_copies_of_weights_are_refreshed_before_a_replay(cuda):
+    module = Small(refresh=lambda: module.copies.append(module.last.weight.detach().clone()))
+    module.copies = []
+    calls(module, *pair())
+    assert module.copies == []
+    with torch.no_grad():
+        module.last.weight.mul_(-2)
+    calls(module, *pair(), count=2)
+    assert len(module.copies) == 1
+    assert torch.equal(module.copies[0], module.last.weight)
+
+
+@pytest.mark.parametrize("way", ["assigned", "moved", "exchanged", "added"])
+def test_weights_that_lie_elsewhere_drop_the_graphs(cuda, way):
+    module = Small()
+    calls(module, *pair())
+    if way == "assigned":
+        module.load_state_dict(Small().state_dict(), assign=True)
+    elif way == "moved":
+        module.double().float()
+    elif way == "exchanged":
+        module.last = nn.Linear(4, 3).eval()
+    else:
+        module.layers.append(nn.Conv3d(4, 4, 1).eval())
+    wanted = eager(module, *pair())
+    for result in calls(module, *pair()):
+        assert torch.equal(result, wanted)
+    assert (cuda.captures, cuda.replays) == (2, 4)
+    assert len(module.graphs.known) == 1
+
+
+def test_shapes_and_types_alternate(cuda):
+    module = Small()
+    pairs = [pair(), pair((6, 5, 4), seed=1), pair(seed=2)]
+    for _ in range(4):
+        for two in pairs:
+            assert torch.equal(calls(module, *two, count=1)[0], eager(module, *two))
+    assert cuda.captures == 2
+    assert cuda.handles == 1  # they share a pool
+
+
+@contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def reduced():
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def test_all_that_decides_which_kernels_run_makes_a_kind():
+    flags = torch.backends.cudnn.flags
+    states = [
+        nullcontext(),
+        torch.no_grad(),
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autocast("cpu", torch.float16),
+        use_backend("reference"),
+        deterministic(),
+        reduced(),
+        flags(enabled=False, allow_tf32=True),
+        flags(enabled=True, allow_tf32=False),
+        flags(enabled=True, allow_tf32=True, benchmark=True),
+        flags(enabled=True, allow_tf32=True, deterministic=True),
+    ]
+    kinds = {graphed.kind_of(pair(seed=3))}
+    for state in states:
+        with state:
+            kinds.add(graphed.kind_of(pair()))
+    assert len(kinds) == len(states)
+    kinds |= {graphed.kind_of(pair((4, 4, 4))), graphed.kind_of(pair(dtype=torch.float64))}
+    assert len(kinds) == len(states) + 2
+
+
+def test_the_kinds_asked_for_last_are_kept(cuda):
+    module = Small()
+    sizes = [(2, 2, n) for n in range(1, graphed.KEPT + 2)]
+    for size in sizes:
+        calls(module, *pair(size), count=2)
+    assert cuda.captures == len(sizes)
+    calls(module, *pair(sizes[1]), count=1)
+    assert cuda.replays == len(sizes) + 1
+    calls(module, *pair(sizes[0]), count=1)  # was dropped, and now drops the third
+    calls(module, *pair(sizes[1]), count=1)
+    assert (cuda.captures, cuda.replays) == (len(sizes), len(sizes) + 2)
+    assert len(module.graphs.known) == graphed.KEPT
+    waited = module.graphs.done.waited
+    calls(module, *pair(sizes[2]), count=1)
+    assert module.graphs.done.waited > waited  # for replays that a dropped graph may be in
+    assert (cuda.captures, cuda.replays) == (len(sizes), len(sizes) + 2)
+
+
+def hooked(module):
+    module.last.register_forward_hook(lambda *_: None)
+
+
+def prehooked(module):
+    module.register_forward_pre_hook(lambda *_: None)
+
+
+def in_training(module):
+    module.layers[1].train()
+
+
+def needing_gradients(module):
+    return torch.enable_grad()
+
+
+def with_a_forward_of_its_own(module):
+    module.last.forward = lambda x: nn.Linear.forward(module.last, x)
+
+
+def turned_off(module):
+    os.environ["LGANET_FAST_GRAPH"] = "0"
+
+
+def anomalous(module):
+    return torch.autograd.detect_anomaly(check_nan=False)
+
+
+class Counter(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+class Watcher(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+OBSTACLES = [
+    hooked,
+    prehooked,
+    in_training,
+    needing_gradients,
+    with_a_forward_of_its_own,
+    turned_off,
+    anomalous,
+    lambda module: Counter(),
+    lambda module: Watcher(),
+]
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_what_a_graph_would_hide_turns_it_off(cuda, monkeypatch, obstacle):
+    monkeypatch.delenv("LGANET_FAST_GRAPH", raising=False)
+    module = Small()
+    calls(module, *pair())
+    before = cuda.captures, cuda.replays
+    with torch.no_grad(), obstacle(module) or nullcontext():
+        for _ in range(3):
+            assert torch.equal(module(*pair()), module.flow(*pair())) or obstacle is in_training
+    os.environ.pop("LGANET_FAST_GRAPH", None)
+    assert (cuda.captures, cuda.replays) == before
+
+
+def test_transforms_and_captures_of_others_turn_it_off(cuda):
+    module = Small()
+    calls(module, *pair())
+    before = cuda.captures, cuda.replays
+    with torch.no_grad():
+        moving, fixed = (x[None].expand(2, *x.shape) for x in pair())
+        together = torch.func.vmap(module)(moving, fixed)
+        assert torch.allclose(together[1], module.flow(*pair()))
+        state = {name: 2 * x for name, x in module.named_parameters()}
+        torch.func.functional_call(module, state, pair())
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(pair()[0], pair()[1])
+            out = forward_ad.unpack_dual(module(dual, pair()[1]))
+            assert out.tangent is not None
+        with cuda.graph(cuda.CUDAGraph()):
+            module(*pair())
+        module.training = True
+        calls(module, *pair())
+    assert (cuda.captures, cuda.replays) == (before[0] + 1, before[1])
+
+
+def test_a_default_device_does_not_turn_it_off(cuda):
+    module = Small()
+    with torch.device("cpu"):
+        calls(module, *pair())
+    assert cuda.captures == 1
+
+
+def test_gradients_may_be_on_where_nothing_needs_one(cuda):
+    module = Small().requires_grad_(False)
+    wanted = module.flow(*pair())
+    assert all(torch.equal(module(*pair()), wanted) for _ in range(3))
+    assert cuda.captures == 1
+    for x in module.parameters():
+        x.requires_grad_(True)
+    module(*pair()).sum().backward()
+    assert module.last.weight.grad is not None
+
+
+def test_inference_mode(cuda):
+    module = Small()
+    with torch.inference_mode():
+        found = [module(*pair(seed=seed)) for seed in (0, 0, 0, 1)]
+    assert all(x.is_inference() for x in found)
+    assert torch.equal(found[2], eager(module, *pair()))
+    assert torch.equal(calls(module, *pair(seed=1), count=1)[0], found[3])
+    with torch.inference_mode():
+        module = Small()
+    calls(module, *pair())
+    assert cuda.captures == 1
+
+
+def test_autocast_leaves_nothing_behind(cuda):
+    """Neither a cast weight made before the capture nor one made in it is used beyond it."""
+    module = Small()
+    wanted = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, dtype == torch.bfloat16):
+            wanted[dtype] = module.flow(*pair())
+    assert not torch.equal(wanted[torch.bfloat16].float(), wanted[torch.float32])
+    for dtype in (torch.bfloat16, torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, dtype == torch.bfloat16):
+            for result in calls(module, *pair()):
+                assert torch.equal(result, wanted[dtype])
+        with torch.no_grad():
+            module.last.weight.mul_(1)
+    with torch.no_grad():
+        module.last.weight.mul_(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(calls(module, *pair(), count=1)[0], eager(module, *pair()))
+    assert cuda.captures == 2
+
+
+class Talking(Small):
+    """A module whose forward waits for the device."""
+
+    def flow(self, moving, fixed):
+        return super().flow(moving, fixed) * (2 if moving.sum().item() > 0 else 1)
+
+
+@pytest.mark.parametrize("unjoined", [False, True])
+def test_what_cannot_be_captured_stays_eager_with_one_warning(cuda, unjoined):
+    module = Small() if unjoined else Talking()
+    cuda.unjoined = unjoined
+    wanted = eager(module, *pair())
+    with pytest.warns(UserWarning, match="runs without a CUDA graph: .*stream") as warned:
+        found = calls(module, *pair(), count=5) + calls(module, *pair((3, 3, 3)))
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert all(torch.equal(x, wanted) for x in found[:5])
+    assert cuda.replays == 0
+    # what CUDA could not end is ended and released, and its graph lives on
+    assert len(cuda.ended) == len(cuda.released) == len(graphed.UNFINISHED) == 2 * unjoined
+    assert cuda.handles == 2  # no handle is used again without a graph that has it
+    assert all(x is graphed.Seen.BROKEN for x in module.graphs.known.values())
+    cuda.unjoined = False
+    assert torch.equal(calls(module, *pair((4, 4, 4)))[-1], eager(module, *pair((4, 4, 4))))
+    assert cuda.replays == (2 if unjoined else 0)
+
+
+def test_an_error_of_the_forward_is_the_callers(cuda):
+    module = Small()
+    wrong = pair()[0], torch.zeros(1, 2, 4, 5, 6)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="must match the size"):
+            calls(module, *wrong, count=1)
+    assert cuda.captures == 0
+
+
+def test_without_room_it_stays_eager_and_waits_for_some(cuda):
+    module = Small()
+    cuda.free = 2 * 4 * 5 * 6 - 1
+    calls(module, *pair())
+    assert cuda.captures == 0
+    cuda.free += 1
+    calls(module, *pair())
+    assert cuda.captures == 1
+    calls(module.double(), *pair(dtype=torch.float64))
+    assert cuda.captures == 1
+
+
+def test_copies_have_no_graphs(cuda):
+    module = Small(refresh=torch.no_grad)
+    calls(module, *pair())
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    others = [
+        copy.deepcopy(module),
+        pickle.loads(pickle.dumps(module)),
+        torch.load(file, weights_only=False),
+    ]
+    for other in others:
+        assert other.graphs is not module.graphs
+        assert not other.graphs.known
+        assert other.graphs.refresh is torch.no_grad
+        with torch.no_grad():
+            other.last.weight.zero_()
+        assert torch.equal(calls(other, *pair())[-1], eager(other, *pair()))
+    assert cuda.captures == 1 + len(others)
+    assert torch.equal(calls(module, *pair(), count=1)[0], eager(module, *pair()))
+
+
+def test_a_network_is_freed_with_its_last_reference(cuda):
+    module = Small()
+    calls(module, *pair())
+    gone = weakref.ref(module), weakref.ref(next(iter(module.graphs.known.values())))
+    gc.disable()
+    del module
+    gc.enable()
+    assert [ref() for ref in gone] == [None, None]
+
+
+def test_threads_take_turns(cuda):
+    module = Small()
+    pairs = [pair(size, seed) for seed, size in enumerate([(4, 5, 6), (4, 5, 6), (6, 5, 4)])]
+    wanted = [eager(module, *two) for two in pairs]
+    wrong = []
+
+    def work(k):
+        for _ in range(30):
+            if not torch.equal(calls(module, *pairs[k], count=1)[0], wanted[k]):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k % 3,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert cuda.captures == 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_compiled_and_exported_it_is_one_graph_of_operators(cuda):
+    module = Small()
+    calls(module, *pair())
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(module, fullgraph=True, backend="eager")
+        exported = torch.export.export(module, pair()).module()
+        traced = torch.jit.trace(module, pair(), check_trace=False)
+        for other in (compiled, exported, traced):
+            torch.testing.assert_close(other(*pair(seed=1)), module.flow(*pair(seed=1)))
+    assert (cuda.captures, cuda.replays) == (1, 2)
+
+
+def test_the_network_replayed_is_itself(cuda):
+    network = lean_network(made_up_state())
+    first, second = (blobs((44, 48, 41), seed) for seed in (0, 1))
+    calls(network, *first, count=2)
+    assert torch.equal(calls(network, *second, count=1)[0], eager(network, *second))
+    network.load_state_dict(made_up_state(1))
+    assert torch.equal(calls(network, *second, count=1)[0], eager(network, *second))
+    assert (cuda.captures, cuda.replays) == (1, 3)
