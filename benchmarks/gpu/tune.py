@@ -1,0 +1,192 @@
+"""Which path and configuration is the fastest for every convolution of the network, in every type.
+
+The dearest shapes first, of each the configurations that the paths' models hold for the best; what
+there is no time for costs the least. A candidate whose result is wrong takes no part.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from lganet_fast.ops import tuned
+from lganet_fast.ops.tuned import Config, Entry
+
+from ..case import IXI_OASIS, LPBA40, shown
+from . import shapes
+from .clock import copies, off, per_call, poison
+from .model import CARDS
+from .paths import PATHS, TOLERANCES, Given, Problem, legal
+from .work import Work, save
+
+MODEL = CARDS["H100 SXM"]
+MOST = 8  # configurations of a path that are tried for one shape
+SHARE = 0.15  # of the time that is left, the most that one shape may take in a pass
+Rows = dict[Problem, list[dict[str, Any]]]
+
+
+def run(work: Work) -> None:
+    """Measure, and write tuned.json and the table of winners after every shape."""
+    rows: Rows = {}
+    refused: list[dict[str, Any]] = []
+    missing = {name: path.missing(work.device) for name, path in PATHS.items()}
+    work.put(missing={name: why for name, why in missing.items() if why})
+    there = [name for name, why in missing.items() if why is None]
+    for problem, candidates in passes(work, there):
+        if work.left() < 1:
+            break
+        measure(work, problem, candidates, rows, refused)
+        work.put(refused=refused, **told(rows))
+        if work.left() > 2:
+            keep(work, rows)
+    work.put(now=True, refused=refused, **told(rows))
+    keep(work, rows)
+
+
+def passes(work: Work, there: list[str]) -> Iterator[tuple[Problem, list[tuple[str, Config]]]]:
+    """What to measure, in order: each shape's first candidates of every path, then the others."""
+    wanted = shapes.wanted()
+    types = shapes.TYPES[:1] if work.dry else shapes.TYPES
+    problems = [Problem(conv, type) for conv in wanted for type in types]
+    problems.sort(key=lambda p: -wanted[p.conv] * MODEL.predicted(p) * (p.type != "float32"))
+    if work.dry:
+        problems = [Problem(shapes.small(p.conv), p.type) for p in problems[:4]]
+    for rank in range(MOST):
+        for problem in problems:
+            found = [(name, legal(name, problem)[:MOST]) for name in there]
+            turn = [(name, configs[rank]) for name, configs in found if rank < len(configs)]
+            if turn:
+                yield problem, turn
+
+
+def measure(
+    work: Work,
+    problem: Problem,
+    candidates: list[tuple[str, Config]],
+    rows: Rows,
+    refused: list[dict[str, Any]],
+) -> None:
+    """Time some candidates of one shape, each on as many copies of its inputs as pass the cache."""
+    count = copies(problem.bytes, work.device)
+    givens = [Given.of(problem, work.device, seed) for seed in range(min(count, 4))]
+    while len(givens) < count:
+        one = givens[len(givens) % 4]
+        givens.append(Given(*(x.clone() for x in (one.x, one.grad, one.weight, one.bias))))
+    expected = PATHS["cudnn"].run(problem, 0, givens[0])().double()
+    limit = work.left() * SHARE
+    for name, config in candidates:
+        row = {"path": name, "config": config}
+        try:
+            calls = [PATHS[name].run(problem, config, given) for given in givens]
+            poison(work.device, 2**24)
+            error = off(calls[0](), expected)
+            if not error <= 4 * TOLERANCES[problem.type]:
+                refused.append({**named(problem), **row, "error": error})
+                continue
+            seconds = per_call(calls, work.device, min(0.02, limit / 10))
+        except Exception as failure:
+            text = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+            refused.append({**named(problem), **row, "failed": text[:200]})
+            continue
+        rows.setdefault(problem, []).append({**row, "us": 1e6 * seconds})
+
+
+def named(problem: Problem) -> dict[str, Any]:
+    """The problem for a table."""
+    conv = problem.conv
+    return {
+        "operation": conv.operation,
+        "inputs": conv.inputs,
+        "outputs": conv.outputs,
+        "shape": list(conv.shape),
+        "type": problem.type,
+    }
+
+
+def best(found: list[dict[str, Any]], path: str = "") -> dict[str, Any] | None:
+    """The fastest, of one path."""
+    rows = [row for row in found if not path or row["path"] == path]
+    return min(rows, key=lambda row: row["us"]) if rows else None
+
+
+def told(rows: Rows) -> dict[str, Any]:
+    """Every shape with its candidates, its floor and the model's time; what the winners save."""
+    listed, wins = [], dict.fromkeys(PATHS, 0)
+    gains = []
+    for problem, found in rows.items():
+        winner = best(found)
+        assert winner is not None
+        wins[winner["path"]] += 1
+        listed.append(
+            {
+                **named(problem),
+                "winner": winner,
+                "candidates": sorted(found, key=lambda row: row["us"]),
+                "floor us": 1e6 * MODEL.floor(problem),
+                "predicted us": 1e6 * MODEL.predicted(problem),
+            }
+        )
+        by_path = {r["config"]: r["us"] for r in found if r["path"] == "cudnn"}
+        if {0, 1} <= by_path.keys():
+            gains.append(by_path[0] / by_path[1])
+    whole = {f"{shown(size)} {type}": sums(rows, size, type) for size, type in works()}
+    return {
+        "shapes": listed,
+        "wins": wins,
+        "cudnn by measuring": sorted(gains)[len(gains) // 2] if gains else None,
+        "forward ms": {name: found for name, found in whole.items() if found},
+    }
+
+
+def works() -> list[tuple[tuple[int, int, int], str]]:
+    """What sums are made of."""
+    return list(itertools.product((LPBA40, IXI_OASIS), ("tf32", "bfloat16", "float16")))
+
+
+def sums(rows: Rows, size: tuple[int, int, int], type: str) -> dict[str, float]:
+    """Milliseconds of a forward's convolutions that were measured: by PyTorch as it is, by the
+    winners, and the part of the operations that this covers.
+    """
+    by_key = {shapes.key(problem): (problem, found) for problem, found in rows.items()}
+    total = covered = now = then = 0.0
+    if not any(problem.type == type for problem in rows):
+        return {}
+    for conv, times in shapes.calls(size, False).items():
+        work = times * conv.operations
+        total += work
+        same = by_key.get(shapes.key(Problem(conv, type)))
+        plain = same and best([r for r in same[1] if r["config"] == 0], "cudnn")
+        if not same or not plain:
+            continue
+        winner = best(same[1])
+        assert winner is not None
+        part = times * conv.voxels / same[0].conv.voxels / 1000
+        covered += work
+        now += part * plain["us"]
+        then += part * winner["us"]
+    return {"cudnn": now, "winners": then, "covered": covered / total}
+
+
+def keep(work: Work, rows: Rows) -> None:
+    """Write the winners as a table that the package reads, and all candidates."""
+    entries = {}
+    for problem, found in rows.items():
+        winner = best(found)
+        assert winner is not None
+        entries[shapes.key(problem)] = Entry(
+            winner["path"], winner["config"], round(winner["us"], 3)
+        )
+    capability = (0, 0) if work.dry else torch.cuda.get_device_capability()
+    stamp = work.part("card").get("machine", {})
+    names = ("gpu", "driver", "torch", "triton", "commit", "date")
+    about = {name: stamp.get(name) for name in names}
+    path = tuned.record(entries, capability, about, work.out)
+    save(work.out / "tuned.json", told(rows))
+    if not work.dry:
+        mine = tuned.own_folder() / path.name  # of this visit: later phases run by it
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, mine)

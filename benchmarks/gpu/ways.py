@@ -1,0 +1,150 @@
+"""The network's forward and training step, in every way that is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lganet_fast import ops
+from lganet_fast.models.published import Warp
+
+from .. import published as op_for_op
+from ..case import Size
+from ..networks import pair, under
+from ..test_training_step import step_of
+from .network import graphs
+from .stand_in import lean, published
+
+Call = Callable[[], Tensor]
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def forwards(size: Size, type: str, device: str) -> dict[str, Callable[[], Call]]:
+    """What builds each way: a call that returns the flow."""
+    dtype, inputs = TYPES[type], pair(size, torch.float32, device)
+
+    def eager(call: Callable[..., Tensor], inputs: tuple[Tensor, ...] = inputs) -> Call:
+        def run() -> Tensor:
+            with torch.no_grad():
+                return call(*inputs)
+
+        return run
+
+    def theirs() -> Call:
+        return eager(under("reference", dtype, device, published(size, device).eval()))
+
+    def ours(allowed: bool) -> Call:
+        run = eager(under("auto", dtype, device, lean(size, device).eval()))
+        return with_graphs(run, allowed)
+
+    def half(allowed: bool) -> Call:
+        network = lean(size, device).eval().to(dtype)
+        run = eager(network, tuple(x.to(dtype) for x in inputs))
+        return with_graphs(run, allowed)
+
+    found: dict[str, Callable[[], Call]] = {
+        "published": theirs,
+        "eager": lambda: ours(False),
+        "graph": lambda: ours(True),
+        "published graph": lambda: captured(theirs(), device),
+        "published compiled": lambda: compiled(theirs()),
+    }
+    if type != "float32":
+        found |= {"half eager": lambda: half(False), "half": lambda: half(True)}
+    return found
+
+
+def with_graphs(run: Call, allowed: bool) -> Call:
+    """The call with graphs allowed or not; four before it count, so that a graph is there."""
+
+    def call() -> Tensor:
+        with graphs(allowed):
+            return run()
+
+    for _ in range(4 if allowed else 1):
+        call()
+    return call
+
+
+def captured(run: Call, device: str) -> Call:
+    """The call as a CUDA graph, its result copied out; its inputs lie still."""
+    if device != "cuda":
+        return run
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = run()
+
+    def call() -> Tensor:
+        graph.replay()
+        return out.clone()
+
+    return call
+
+
+def compiled(run: Call) -> Call:
+    """torch.compile of the call, with CUDA graphs where there are any."""
+    faster: Any = torch.compile(run, mode="reduce-overhead", dynamic=False)
+
+    def call() -> Tensor:
+        out: Tensor = faster().clone()
+        return out
+
+    for _ in range(3):
+        call()
+    return call
+
+
+def steps(size: Size, type: str, device: str) -> dict[str, Callable[[], Call]]:
+    """What builds each way to take a training step: a call that returns the loss before it."""
+    dtype, inputs = TYPES[type], pair(size, torch.float32, device)
+
+    def taking(network: nn.Module, backend: str, dissimilarity: Any, warp: Any) -> Call:
+        step = step_of(autocasted(network, dtype, device), dissimilarity, warp)
+
+        def call() -> Tensor:
+            with ops.use_backend(backend):
+                out: Tensor = step(*inputs)
+            return out
+
+        call()
+        return call
+
+    def theirs() -> Call:
+        warp = Warp(size).to(device)
+        return taking(published(size, device), "reference", op_for_op.local_ncc, warp)
+
+    def ours(checkpoint: str | None) -> Call:
+        return taking(lean(size, device, checkpoint), "auto", ops.local_ncc, ops.warp)
+
+    return {
+        "published": theirs,
+        "eager": lambda: ours(None),
+        "blocks": lambda: ours("blocks"),
+    }
+
+
+class Autocasted(nn.Module):
+    """A network under autocast, its flow as it is."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, device: str) -> None:
+        super().__init__()
+        self.network, self.dtype, self.device = network, dtype, device
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The flow."""
+        with torch.autocast(self.device, self.dtype):
+            out: Tensor = self.network(*inputs)
+        return out.float()
+
+
+def autocasted(network: nn.Module, dtype: torch.dtype, device: str) -> nn.Module:
+    """The network, under autocast where the type is narrow."""
+    return network if dtype == torch.float32 else Autocasted(network, dtype, device)
