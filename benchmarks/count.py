@@ -151,7 +151,7 @@ def attention_flop(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int
     return 2 * batch * tokens * tokens // windows * (width + v.shape[2])
 
 
-def correlate_flop(x: Tensor, y: Tensor, radius: int, **_: Any) -> int:
+def correlate_flop(x: Tensor, y: Tensor, radius: int, *_: Any) -> int:
     """Of our correlation operator."""
     return 2 * x.numel() * (2 * radius + 1) ** 3
 
@@ -321,7 +321,7 @@ def of_network(
     published: bool = False,
     batch: int = 1,
 ) -> Count:
-    """Count a forward in evaluation, or forward, losses and backward of a training step.
+    """Count a second forward in evaluation, or forward, losses and backward of a training step.
 
     dtype: of autocast, None for float32 throughout. published: the published network, op for op.
     """
@@ -334,6 +334,9 @@ def of_network(
         warp = faked(warp) if published else ops.warp
         moving, fixed = (torch.empty(batch, 1, *size, device="cuda") for _ in range(2))
         dissimilarity = op_for_op.local_ncc if published else ops.local_ncc
+        if not step:  # weights are packed at the first call
+            with torch.no_grad(), narrowed(dtype):
+                network(moving, fixed)
         with counting, nullcontext() if step else torch.no_grad():
             with narrowed(dtype):
                 flow = network(moving, fixed)

@@ -7,12 +7,7 @@ import torch
 from ops_checks import close, uniform
 from torch import nn
 
-from lganet_fast.nn.folded import (
-    local_global_attention,
-    position_attention,
-    position_weights,
-    steps_of,
-)
+from lganet_fast.nn.folded import local_global_attention, position_attention
 from lganet_fast.nn.lgam import TOKEN_ORDERS, LocalGlobalAttention, PositionAttention
 from lganet_fast.ops.fold import chained, side_by_side
 
@@ -33,7 +28,7 @@ def map_of(channels, *size):
 @torch.no_grad()
 def test_position_attention():
     part, x = module_of(PositionAttention, 16), map_of(16, 3, 4, 2)
-    close(position_attention(x, part.gamma, position_weights(part)), part(x))
+    close(position_attention(x, part), part(x))
 
 
 @torch.no_grad()
@@ -43,7 +38,7 @@ def test_local_global_attention(order, size):
     parts = [module_of(LocalGlobalAttention, 16, order, 0.1) for _ in range(2)]
     parts[1].ln.weight.data *= 0.5
     x = map_of(16, *size)
-    close(local_global_attention(x, steps_of(parts)), nn.Sequential(*parts)(x), 1e-12)
+    close(local_global_attention(x, parts), nn.Sequential(*parts)(x), 1e-12)
 
 
 @torch.no_grad()

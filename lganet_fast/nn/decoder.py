@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import compose, correlate, warp
+from ..ops import compose, convolve, correlate, derived, warp
 from .fifm import CWAM, IDM
+from .folded import local_global_attention, position_attention
 from .layers import Block, Conv3, FlowConv, Residual, fuses
 from .lgam import LGAM, PositionAttention
 
 PLANES = 48  # along H: a slab of the 27 channels of a correlation, where nobody keeps them
+
+
+def with_zeros(weight: Tensor) -> Tensor:
+    """The weights of 27 channels for 32 of which the last are zeros."""
+    return F.pad(weight, [0, 0, 0, 0, 0, 0, 0, 5])
 
 
 class CorrelationConv(Block, Conv3):
@@ -21,6 +30,9 @@ class CorrelationConv(Block, Conv3):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
         """x, y (B, C, H, W, D) -> the same shape."""
+        if fuses(x):  # 32 channels for 27: whole vectors of numbers
+            around = correlate(x, y, width=32)
+            return convolve(around, derived(with_zeros, self.weight), self.bias, add=x)
         if x.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(correlate(x, y), x)
         out = torch.empty_like(x)
@@ -60,10 +72,13 @@ class CoarsestLevel(nn.Module):
         if self.lgam:
             x = self.Conv(x, y)
         out = self.convs([x, y, *fused])
-        if self.lgam:
-            out = self.pa(out)
-        out = self.resnets(out)
-        return self.flows(self.swin(out) if self.lgam else out)
+        if not self.lgam:
+            return self.flows(self.resnets(out))
+        if fuses(out) and not self.training:
+            out = self.resnets(position_attention(out, self.pa))
+            parts: list[Any] = [part.attn for part in self.swin]
+            return self.flows(local_global_attention(out, parts))
+        return self.flows(self.swin(self.resnets(self.pa(out))))
 
 
 class Level(nn.Module):
@@ -94,7 +109,7 @@ class Level(nn.Module):
         x, y, *fused = maps
         maps.clear()
         x = self.Conv(x, y) if self.fifm else x
-        if not torch.is_grad_enabled() and not (self.decompose and fuses(y)):
+        if not torch.is_grad_enabled() and not y.is_cuda:
             y = y.clone()  # it was one with the moving features, whose memory is free now
         moved = warp(x, coarse)
         del x

@@ -52,10 +52,10 @@ class Decomposition(Block):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W, D) -> M of the same shape and a flow, float32 at least, in voxels."""
+        conv: Any = self.conv
         for first, second in (("0", "2"), ("4", "6")):
-            x = self.conv[second](self.conv[first].normed(x, slope=1.0))
-        x = self.conv["9"](self.conv["8"](x))
-        return self.heads(x)
+            x = conv[second](conv[first].normed(x, slope=1.0))
+        return self.heads(conv["9"](conv["8"](x)))
 
 
 def side_by_side(*parts: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,6 +124,11 @@ class ChannelGate(nn.Module):
             nn.Linear(hidden, channels, bias=False),
         )
 
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Those of the two layers."""
+        first, second = self.fc.parameters()
+        return first, second
+
     def forward(self, mean: Tensor, largest: Tensor) -> Tensor:
         """(B, C), (B, C) -> (B, C)."""
         return torch.sigmoid(self.fc(mean) + self.fc(largest))
@@ -151,8 +156,7 @@ class CWAM(Block):
         """
         scores = self.weight_conv(self.conv(side))
         if not isinstance(side, Tensor):
-            first, _, second = self.channel_attention.fc
-            z, gate = weigh(side, scores, first.weight, second.weight)
+            z, gate = weigh(side, scores, *self.channel_attention.weights())
             return Pending(z, Norm(gate))
         weights = torch.softmax(scores, 1)
         maps = torch.unflatten(side, 1, (weights.shape[1], -1))

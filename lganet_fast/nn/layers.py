@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import Norm, convolve, convolve_moments, derived, norm_act, resize
-from ..ops.convolve import through
+from ..ops.convolve_on_cuda import through
 
 SLOPE = 0.1  # of every leaky ReLU
 

@@ -5,7 +5,8 @@ All compute in the types they are given: inside torch.autocast they do what they
 
 from .attention import attention
 from .compose import compose
-from .convolve import Norm, convolve, convolve_moments
+from .convolve import convolve, convolve_moments
+from .convolve_on_cuda import Norm
 from .correlate import correlate
 from .derived import derived
 from .dispatch import BACKENDS, OPERATIONS, choose_backend, explain, use_backend

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native, reference
-from .convolve_on_cuda import Norm as Norm
-from .convolve_on_cuda import Work, convolve_on_cuda, number_type
-from .convolve_on_cuda import through as through
+from .convolve_on_cuda import Norm, Work, convolve_on_cuda, number_type
 from .convolve_training import differentiable
 from .dispatch import choose_backend
 
@@ -49,7 +47,7 @@ def convolve(
     (outputs, inputs, 3, 3, 3). bias: (outputs,). Any float type, one for all but under autocast.
     Returns (B, outputs, H, W, D).
     norm: what x is read through; the zeros around it are not.
-    relu: the ReLU of it. add, times: (B, outputs, H, W, D), added to that, and multiplied with that.
+    relu: the ReLU of it. add, times: (B, outputs, H, W, D), added to that, multiplied with that.
     inplace: let the result take x's memory where no gradient is asked for; x must not be read then.
 
     On the CPU compiled for float32 alone, then channels_last_3d; half types are computed so, and

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -74,14 +75,18 @@ def path(operation: str, weight: Tensor, x: Tensor, backend: str | None = None) 
         choice = choose_backend("convolve", "cuda", asked, dtype=x.dtype)
         return tuned.Entry(PATHS[choice.backend], 0, 0.0)
     voxels = x.shape[0] * x.shape[2:].numel()
-    if not voxels or x.dtype == torch.float64 or torch.compiler.is_compiling():
+    device = capability(x.device.index)
+    if not voxels or x.dtype == torch.float64 or torch.compiler.is_compiling() or device is None:
         return CUDNN
     outputs, inputs = weight.shape[:2]
-    device = torch.cuda.get_device_properties(x.device)
-    found = tuned.winner(
-        operation, inputs, outputs, precision(x.dtype), voxels, (device.major, device.minor)
-    )
+    found = tuned.winner(operation, inputs, outputs, precision(x.dtype), voxels, device)
     return found if found is not None and runs(found, x.dtype) else CUDNN
+
+
+@cache
+def capability(index: int | None) -> tuple[int, int] | None:
+    """The compute capability of a device; None where there is none, and calls are only traced."""
+    return torch.cuda.get_device_capability(index) if torch.cuda.is_available() else None
 
 
 def runs(entry: tuned.Entry, dtype: torch.dtype) -> bool:

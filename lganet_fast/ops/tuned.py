@@ -31,7 +31,6 @@ PATHS = ("cudnn", "triton", "native")
 SHIPPED = Path(__file__).parent.parent / "tuned"
 
 Capability = tuple[int, int]
-Config = int | dict[str, int]
 
 
 class Key(NamedTuple):
@@ -55,7 +54,7 @@ class Entry:
     """
 
     path: str
-    config: Config
+    config: int
     us: float
 
 
@@ -141,10 +140,9 @@ def entry_of(row: Mapping[str, Any]) -> tuple[Key, Entry]:
     own = Key(*(row[field] for field in Key._fields))
     entry = Entry(row["path"], row["config"], row["us"])
     counts = (own.inputs, own.outputs, own.size)
-    config = entry.config.values() if isinstance(entry.config, dict) else (entry.config,)
     if own.operation not in OPERATIONS or own.type not in TYPES or entry.path not in PATHS:
         raise ValueError(f"unknown operation, type or path in {dict(row)}")
-    if any(type(n) is not int or n < 0 for n in (*counts, *config)):
+    if any(type(n) is not int or n < 0 for n in (*counts, entry.config)):
         raise ValueError(f"whole numbers are wanted in {dict(row)}")
     if type(entry.us) not in (int, float) or not 0 < entry.us < math.inf:
         raise ValueError(f"a time is wanted in {dict(row)}")
