@@ -16,6 +16,7 @@ NAMES = (
     "build",
     "card",
     "compiled",
+    "warm",
     "tests",
     "kernels",
     "network",
@@ -44,11 +45,12 @@ def parser() -> argparse.ArgumentParser:
 
 def phases() -> list[Phase]:
     """All of them, in order, with their limits in seconds."""
-    from . import card, kernels, network, profiling, registering, suite, timings, tools, tune
+    from . import card, kernels, network, profiling, registering, suite, timings, tools, tune, warm
 
     return [
         Phase("card", card.run, 15),
         Phase("compiled", timings.compile_beside, 330, beside="timing"),
+        Phase("warm", warm.run, 120, beside="tune"),
         Phase("tests", suite.tests, 150, beside="tune"),
         Phase("kernels", kernels.run, 55),
         Phase("network", network.run, 40),

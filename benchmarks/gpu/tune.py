@@ -87,7 +87,7 @@ def measure(
             if not error <= 4 * TOLERANCES[problem.type]:
                 refused.append({**named(problem), **row, "error": error})
                 continue
-            seconds = per_call(calls, work.device, min(0.02, limit / 10))
+            seconds = per_call(calls, work.device, min(0.01, limit / 10))
         except Exception as failure:
             text = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
             refused.append({**named(problem), **row, "failed": text[:200]})

@@ -1,0 +1,60 @@
+"""Compiles the Triton convolutions that are to be measured, on all cores, beside other phases."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+
+from . import tune
+from .paths import PATHS, Given
+from .work import Work
+
+CORES = 12  # at most; the rest is left to what is measured
+
+
+def run(work: Work) -> None:
+    """Run every candidate once, the dearest shapes first: its code is on disk then."""
+    why = PATHS["triton"].missing(work.device)
+    if why is not None:
+        work.put(compiled=f"nothing: {why}")
+        return
+    share = max(1, min(CORES, (os.cpu_count() or 2) - 4))
+    children = []
+    for number in range(share):
+        child = os.fork()
+        if not child:
+            os._exit(some(work, number, share))
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    work.put(processes=share)
+
+
+def some(work: Work, number: int, share: int) -> int:
+    """Each `share`-th of the candidates, from `number` on."""
+    try:
+        for place, (problem, candidates) in enumerate(tune.passes(work, ["triton"])):
+            if place % share != number:
+                continue
+            given = Given.of(problem, work.device)
+            for name, config in candidates:
+                if work.left() < 1:
+                    return 0
+                tried(name, problem, config, given)
+    except Exception as error:
+        print(f"{number}: {error}", flush=True)
+        return 1
+    return 0
+
+
+def tried(name: str, problem: tune.Problem, config: tune.Config, given: Given) -> None:
+    """Run it once; what does not run is for the phases that measure to tell."""
+    started = time.monotonic()
+    try:
+        PATHS[name].run(problem, config, given)()
+        torch.cuda.synchronize()
+    except Exception as error:
+        print(f"{tune.named(problem)} {config}: {error}", flush=True)
+    print(f"{tune.named(problem)} {config}: {time.monotonic() - started:.1f} s", flush=True)
