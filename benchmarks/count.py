@@ -13,8 +13,9 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -29,7 +30,7 @@ from torch.utils.flop_counter import flop_registry
 from lganet_fast import ops
 from lganet_fast.models import LGANetPlusPlus, PublishedLGANetPlusPlus
 from lganet_fast.models.published import Warp
-from lganet_fast.ops import native, triton
+from lganet_fast.ops import native, triton, tuned
 
 from . import ROOT
 from . import published as op_for_op
@@ -151,7 +152,7 @@ def attention_flop(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int
     return 2 * batch * tokens * tokens // windows * (width + v.shape[2])
 
 
-def correlate_flop(x: Tensor, y: Tensor, radius: int, *_: Any) -> int:
+def correlate_flop(x: Tensor, y: Tensor, radius: int, *rest: Any, **_: Any) -> int:
     """Of our correlation operator."""
     return 2 * x.numel() * (2 * radius + 1) ** 3
 
@@ -176,17 +177,17 @@ def flop(operator: Any, args: Sequence[Any], keywords: dict[str, Any], out: Any)
 def convolutions(operator: Any, args: Sequence[Any], out: Any) -> list[Conv]:
     """The 3^3 convolutions that a call does, PyTorch's or our own."""
     name = operator._schema.name.split("::")[-1]
-    if name == "convolution_backward":
-        grad, weight, wanted = args[0], args[2], args[10]
-        names = ("convolve_input_gradient", "convolve_weight_gradient")
+    names = ("convolve_input_gradient", "convolve_weight_gradient")
+    if name in ("convolution_backward", "convolve_backward"):
+        grad, _, weight = args[:3]
+        wanted = args[10] if name == "convolution_backward" else args[5:]
         found = [name for name, want in zip(names, wanted, strict=False) if want]
-    elif name in ("convolution", "cudnn_convolution_relu", "cudnn_convolution_add_relu"):
-        grad, weight, found = out, args[1], ["convolve"]
-    elif name == "convolve_maps":
-        maps, result = tensors(args[0]), tensors(out)[0]
-        inputs = sum(x.shape[1] for x in maps)
-        shape = (result.shape[0], *result.shape[2:])
-        return [Conv("convolve", inputs, result.shape[1], shape)]
+    elif name in ("convolution", "cudnn_convolution", "convolve", "convolve_maps"):
+        (grad, *_), first = tensors(out), args[0]
+        if isinstance(first, list):  # of maps, whose weights are packed in some order
+            inputs = sum(x.shape[1] for x in first)
+            return [Conv("convolve", inputs, grad.shape[1], (len(grad), *grad.shape[2:]))]
+        weight, found = args[1], ["convolve"]
     else:
         return []
     if weight.dim() != 5 or tuple(weight.shape[2:]) != (3, 3, 3):
@@ -211,14 +212,25 @@ def efficient(
     return out
 
 
+def hopper(device: Any = None) -> Any:
+    """What operations ask of the device."""
+    return SimpleNamespace(major=9, minor=0, multi_processor_count=132, total_memory=80 * 2**30)
+
+
 @contextmanager
-def as_on_cuda() -> Iterator[None]:
-    """Let the operations choose as on a machine with a new GPU and everything compiled for it."""
+def as_on_cuda(path: str = "cudnn") -> Iterator[None]:
+    """Let the operations choose as on a machine with a new GPU and everything compiled for it.
+
+    path: by which all convolutions were the fastest, as `ops.tuned` names it.
+    """
+    entry = None if path == "cudnn" else tuned.Entry(path, 0, 1.0)
     compiled = frozenset(n for n in native.COMPILED if (ROOT / "csrc" / f"{n}.cu").exists())
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(native.KERNELS, {"cuda": compiled}))
         stack.enter_context(mock.patch.object(triton, "INSTALLED", True))
         stack.enter_context(mock.patch.object(triton, "too_old", return_value=None))
+        stack.enter_context(mock.patch.object(torch.cuda, "get_device_properties", hopper))
+        stack.enter_context(mock.patch.object(tuned, "winner", return_value=entry))
         stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", efficient))
         stack.enter_context(mock.patch.dict(os.environ, {"LGANET_FAST_GRAPH": "0"}))
         yield
@@ -319,30 +331,33 @@ def of_network(
     dtype: torch.dtype | None = None,
     step: bool = False,
     published: bool = False,
-    batch: int = 1,
+    path: str = "cudnn",
 ) -> Count:
-    """Count a second forward in evaluation, or forward, losses and backward of a training step.
+    """Count a later forward in evaluation, or forward, losses and backward of a training step.
 
     dtype: of autocast, None for float32 throughout. published: the published network, op for op.
+    path: of our convolutions, "cudnn" or "triton".
     """
     kind = PublishedLGANetPlusPlus if published else LGANetPlusPlus
     network, warp = kind(size, dropout=0.0).train(step), Warp(size)
     backend = ops.use_backend("reference" if published else "auto")
     counting = Counting()
-    with FakeTensorMode(allow_non_fake_inputs=True), as_on_cuda(), backend:
+    with FakeTensorMode(allow_non_fake_inputs=True), as_on_cuda(path), backend:
         faked(network)
         warp = faked(warp) if published else ops.warp
-        moving, fixed = (torch.empty(batch, 1, *size, device="cuda") for _ in range(2))
+        moving, fixed = (torch.empty(1, 1, *size, device="cuda") for _ in range(2))
         dissimilarity = op_for_op.local_ncc if published else ops.local_ncc
-        if not step:  # weights are packed at the first call
+        if not step:
             with torch.no_grad(), narrowed(dtype):
-                network(moving, fixed)
-        with counting, nullcontext() if step else torch.no_grad():
+                network(moving, fixed)  # which packs the weights, once
+                with counting:
+                    network(moving, fixed)
+            return counting.count
+        with counting:
             with narrowed(dtype):
                 flow = network(moving, fixed)
-            if step:
-                loss = 1 - dissimilarity(fixed, warp(moving, flow)) + ops.gradient_loss(flow)
-                backward(loss)
+            loss = 1 - dissimilarity(fixed, warp(moving, flow)) + ops.gradient_loss(flow)
+            backward(loss)
     return counting.count
 
 

@@ -90,13 +90,13 @@ def poison(device: str, bytes: int = 2**28) -> None:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Let cuDNN and cuBLAS round the factors of float32 to TF32, or not."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, conv.allow_tf32
-    matmul.allow_tf32 = conv.allow_tf32 = allowed
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = matmul.fp32_precision, conv.fp32_precision
+    matmul.fp32_precision = conv.fp32_precision = "tf32" if allowed else "ieee"
     try:
         yield
     finally:
-        matmul.allow_tf32, conv.allow_tf32 = before
+        matmul.fp32_precision, conv.fp32_precision = before
 
 
 def off(found: Tensor, right: Tensor) -> float:

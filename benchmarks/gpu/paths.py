@@ -5,22 +5,22 @@ A path that this tree does not have says so, and is passed over.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lganet_fast.ops import native, triton
-from lganet_fast.ops.tuned import Config
+from lganet_fast import ops
+from lganet_fast.ops import convolve_training, native, triton, tuned
+from lganet_fast.ops.dispatch import refusals
+from lganet_fast.ops.tuned import Config, Entry
 
 from ..count import Conv
+from .clock import tf32
 
 DTYPES = {
     "float16": torch.float16,
@@ -97,116 +97,115 @@ def right(problem: Problem, given: Given) -> Tensor:
     return aten(problem.conv.operation, wide)
 
 
+@contextmanager
+def forced(entry: Entry) -> Iterator[None]:
+    """Let the package take one path with one configuration for every convolution."""
+    before = tuned.winner
+    tuned.winner = lambda *_: entry  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        tuned.winner = before  # type: ignore[misc]
+
+
 class Cudnn:
     """PyTorch's convolution; configuration 1 lets cuDNN choose by measuring."""
 
+    name = "cudnn"
+
     def missing(self, device: str) -> str | None:
-        """It is always there; on the CPU another library stands for it."""
+        """Why it is not there, or None: on the CPU another library stands for it."""
         return None
 
     def configs(self, problem: Problem) -> list[Config]:
-        """By the heuristics, by measuring."""
-        return [0, 1]
+        """By the heuristics, and forward by measuring."""
+        return [0, 1] if problem.conv.operation == "convolve" else [0]
 
     def run(self, problem: Problem, config: Config, given: Given) -> Run:
-        """What does the work."""
+        """What does the work as the package does it, bias and ReLU with it."""
+        entry, operation = Entry(self.name, config, 1.0), problem.conv.operation
 
         def call() -> Tensor:
-            with choosing(bool(config), problem.type == "tf32"):
-                return aten(problem.conv.operation, given)
+            with torch.no_grad(), tf32(problem.type == "tf32"), forced(entry):
+                return by_package(operation, given) if given.x.is_cuda else aten(operation, given)
 
         return call
 
 
-@contextmanager
-def choosing(by_measuring: bool, tf32: bool) -> Iterator[None]:
-    """CuDNN's choice of algorithm and of precision."""
-    conv = torch.backends.cudnn
-    before = conv.benchmark, conv.allow_tf32
-    conv.benchmark, conv.allow_tf32 = by_measuring, tf32
-    try:
-        yield
-    finally:
-        conv.benchmark, conv.allow_tf32 = before
+def by_package(operation: str, given: Given) -> Tensor:
+    """The work by the path that the package takes."""
+    if operation == "convolve":
+        return ops.convolve(given.x, given.weight, given.bias, relu=True)
+    more = (given.grad, given.x, given.weight, None, None)
+    if operation == "convolve_input_gradient":
+        return convolve_training.input_gradient(*more)
+    return convolve_training.weight_gradient(*more)[0]
 
 
-class Native:
+class Native(Cudnn):
     """The compiled convolution."""
+
+    name = "native"
 
     def missing(self, device: str) -> str | None:
         """Why it is not there, or None."""
         if not native.LOADED:
             return native.REASON
-        has = hasattr(torch.ops.lganet_fast, "convolve_maps")
-        key = device.upper()
-        if not has or not torch._C._dispatch_has_kernel_for_dispatch_key(
-            "lganet_fast::convolve_maps", key
-        ):
-            return f"not there: no lganet_fast::convolve_maps for {device}"
-        return None if module("lganet_fast.ops.packed") else "not there: no lganet_fast.ops.packed"
+        has = torch._C._dispatch_has_kernel_for_dispatch_key
+        names = [n for n in COMPILED if not hasattr(torch.ops.lganet_fast, n)]
+        names += [n for n in COMPILED if n not in names and not has(f"lganet_fast::{n}", "CUDA")]
+        return f"not there: no {' and no '.join(names)}" if names else refusal("native", device)
 
     def configs(self, problem: Problem) -> list[Config]:
         """As the library numbers them, the best by its model first."""
-        conv = problem.conv
+        conv, device = problem.conv, torch.cuda.get_device_properties()
+        block = device.shared_memory_per_block_optin
+        exact, size = problem.type == "float32", conv.shape
+        own = torch.ops.lganet_fast
         if conv.operation == "convolve_weight_gradient":
-            return [0]
-        ends = (conv.inputs, conv.outputs)
-        inputs, outputs = ends if conv.operation == "convolve" else ends[::-1]
-        capability = torch.cuda.get_device_capability()
-        code = 10 * capability[0] + capability[1]
-        return list(torch.ops.lganet_fast.convolve_configs(inputs, outputs, problem.type, code))
-
-    def run(self, problem: Problem, config: Config, given: Given) -> Run:
-        """What does the work, its weights packed already."""
-        conv, own = problem.conv, torch.ops.lganet_fast
-        if conv.operation == "convolve_weight_gradient":
-            return lambda: own.convolve_weights_gradient_maps(given.x, given.grad)
-        pack: Any = module("lganet_fast.ops.packed")
-        forward = conv.operation == "convolve"
-        weight = given.weight if forward else mirrored(given.weight)
-        packed = pack.native(weight, problem.dtype, problem.type)
-        bias = given.bias.float() if forward else torch.zeros(conv.inputs, device=given.x.device)
-        maps = [given.x if forward else given.grad]
-        outputs = conv.outputs if forward else conv.inputs
-        rest = (None, 0.0, forward, None, None, False, outputs, config)
-        return lambda: own.convolve_maps(maps, packed, bias, *rest)[0]
+            limits = [device.multi_processor_count, device.shared_memory_per_multiprocessor, block]
+            how = (size, problem.dtype.itemsize, exact, False, limits)
+            return list(own.convolve_weight_gradient_configs(conv.inputs, conv.outputs, *how))
+        how = (problem.dtype.itemsize, exact, size[1:], block)
+        return list(own.convolve_configs(*ends(conv), *how))
 
 
-class Triton:
+class Triton(Cudnn):
     """The Triton convolution."""
+
+    name = "triton"
 
     def missing(self, device: str) -> str | None:
         """Why it is not there, or None."""
-        if device != "cuda":
-            return "it needs a CUDA device"
-        if not triton.INSTALLED:
-            return "triton is not installed"
-        return None if module("lganet_fast.kernels.convolve") else "not there: no such kernel"
+        return refusal("triton", device)
 
     def configs(self, problem: Problem) -> list[Config]:
-        """As the module names them, the best by its model first."""
-        conv, kernels = problem.conv, module("lganet_fast.kernels.convolve")
-        ends = (conv.inputs, conv.outputs)
-        inputs, outputs = ends[::-1] if conv.operation == "convolve_input_gradient" else ends
-        found: list[Config] = list(
-            kernels.configs(conv.operation, inputs, outputs, problem.type)  # type: ignore[union-attr]
+        """The places of the module's configurations, the best by its model first."""
+        conv, kernels = problem.conv, triton.kernels("convolve")
+        gradient = conv.operation == "convolve_weight_gradient"
+        named = kernels.weight_configs if gradient else kernels.configs
+        return list(
+            range(len(named(*ends(conv), problem.type, torch.cuda.get_device_capability())))
         )
-        return found
 
-    def run(self, problem: Problem, config: Config, given: Given) -> Run:
-        """What does the work, its weights packed already."""
-        conv, kernels = problem.conv, module("lganet_fast.kernels.convolve")
-        assert kernels is not None
-        if conv.operation == "convolve_weight_gradient":
-            return lambda: kernels.weight_gradient(given.x, given.grad, None, config)
-        forward = conv.operation == "convolve"
-        weight = given.weight if forward else mirrored(given.weight)
-        packed = kernels.pack(weight, problem.dtype, problem.type)
-        bias = given.bias.float() if forward else torch.zeros(conv.inputs, device=given.x.device)
-        maps = [given.x if forward else given.grad]
-        outputs = conv.outputs if forward else conv.inputs
-        rest = (None, 0.0, forward, None, None, False, outputs, config)
-        return lambda: kernels.forward(maps, packed, bias, *rest)[0]
+
+COMPILED = ("convolve_maps", "convolve_configs", "convolve_maps_weight_gradient")
+
+
+def refusal(backend: str, device: str) -> str | None:
+    """Why a backend has no convolution on a device, or None."""
+    if device != "cuda":
+        return "it needs a CUDA device"
+    return refusals("convolve", device).get(backend)
+
+
+def ends(conv: Conv) -> tuple[int, int]:
+    """What comes in and goes out: the gradient to the input goes the other way."""
+    turned = conv.operation == "convolve_input_gradient"
+    return (conv.outputs, conv.inputs) if turned else (conv.inputs, conv.outputs)
+
+
+PATHS: dict[str, Cudnn] = {path.name: path for path in (Cudnn(), Triton(), Native())}
 
 
 def legal(path: str, problem: Problem) -> list[Config]:
@@ -216,17 +215,3 @@ def legal(path: str, problem: Problem) -> list[Config]:
     except Exception:
         traceback.print_exc()
         return []
-
-
-def module(name: str) -> Any:
-    """A module of the package; None where this tree has none."""
-    return importlib.import_module(name) if importlib.util.find_spec(name) else None
-
-
-def mirrored(weight: Tensor) -> Tensor:
-    """The weights with which a convolution is the gradient to the input."""
-    turned = weight.transpose(0, 1).flip(2, 3, 4)
-    return turned.contiguous(memory_format=torch.channels_last_3d)
-
-
-PATHS: dict[str, Any] = {"cudnn": Cudnn(), "triton": Triton(), "native": Native()}
