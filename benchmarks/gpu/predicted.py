@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -58,12 +58,14 @@ def totals(calls: Counter[Conv]) -> dict[str, Any]:
     return found
 
 
-def operators(counted: Count) -> dict[str, Any]:
-    """What each operator launches, moves and computes."""
-    return {
-        name: {"launching": n, "bytes": counted.bytes[name], "operations": counted.operations[name]}
-        for name, n in counted.launching.most_common()
-    }
+def operators(counts: Sequence[Count]) -> dict[str, Any]:
+    """What each operator launches, moves and computes, in the first count that has it."""
+    found: dict[str, Any] = {}
+    for count in counts:
+        for name, n in count.launching.most_common():
+            row = {"launching": n, "bytes": count.bytes[name], "operations": count.operations[name]}
+            found.setdefault(name, row)
+    return found
 
 
 def everything(of_network: Callable[..., Count] = count.of_network) -> dict[str, Any]:
@@ -73,7 +75,9 @@ def everything(of_network: Callable[..., Count] = count.of_network) -> dict[str,
         "what": "computed from data sheets' rates and counted on fake tensors; not measured",
         "questions": [question.told() for question in QUESTIONS],
         "operators": {
-            f"{shown(size)} {type}": operators(of_network(size, dtype, False))
+            f"{shown(size)} {type}": operators(
+                [of_network(size, dtype, False, path=path) for path in ("cudnn", "triton")]
+            )
             for size in SIZES
             for type, dtype in (("float32", None), ("bfloat16", torch.bfloat16))
         },
