@@ -10,7 +10,7 @@ of one voxel before they count as a velocity, which preconditions the descent an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .losses import SIMILARITIES
 from .ops import gradient_loss, integrate, warp
-from .separable import along_axes, gaussian_map, shrink, stretch_flow
+from .separable import Stretch, along_axes, gaussian_map, sent_to, shrink, stretch_flow
+from .steps import Recorder, Repeated, recorder_for
 
 STEPS = 4  # squarings while optimising, and in the result
 LEARNING_RATE = 0.3  # voxels of the velocity's grid
@@ -26,6 +27,7 @@ BETAS = (0.9, 0.999)  # of Adam's means
 SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
 FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
 LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
+LOOK = 5  # iterations between looks at the loss, on a device that must be waited for
 PATIENCE = 10  # iterations over which progress is judged
 TOLERANCE = 0.01  # a level ends when they bring less than this part of its gain so far
 
@@ -105,20 +107,95 @@ def hidden(features: Tensor, weight: Tensor | None) -> Tensor:
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) for one tensor; torch's takes a second to import."""
+    """Adam (Kingma and Ba, 2015) for one tensor, in one pass; torch's takes a second to import."""
 
     def __init__(self, x: Tensor) -> None:
-        self.x, self.count = x, 0
+        self.x, self.count = x, torch.zeros((), device=x.device)
         self.mean, self.square = torch.zeros_like(x), torch.zeros_like(x)
 
     @torch.no_grad()
     def step(self, slope: Tensor) -> None:
         """Move x down its slope."""
         self.count += 1
-        self.mean.lerp_(slope, 1 - BETAS[0])
-        self.square.lerp_(slope.square(), 1 - BETAS[1])
-        size = (self.square / (1 - BETAS[1] ** self.count)).sqrt_().add_(1e-8)
-        self.x.addcdiv_(self.mean, size, value=-LEARNING_RATE / (1 - BETAS[0] ** self.count))
+        torch._fused_adam_(
+            *([t] for t in (self.x, slope, self.mean, self.square)),
+            [],
+            [self.count],
+            lr=LEARNING_RATE,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+class Search:
+    """The search at one level. All of its state is in tensors: an iteration can be replayed.
+
+    raw: the parameters (1, 3, h, w, d). loss: of the parameters before the last iteration.
+    """
+
+    def __init__(
+        self,
+        level: Level,
+        images: tuple[Tensor, Tensor],
+        weight: Tensor | None,
+        start: Tensor,
+        margin: float,
+        similarity: str,
+        smoothness: float,
+    ) -> None:
+        self.measure = SIMILARITIES[similarity]
+        self.smoothness = smoothness
+        target, self.source = (self.measure.features(shrink(x, level.images)) for x in images)
+        self.counts = None if weight is None else shrink(weight, level.images)
+        self.share = 1.0 if self.counts is None else self.counts.mean()
+        self.target = hidden(target, self.counts)
+        self.window = sent_to(start, taper(level.velocity, margin))
+        self.blur = [sent_to(start, gaussian_map(n, n, SIGMA)) for n in level.velocity]
+        self.stretch = Stretch(level.velocity, level.images, start)
+        self.raw = stretch_flow(start, level.velocity).requires_grad_(True)
+        self.adam = Adam(self.raw)
+        self.loss = start.new_zeros(())
+
+    def velocity(self) -> Tensor:
+        """The velocity that the parameters stand for."""
+        return along_axes(self.raw, self.blur) * self.window
+
+    def iterate(self) -> None:
+        """One iteration."""
+        flow = integrate(self.velocity(), STEPS)
+        warped = hidden(warp(self.source, self.stretch(flow)), self.counts)
+        loss = self.share * self.measure.loss(self.target, warped, self.counts)
+        loss = loss + self.smoothness * gradient_loss(flow)
+        (slope,) = torch.autograd.grad(loss, self.raw)
+        self.adam.step(slope)
+        self.loss.copy_(loss.detach())
+
+    def run(self, iterations: int, look: int, record: Recorder | None) -> Iterator[float]:
+        """Iterate until the last or until it has stalled, yielding each iteration's loss.
+
+        look: iterations between looks at the loss, for which a device must be waited for. The
+        parameters end as they were when the loss stalled, however many iterations came after.
+        """
+        step, losses = Repeated(self.iterate, record), []
+        seen = self.loss.new_empty(look)
+        kept = [torch.empty_like(self.raw) if look > 1 else self.raw for _ in range(look)]
+        for first in range(0, iterations, look):
+            block = min(look, iterations - first)
+            for k in range(block):
+                step()
+                seen[k].copy_(self.loss)
+                if look > 1:
+                    kept[k].data.copy_(self.raw.data)
+            for raw, loss in zip(kept, seen.tolist()[:block], strict=False):
+                losses.append(loss)
+                yield loss
+                if stalled(losses):
+                    self.raw = raw
+                    return
 
 
 def optimise(
@@ -131,46 +208,36 @@ def optimise(
     smoothness: float,
     margin: float,
     on_step: Callable[[Step], None] = lambda step: None,
+    look: int | None = None,
+    record: Recorder | None = None,
 ) -> Tensor:
     """Find the velocity field that registers one pair.
 
     fixed, moving: (1, 1, H, W, D) on one isotropic working grid, foreground of about unit
     intensity, background 0. weight: (1, 1, H, W, D) in [0, 1], where the similarity counts, or
     None. margin: working voxels at the border over which the velocity falls to zero.
+    look: iterations between looks at the loss; record: what records an iteration. Neither changes
+    the result; where omitted, they are the device's own.
     Returns the velocity (1, 3, h, w, d) on its own, coarser grid over the same extent, in voxels
     of that grid; `flow_of` turns it into a flow.
     """
-    measure = SIMILARITIES[similarity]
     size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
     levels = plan_levels(size, iterations)
     if not levels:
         return fixed.new_zeros(1, 3, *shrunk(size, FINEST_VELOCITY))
+    look = look or (1 if fixed.device.type == "cpu" else LOOK)
+    record = record or recorder_for(fixed.device)
     total, done = sum(level.cost for level in levels), 0
-    velocity = fixed.new_zeros(1, 3, *levels[0].velocity)
+    raw = fixed.new_zeros(1, 3, *levels[0].velocity)
     for level in levels:
-        target, source = (measure.features(shrink(x, level.images)) for x in (fixed, moving))
-        counts = None if weight is None else shrink(weight, level.images)
-        share = 1.0 if counts is None else float(counts.mean())
-        target = hidden(target, counts)
-        window = taper(level.velocity, margin * (level.velocity[0] - 1) / (size[0] - 1)).to(fixed)
-        blur = [gaussian_map(n, n, SIGMA).to(fixed) for n in level.velocity]
-        raw = stretch_flow(velocity, level.velocity).requires_grad_(True)
-        adam = Adam(raw)
-        losses: list[float] = []
-        for iteration in range(1, level.iterations + 1):
-            flow = integrate(along_axes(raw, blur) * window, STEPS)
-            warped = hidden(warp(source, stretch_flow(flow, level.images)), counts)
-            loss = share * measure.loss(target, warped, counts) + smoothness * gradient_loss(flow)
-            (slope,) = torch.autograd.grad(loss, raw)
-            adam.step(slope)
-            losses.append(float(loss.detach()))
-            done += level.cost // level.iterations
-            on_step(Step(level, iteration, losses[-1], done, total))
-            if stalled(losses):
-                done += level.cost // level.iterations * (level.iterations - iteration)
-                break
-        velocity = raw.detach()
-    return along_axes(velocity, blur) * window
+        width = margin * (level.velocity[0] - 1) / (size[0] - 1)
+        search = Search(level, (fixed, moving), weight, raw, width, similarity, smoothness)
+        end, count = done + level.cost, level.iterations
+        for iteration, loss in enumerate(search.run(count, look, record), start=1):
+            done += level.cost // count
+            on_step(Step(level, iteration, loss, done, total))
+        done, raw = end, search.raw.detach()
+    return search.velocity().detach()
 
 
 def flow_of(velocity: Tensor, size: tuple[int, ...]) -> Tensor:

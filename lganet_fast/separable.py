@@ -10,6 +10,11 @@ from torch import Tensor
 from .ops import resize
 
 
+def sent_to(like: Tensor, x: Tensor) -> Tensor:
+    """A small tensor of the CPU in the type and on the device of `like`, without waiting for it."""
+    return x.to(like.dtype).to(like.device, non_blocking=True)
+
+
 def along_axes(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """Apply one matrix along each spatial axis.
 
@@ -52,15 +57,34 @@ def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
         factor = (old - 1) / max(new - 1, 1)
         same = torch.eye(old, dtype=torch.float64)
         maps.append(same if old == new else gaussian_map(old, new, 0.5 * factor))
-    return along_axes(image, [m.to(image) for m in maps])
+    return along_axes(image, [sent_to(image, m) for m in maps])
+
+
+class Stretch:
+    """Flows of one grid on another over the same extent, their values in that grid's voxels.
+
+    old, new: three lengths. like: a tensor of the flows' type on their device. On the CPU this is
+    `ops.resize`; elsewhere a matrix along each axis, whose gradient is a product again and no sum
+    by many threads at once.
+    """
+
+    def __init__(self, old: Sequence[int], new: Sequence[int], like: Tensor) -> None:
+        self.size = tuple(new)
+        self.moves = tuple(old) != self.size
+        lengths = list(zip(old, new, strict=True))
+        self.factors = sent_to(like, torch.tensor(growth(old, new)).reshape(1, 3, 1, 1, 1))
+        self.maps = [] if like.device.type == "cpu" else [
+            sent_to(like, linear_map(o, positions(o, n))) for o, n in lengths
+        ]
+
+    def __call__(self, flow: Tensor) -> Tensor:
+        """flow: (B, 3, *old). Returns (B, 3, *new)."""
+        if not self.moves:
+            return flow
+        scaled = flow * self.factors
+        return along_axes(scaled, self.maps) if self.maps else resize(scaled, self.size)
 
 
 def stretch_flow(flow: Tensor, size: Sequence[int]) -> Tensor:
-    """A flow on another grid over the same extent, its values in that grid's voxels.
-
-    flow: (B, 3, h, w, d). size: three lengths. Returns (B, 3, *size).
-    """
-    old = flow.shape[2:]
-    if tuple(old) == tuple(size):
-        return flow
-    return resize(flow * flow.new_tensor(growth(old, size)).reshape(1, 3, 1, 1, 1), size)
+    """A flow (B, 3, h, w, d) on another grid, (B, 3, *size); see `Stretch`."""
+    return Stretch(flow.shape[2:], size, flow)(flow)
