@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .grid import Grid
+from .device import sent
+from .grid import SLAB, Grid
 
 
 def jacobian_determinant(
@@ -29,20 +30,30 @@ def jacobian_determinant(
         )
     if difference not in ("central", "forward"):
         raise ValueError(f"difference must be central or forward, got {difference!r}")
-    derivative = _central if difference == "central" else forward_difference
     out = np.empty(grid.shape)
-    volume = float(np.linalg.det(grid.affine[:3, :3]))
-    unmoved = torch.from_numpy(grid.affine[:3, :3].astype(np.float64)).T
-    for part in grid.slabs():
-        first = max(part.start - 1, 0)
-        slab = torch.from_numpy(displacement[first : part.stop + 1]).double()
-        # Columns of dT/d(index): its determinant over that of the affine is det(dT/dx).
-        columns = [(derivative(slab, axis) + unmoved[axis]).unbind(-1) for axis in range(3)]
-        det = triple_product(*columns) / volume
-        out[part] = det[part.start - first :][: part.stop - part.start].numpy()
+    for part, det in determinants(torch.from_numpy(displacement), grid, difference):
+        out[part] = det.numpy()
     if difference == "central":
         return out
     return out[tuple(slice(0, max(n - 1, 1)) for n in grid.shape)]
+
+
+def determinants(
+    displacement: Tensor, grid: Grid, difference: str, size: int = SLAB
+) -> Iterator[tuple[slice, Tensor]]:
+    """The determinant slab by slab of about `size` voxels, float64 (x, Y, Z) on the device of
+    `displacement` (X, Y, Z, 3); on the last plane of an axis "forward" means nothing.
+    """
+    derivative = _central if difference == "central" else forward_difference
+    volume = float(np.linalg.det(grid.affine[:3, :3]))
+    unmoved = sent(grid.affine[:3, :3], displacement.new_empty(0, dtype=torch.float64)).T
+    for part in grid.slabs(size):
+        first = max(part.start - 1, 0)
+        slab = displacement[first : part.stop + 1].double()
+        # Columns of dT/d(index): its determinant over that of the affine is det(dT/dx).
+        columns = [(derivative(slab, axis) + unmoved[axis]).unbind(-1) for axis in range(3)]
+        det = triple_product(*columns) / volume
+        yield part, det[part.start - first :][: part.stop - part.start]
 
 
 def _central(field: Tensor, axis: int) -> Tensor:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
+from .device import numbers, placed, slab_size, true_places
 from .grid import Array, Grid
 from .jacobian import jacobian_determinant
 from .labelmaps import coded, listed, present
-from .resample import channels_first, index_flow, reaches, read, squared_length, turned
+from .resample import index_flow, reaches, read, squared_length, turned
 from .surfaces import hd95
 
 if TYPE_CHECKING:
@@ -130,31 +133,37 @@ def inverse_consistency(
     grid = inverse.grid
     if mask is not None and mask.shape != grid.shape:
         raise ValueError(f"mask must have shape {grid.shape}, got {mask.shape}")
-    residuals, considered = [], 0
-    field = channels_first(forward.displacement)
+    residuals, considered = [], []
+    field, place = forward.vectors(), forward.device
     to_index = np.linalg.inv(forward.grid.affine)[:3, :3]
-    for part in grid.slabs():
-        sent = channels_first(inverse.displacement[part])
-        flow = index_flow(grid, forward.grid, part) + turned(to_index, sent)
-        error = squared_length(sent + read(field, flow))[0].sqrt_()
+    for part in grid.slabs(slab_size(place)):
+        way = inverse.vectors(part).to(place)
+        flow = index_flow(grid, forward.grid, part, device=place) + turned(to_index, way)
+        error = squared_length(way + read(field, flow))[0].sqrt_()
         known = reaches(flow, forward.grid.shape)
         if mask is not None:
-            chosen = torch.from_numpy(mask[part] != 0)
+            chosen = placed(mask[part] != 0, place)
             known &= chosen
-            considered += int(chosen.sum())
-        else:
-            considered += error.numel()
-        residuals.append(error[known].numpy())
-    values = np.concatenate(residuals)
-    outside = 100 * (1 - len(values) / considered) if considered else float("nan")
+            considered.append(chosen.sum())
+        residuals.append(error.flatten()[true_places(known)])
+    values = torch.cat(residuals)
+    total = grid.size if mask is None else numbers([torch.stack(considered).sum()])[0]
+    outside = 100 * (1 - len(values) / total) if total else float("nan")
     if not len(values):
         return {**dict.fromkeys(("mean", "p99", "max"), float("nan")), "outside_percent": outside}
-    return {
-        "mean": float(values.mean()),
-        "p99": float(np.percentile(values, 99)),
-        "max": float(values.max()),
-        "outside_percent": outside,
-    }
+    mean, p99, most = numbers([values.double().mean(), percentile(values, 99), values.max()])
+    return {"mean": mean, "p99": p99, "max": most, "outside_percent": outside}
+
+
+def percentile(values: Tensor, share: float) -> Tensor:
+    """As np.percentile, of (N,) values in any order: linear between the nearest two."""
+    at = share / 100 * (len(values) - 1)
+    low, high = math.floor(at), math.ceil(at)
+    if values.device.type == "cpu":
+        part = torch.from_numpy(np.partition(values.numpy(), (low, high)))
+    else:
+        part = values.sort().values
+    return torch.lerp(part[low].double(), part[high].double(), at - low)
 
 
 def tre(

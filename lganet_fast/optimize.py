@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .device import fetched, sent
 from .losses import SIMILARITIES
 from .ops import gradient_loss, integrate, warp
-from .separable import Stretch, along_axes, gaussian_map, sent_to, shrink, stretch_flow
+from .separable import Stretch, along_axes, gaussian_map, shrink, stretch_flow
 from .steps import Recorder, Repeated, recorder_for
 
 STEPS = 4  # squarings while optimising, and in the result
@@ -118,7 +119,10 @@ class Adam:
         """Move x down its slope."""
         self.count += 1
         torch._fused_adam_(
-            *([t] for t in (self.x, slope, self.mean, self.square)),
+            [self.x],
+            [slope],
+            [self.mean],
+            [self.square],
             [],
             [self.count],
             lr=LEARNING_RATE,
@@ -153,8 +157,8 @@ class Search:
         self.counts = None if weight is None else shrink(weight, level.images)
         self.share = 1.0 if self.counts is None else self.counts.mean()
         self.target = hidden(target, self.counts)
-        self.window = sent_to(start, taper(level.velocity, margin))
-        self.blur = [sent_to(start, gaussian_map(n, n, SIGMA)) for n in level.velocity]
+        self.window = sent(taper(level.velocity, margin), start)
+        self.blur = [sent(gaussian_map(n, n, SIGMA), start) for n in level.velocity]
         self.stretch = Stretch(level.velocity, level.images, start)
         self.raw = stretch_flow(start, level.velocity).requires_grad_(True)
         self.adam = Adam(self.raw)
@@ -190,7 +194,7 @@ class Search:
                 seen[k].copy_(self.loss)
                 if look > 1:
                     kept[k].data.copy_(self.raw.data)
-            for raw, loss in zip(kept, seen.tolist()[:block], strict=False):
+            for raw, loss in zip(kept, fetched(seen).tolist()[:block], strict=False):
                 losses.append(loss)
                 yield loss
                 if stalled(losses):

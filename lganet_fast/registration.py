@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 import warnings
@@ -9,28 +10,32 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from . import io, summary
 from .affine import align_affine
+from .device import fetched
 from .files import sha256, staged_folder
 from .grid import Volume
 from .ops import OPERATIONS, choose_backend
 from .optimize import Step, optimise
 from .pair import Pair, pair_warnings, read_pair
 from .predict import open_checkpoint, predict
-from .qc import qc_page
 from .report import write_report_json
 from .runtime import choose_device, guard_memory, peak_memory_mb, set_threads, versions
 from .settings import Settings, check_settings
 from .transform import DisplacementField
 from .workspace import MARGIN, Workspace, prepare, transforms
 
+BESIDE = 3  # threads that score and write beside the rest
 FOLDED_PERCENT = 1.0  # above this a result is warned about
 BYTES_PER_VOXEL = {"lncc": 220, "mse": 220, "mind": 600}  # measured, optimising in float32
 OUTPUTS = (
@@ -134,7 +139,11 @@ def register(
         "fixed_mask": fixed_mask,
     }
     clock = Clock()
-    with nullcontext() if out is None else staged_folder(out, OUTPUTS) as folder:
+    with (
+        nullcontext() if out is None else staged_folder(out, OUTPUTS) as folder,
+        ThreadPoolExecutor(BESIDE) as beside,  # its work leaves Python free for the most part
+    ):
+        beside.submit(load_ahead, place, qc and folder is not None)
         with clock.stage("read"):
             pair = read_pair(sources)
             inputs = {name: io.describe(s, name) for name, s in sources.items() if s is not None}
@@ -152,16 +161,19 @@ def register(
             velocity = search(work, settings, quiet)
         with clock.stage("transform"):
             transform, inverse = transforms(velocity, work, pair)
-            affinely = DisplacementField.from_affine(matrix, pair.fixed.grid)
+            affinely = DisplacementField.from_affine(matrix, pair.fixed.grid, place)
             before, after = (carry(pair, t) for t in (affinely, transform))
+            scores = beside.submit(summary.label_scores, pair.fixed_labels, before[1], after[1])
+            saves = [] if folder is None else writes(*after, transform, inverse, Path(folder))
+            written = [beside.submit(save) for save in saves]
         with clock.stage("measure"):
-            det = transform.jacobian_determinant()
+            det = transform.determinant()
             jacobian = summary.jacobian_summary(det)
             measures = {
                 "similarity": summary.similarity_change(velocity, start, work, settings.similarity),
                 "jacobian": jacobian,
                 "inverse_consistency_mm": summary.inverse_residual(pair, transform, inverse),
-                "labels": summary.label_scores(pair.fixed_labels, before[1], after[1]),
+                "labels": scores.result(),
             }
         folded = jacobian["folded_percent"]
         if folded > FOLDED_PERCENT:
@@ -184,21 +196,13 @@ def register(
         }
         result = Registration(after[0], transform, inverse, after[1], report)
         if folder is not None:
-            with clock.stage("write"), ThreadPoolExecutor(1) as pool:
-                written = pool.submit(write, result, Path(folder))  # compressing leaves Python free
+            with clock.stage("write"):
                 if qc:
                     labels = pair.fixed_labels, before[1], after[1]
-                    page = qc_page(
-                        report,
-                        pair.fixed,
-                        before[0].data,
-                        after[0].data,
-                        transform,
-                        det,
-                        *(None if volume is None else volume.data for volume in labels),
-                    )
-                    (Path(folder) / "qc.html").write_text(page, encoding="utf-8")
-                written.result()
+                    images = before[0].data, after[0].data
+                    write_page(report, pair.fixed, images, transform, det, labels, Path(folder))
+                for save in written:
+                    save.result()
         report |= {"seconds": clock.report(), "peak_memory_mb": peak_memory_mb(place)}
         if folder is not None:
             write_report_json(Path(folder) / "report.json", report)
@@ -249,11 +253,43 @@ def carry(pair: Pair, transform: DisplacementField) -> tuple[Volume, Volume | No
     )
 
 
-def write(result: Registration, folder: Path) -> None:
-    """Write the volumes and fields of a registration into a folder."""
-    io.save_volume(folder / "warped.nii.gz", result.warped.data, result.warped.grid)
-    result.transform.save(folder / "warp.nii.gz")
-    result.inverse.save(folder / "inverse_warp.nii.gz")
-    if result.warped_labels is not None:
-        labels = result.warped_labels
-        io.save_volume(folder / "warped_labels.nii.gz", labels.data, labels.grid)
+def load_ahead(place: torch.device, page: bool) -> None:
+    """Open the device, and load what draws the page, while files are read and the search runs."""
+    torch.zeros((), device=place)
+    if page:
+        importlib.import_module(".qc", __package__)
+
+
+def writes(
+    warped: Volume,
+    labels: Volume | None,
+    transform: DisplacementField,
+    inverse: DisplacementField,
+    folder: Path,
+) -> list[Callable[[], None]]:
+    """What writes each volume and field of a registration into a folder."""
+    volumes = {"warped.nii.gz": warped}
+    if labels is not None:
+        volumes["warped_labels.nii.gz"] = labels
+    fields = {"warp.nii.gz": transform, "inverse_warp.nii.gz": inverse}
+    return [
+        *(partial(field.save, folder / name) for name, field in fields.items()),
+        *(partial(io.save_volume, folder / name, v.data, v.grid) for name, v in volumes.items()),
+    ]
+
+
+def write_page(
+    report: dict[str, Any],
+    fixed: Volume,
+    images: tuple[NDArray, NDArray],
+    transform: DisplacementField,
+    det: Tensor,
+    labels: tuple[Volume | None, ...],
+    folder: Path,
+) -> None:
+    """Write the quality page; the arguments as `qc_page` takes them."""
+    from .qc import qc_page  # Matplotlib is slow to load: see `load_ahead`
+
+    maps = (None if volume is None else volume.data for volume in labels)
+    page = qc_page(report, fixed, *images, transform, fetched(det), *maps)
+    (folder / "qc.html").write_text(page, encoding="utf-8")

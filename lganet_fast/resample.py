@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .device import CPU, fetched, placed, sent, slab_size
 from .grid import Grid, Volume
 from .ops import warp
 
@@ -18,31 +19,41 @@ HALF_UP = 1e-9  # of a voxel: lifts a half over the edge
 
 
 def linear_on(
-    grid: Grid, matrix: NDArray[np.floating], planes: slice, dtype: torch.dtype = torch.float32
+    grid: Grid,
+    matrix: NDArray[np.floating],
+    planes: slice,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
 ) -> Tensor:
     """The product matrix @ (i, j, k, 1) at the voxels of some planes: (1, 3, x, Y, Z).
 
     matrix: (3, 4) or (4, 4), of which three rows count.
     """
-    lines = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
+    lines = [torch.arange(n, dtype=torch.float64, device=device) for n in grid.shape]
     lines[0] = lines[0][planes]
-    out = torch.empty(1, 3, *map(len, lines), dtype=dtype)
+    out = torch.empty(1, 3, *map(len, lines), dtype=dtype, device=device)
     for axis, (a, b, c, offset) in enumerate(np.asarray(matrix, float)[:3].tolist()):
         plane = (a * lines[0] + offset)[:, None] + b * lines[1]
         torch.add(plane.to(dtype)[..., None], (c * lines[2]).to(dtype), out=out[0, axis])
     return out
 
 
-def index_flow(onto: Grid, into: Grid, planes: slice, dtype: torch.dtype = torch.float32) -> Tensor:
+def index_flow(
+    onto: Grid,
+    into: Grid,
+    planes: slice,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
+) -> Tensor:
     """Where the voxels of `onto` lie in `into`, in its voxels, less their index in the slab."""
     matrix = np.linalg.inv(into.affine) @ onto.affine - np.eye(4)
     matrix[0, 3] += planes.start
-    return linear_on(onto, matrix, planes, dtype)
+    return linear_on(onto, matrix, planes, dtype, device)
 
 
 def turned(matrix: NDArray[np.floating], vectors: Tensor) -> Tensor:
     """The (3, 3) matrix times each vector of (1, 3, x, Y, Z)."""
-    return (torch.as_tensor(matrix).to(vectors) @ vectors.flatten(2)).reshape(vectors.shape)
+    return (sent(matrix, vectors) @ vectors.flatten(2)).reshape(vectors.shape)
 
 
 def squared_length(vectors: Tensor) -> Tensor:
@@ -57,15 +68,16 @@ def channels_first(data: NDArray) -> Tensor:
 
 
 def channels_last(data: Tensor) -> NDArray:
-    """(1, C, X, Y, Z) as (X, Y, Z, C)."""
-    return data[0].permute(1, 2, 3, 0).numpy()
+    """(1, C, X, Y, Z) as (X, Y, Z, C) on the CPU."""
+    return fetched(data[0].permute(1, 2, 3, 0))
 
 
 def places(flow: Tensor) -> list[Tensor]:
     """The voxel coordinates that a flow points at, each (x, Y, Z)."""
     return [
-        line + torch.arange(line.shape[axis]).to(line).reshape([-1, *[1] * (2 - axis)])
-        for axis, line in enumerate(flow[0])
+        line
+        + torch.arange(n, dtype=line.dtype, device=line.device).reshape([-1, *[1] * (2 - axis)])
+        for axis, (line, n) in enumerate(zip(flow[0], flow.shape[2:], strict=True))
     ]
 
 
@@ -95,10 +107,11 @@ def read_nearest(image: Tensor, flow: Tensor) -> Tensor:
     return warp(image, flow + HALF_UP, mode="nearest")
 
 
-def pull(volume: Volume, onto: Grid) -> NDArray[np.float32]:
-    """The volume on another grid: trilinear, zeros outside, float32."""
-    image = torch.from_numpy(np.array(volume.data, np.float32))[None, None]
-    out = np.empty(onto.shape, np.float32)
-    for part in onto.slabs():
-        out[part] = read(image, index_flow(onto, volume.grid, part), "zeros")[0, 0].numpy()
+def pull(volume: Volume, onto: Grid, device: torch.device = CPU) -> Tensor:
+    """The volume on another grid: trilinear, zeros outside, float32 (1, 1, X, Y, Z)."""
+    image = placed(np.array(volume.data, np.float32), device)[None, None]
+    out = torch.empty(1, 1, *onto.shape, device=device)
+    for part in onto.slabs(slab_size(device)):
+        flow = index_flow(onto, volume.grid, part, device=device)
+        out[:, :, part] = read(image, flow, "zeros")
     return out

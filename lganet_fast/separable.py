@@ -7,12 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .device import sent
 from .ops import resize
-
-
-def sent_to(like: Tensor, x: Tensor) -> Tensor:
-    """A small tensor of the CPU in the type and on the device of `like`, without waiting for it."""
-    return x.to(like.dtype).to(like.device, non_blocking=True)
 
 
 def along_axes(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
@@ -57,7 +53,7 @@ def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
         factor = (old - 1) / max(new - 1, 1)
         same = torch.eye(old, dtype=torch.float64)
         maps.append(same if old == new else gaussian_map(old, new, 0.5 * factor))
-    return along_axes(image, [sent_to(image, m) for m in maps])
+    return along_axes(image, [sent(m, image) for m in maps])
 
 
 class Stretch:
@@ -72,10 +68,13 @@ class Stretch:
         self.size = tuple(new)
         self.moves = tuple(old) != self.size
         lengths = list(zip(old, new, strict=True))
-        self.factors = sent_to(like, torch.tensor(growth(old, new)).reshape(1, 3, 1, 1, 1))
-        self.maps = [] if like.device.type == "cpu" else [
-            sent_to(like, linear_map(o, positions(o, n))) for o, n in lengths
-        ]
+        factors = torch.tensor(growth(old, new), dtype=torch.float64)
+        self.factors = sent(factors.reshape(1, 3, 1, 1, 1), like)
+        self.maps = (
+            []
+            if like.device.type == "cpu"
+            else [sent(linear_map(o, positions(o, n)), like) for o, n in lengths]
+        )
 
     def __call__(self, flow: Tensor) -> Tensor:
         """flow: (B, 3, *old). Returns (B, 3, *new)."""

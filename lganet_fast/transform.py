@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from . import jacobian
+from .device import CPU, LARGE_SLAB, fetched, placed, slab_size
 from .errors import InputError
 from .grid import SLAB, Array, Grid, Volume
 from .inverse import Inverter
@@ -30,28 +30,61 @@ from .sampling import inside, sample, sample_labels
 INTERPOLATIONS = ("linear", "nearest", "label")
 
 
-@dataclass(frozen=True, eq=False)
 class DisplacementField:
     """The map T(x) = x + d(x) from points of the fixed image to points of the moving one.
 
-    displacement: (X, Y, Z, 3) float32, d at the voxel centres, in RAS+ mm.
+    displacement: (X, Y, Z, 3) float32, d at the voxel centres, in RAS+ mm; or d on a device, (1, 3,
+    X, Y, Z) float32, where then all work on it is done until `displacement` is asked for.
     grid: the fixed image's Grid, of shape (X, Y, Z).
 
     Between voxels d is linear; up to half a voxel outside the grid it keeps the edge's value, and
     farther out it is 0, as in ITK. Raises ValueError for another shape or type.
     """
 
-    displacement: NDArray[np.float32]
-    grid: Grid
-
-    def __post_init__(self) -> None:
-        if self.displacement.shape != (*self.grid.shape, 3):
+    def __init__(self, displacement: NDArray[np.float32] | Tensor, grid: Grid) -> None:
+        apart = isinstance(displacement, Tensor)
+        wanted = (1, 3, *grid.shape) if apart else (*grid.shape, 3)
+        if tuple(displacement.shape) != wanted:
             raise ValueError(
-                f"displacement must have shape {(*self.grid.shape, 3)}, "
-                f"got {self.displacement.shape}"
+                f"displacement must have shape {wanted}, got {tuple(displacement.shape)}"
             )
-        if self.displacement.dtype != np.float32:
-            raise ValueError(f"displacement must be float32, got {self.displacement.dtype}")
+        if displacement.dtype != (torch.float32 if apart else np.float32):
+            raise ValueError(f"displacement must be float32, got {displacement.dtype}")
+        self.grid = grid
+        self._there = displacement if isinstance(displacement, Tensor) else None
+        self._here = None if isinstance(displacement, Tensor) else displacement
+
+    @property
+    def displacement(self) -> NDArray[np.float32]:
+        """The displacement at the voxel centres, (X, Y, Z, 3) float32 in RAS+ mm."""
+        if self._here is None:
+            assert self._there is not None
+            self._here = channels_last(self._there)
+        return self._here
+
+    @property
+    def device(self) -> torch.device:
+        """Where work on it is done."""
+        return CPU if self._there is None else self._there.device
+
+    def vectors(self, planes: slice = slice(None)) -> Tensor:
+        """The displacement in some planes, (1, 3, x, Y, Z), on the device where work is done."""
+        if self._there is None:
+            return channels_first(self.displacement[planes])
+        return self._there[:, :, planes]
+
+    @classmethod
+    def of_slabs(
+        cls, part: Callable[[slice], Tensor], grid: Grid, device: torch.device
+    ) -> DisplacementField:
+        """The field whose vectors in some planes `part` computes on a device, as `vectors`."""
+        slabs = grid.slabs(slab_size(device))
+        if device.type != "cpu":
+            return cls(torch.cat([part(planes) for planes in slabs], 2), grid)
+        out = np.empty((*grid.shape, 3), np.float32)
+        for planes in slabs:
+            out[planes] = channels_last(part(planes))
+        return cls(out, grid)
 
     def map(self, points: ArrayLike) -> Array:
         """T(x): fixed points (..., 3) to moving points (..., 3), both in RAS+ mm."""
@@ -66,7 +99,7 @@ class DisplacementField:
         """
         y = np.asarray(points, np.float64)
         flat = y.reshape(-1, 3)
-        inverter = Inverter(self.displacement, self.grid)
+        inverter = Inverter(self.vectors(), self.grid)
         parts = [flat[i : i + SLAB] for i in range(0, len(flat), SLAB)] or [flat]
         x = np.concatenate([inverter.solve(part, inverter.start(part)) for part in parts])
         left, apart = (~inside(self.grid.to_index(p), self.grid.shape) for p in (x, flat))
@@ -89,19 +122,20 @@ class DisplacementField:
             )
         grid = reference or self.grid
         if interpolation == "linear":
-            image = torch.from_numpy(np.array(volume.data, np.float32))[None, None]
+            image = placed(np.array(volume.data, np.float32), self.device)[None, None]
             out = np.empty(grid.shape, np.float32)
             for part, flow in self._flows(grid, volume.grid):
-                out[part] = read(image, flow)[0, 0].numpy()
+                out[part] = fetched(read(image, flow)[0, 0])
             return Volume(out, grid, volume.name)
         out = np.empty(grid.shape, volume.data.dtype)
         nearest = interpolation == "nearest"
-        wide = torch.from_numpy(volume.data.astype(np.float64))[None, None] if nearest else None
+        data = volume.data.astype(np.float64) if nearest else None
+        wide = None if data is None else placed(data, self.device)[None, None]
         for part, flow in self._flows(grid, volume.grid, torch.float64):
             if wide is not None:
-                out[part] = read_nearest(wide, flow)[0, 0].numpy()
+                out[part] = fetched(read_nearest(wide, flow)[0, 0])
             else:
-                out[part] = sample_labels(volume.data, torch.stack(places(flow), -1).numpy())
+                out[part] = sample_labels(volume.data, fetched(torch.stack(places(flow), -1)))
         return Volume(out, grid, volume.name)
 
     def invert(
@@ -114,39 +148,44 @@ class DisplacementField:
         reaches, d keeping its edge's value outside its grid; elsewhere it is locally least.
         """
         grid = grid or self.grid
-        inverter = Inverter(self.displacement, self.grid)
-        out = np.empty((*grid.shape, 3), np.float32)
-        for part in grid.slabs():
-            near = None if guess is None else channels_first(guess.displacement[part])
-            out[part] = channels_last(inverter.solve_on(grid, part, near))
-        return DisplacementField(out, grid)
+        inverter = Inverter(self.vectors(), self.grid)
+
+        def part(planes: slice) -> Tensor:
+            near = None if guess is None else guess.vectors(planes).to(self.device)
+            return inverter.solve_on(grid, planes, near)
+
+        return DisplacementField.of_slabs(part, grid, self.device)
 
     def compose(self, first: DisplacementField) -> DisplacementField:
         """The map x -> T(first(x)), as a field on the grid of `first`."""
-        out = np.empty_like(first.displacement)
-        field = channels_first(self.displacement)
-        for part, flow in first._flows(first.grid, self.grid):
-            out[part] = channels_last(read(field, flow)) + first.displacement[part]
-        return DisplacementField(out, first.grid)
+        field = self.vectors().to(first.device)
+        to_index = np.linalg.inv(self.grid.affine)[:3, :3]
+
+        def part(planes: slice) -> Tensor:
+            shift = first.vectors(planes)
+            way = index_flow(first.grid, self.grid, planes, device=first.device)
+            return read(field, way + turned(to_index, shift)) + shift
+
+        return DisplacementField.of_slabs(part, first.grid, first.device)
 
     def voxels(self, moving: Grid) -> NDArray[np.float32]:
         """The flow u, (X, Y, Z, 3), in voxels: voxel p of the fixed grid moves to p + u(p).
 
         moving: the moving image's grid, whose voxels p + u(p) counts.
         """
-        out = np.empty_like(self.displacement)
+        out = np.empty((*self.grid.shape, 3), np.float32)
         for part, flow in self._flows(self.grid, moving, torch.float64):
             flow[:, 0] -= part.start
             out[part] = channels_last(flow)
         return out
 
     @classmethod
-    def from_affine(cls, matrix: NDArray[np.floating], grid: Grid) -> DisplacementField:
-        """The field of an affine map (4, 4) of RAS+ mm."""
-        out = np.empty((*grid.shape, 3), np.float32)
-        for part in grid.slabs():
-            out[part] = channels_last(linear_on(grid, (matrix - np.eye(4)) @ grid.affine, part))
-        return cls(out, grid)
+    def from_affine(
+        cls, matrix: NDArray[np.floating], grid: Grid, device: torch.device = CPU
+    ) -> DisplacementField:
+        """The field of an affine map (4, 4) of RAS+ mm; device: where work on it is done."""
+        way = (matrix - np.eye(4)) @ grid.affine
+        return cls.of_slabs(lambda part: linear_on(grid, way, part, device=device), grid, device)
 
     @classmethod
     def from_voxels(cls, flow: NDArray, fixed: Grid, moving: Grid) -> DisplacementField:
@@ -164,7 +203,15 @@ class DisplacementField:
 
     def jacobian_determinant(self) -> Array:
         """det(dT/dx) at each voxel, (X, Y, Z): central differences, one-sided at the border."""
-        return jacobian.jacobian_determinant(self.displacement, self.grid)
+        return fetched(self.determinant())
+
+    def determinant(self) -> Tensor:
+        """What `jacobian_determinant` gives, as a float64 tensor on the device of the work."""
+        if self._there is None:
+            return torch.from_numpy(jacobian.jacobian_determinant(self.displacement, self.grid))
+        there = self._there[0].permute(1, 2, 3, 0)
+        slabs = jacobian.determinants(there, self.grid, "central", LARGE_SLAB)
+        return torch.cat([det for _, det in slabs])
 
     def save(
         self, path: str | os.PathLike[str], format: str | None = None, moving: Grid | None = None
@@ -202,11 +249,12 @@ class DisplacementField:
     ) -> Iterator[tuple[slice, Tensor]]:
         """Where T takes the voxels of a grid, slab by slab, as `resample.read` reads `into`."""
         own = grid.shape == self.grid.shape and np.array_equal(grid.affine, self.grid.affine)
-        field = None if own else channels_first(self.displacement)
+        field = None if own else self.vectors()
         to_index = np.linalg.inv(into.affine)[:3, :3]
-        for part in grid.slabs():
+        for part in grid.slabs(slab_size(self.device)):
             if field is None:
-                shift = channels_first(self.displacement[part])
+                shift = self.vectors(part)
             else:
-                shift = read(field, index_flow(grid, self.grid, part))
-            yield part, index_flow(grid, into, part, dtype) + turned(to_index, shift.to(dtype))
+                shift = read(field, index_flow(grid, self.grid, part, device=self.device))
+            way = index_flow(grid, into, part, dtype, self.device)
+            yield part, way + turned(to_index, shift.to(dtype))

@@ -12,16 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from .device import numbers, sent
 from .errors import InputError
 from .grid import Array, Grid, Volume
 from .ops import compose, integrate, warp
 from .optimize import STEPS, flow_of
 from .pair import Pair, apply_affine
-from .resample import channels_last, index_flow, pull, read, turned
+from .resample import index_flow, linear_on, pull, read, turned
 from .separable import along_axes, growth, linear_map, positions
 from .transform import DisplacementField
 
@@ -89,6 +88,8 @@ def normalised(volume: Volume, grid: Grid) -> Volume:
     coarser = grid.spacing.mean() / volume.grid.spacing
     sigma = np.where(coarser > 1.2, 0.5 * coarser, 0)
     if sigma.any():
+        from scipy.ndimage import gaussian_filter  # slow to load, and often not needed
+
         data = gaussian_filter(data, sigma)
     return Volume(data, volume.grid, volume.name)
 
@@ -102,19 +103,18 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     fixed, moving = pair.fixed, pair.moving
     grid = working_grid(fixed, moving, affine)
 
-    def tensor(data: NDArray) -> Tensor:
-        return torch.from_numpy(data).to(device, dtype)[None, None]
-
-    first = tensor(pull(normalised(fixed, grid), grid))
+    first = pull(normalised(fixed, grid), grid, device).to(dtype)
     seen = Grid(moving.grid.shape, np.linalg.inv(affine) @ moving.grid.affine)
-    second = tensor(pull(Volume(normalised(moving, grid).data, seen, moving.name), grid))
-    if not second.any():
+    there = Volume(normalised(moving, grid).data, seen, moving.name)
+    second = pull(there, grid, device).to(dtype)
+    counts = np.ones(fixed.grid.shape, np.float32) if pair.mask is None else pair.mask.data
+    weight = pull(Volume(counts, fixed.grid, "weight"), grid, device).to(dtype)
+    shows, everywhere = numbers([second.any(), (weight == 1).all()])
+    if not shows:
         raise InputError(
             f"{moving.name} shows nothing where {fixed.name} lies; try affine alignment"
         )
-    counts = np.ones(fixed.grid.shape, np.float32) if pair.mask is None else pair.mask.data
-    weight = tensor(pull(Volume(counts, fixed.grid, "weight"), grid))
-    return Workspace(grid, first, second, None if bool((weight == 1).all()) else weight, affine)
+    return Workspace(grid, first, second, None if everywhere else weight, affine)
 
 
 @torch.no_grad()
@@ -134,13 +134,17 @@ def transforms(
     coarse = velocity.shape[2], velocity.shape[3], velocity.shape[4]
     own = Grid(coarse, work.grid.affine @ np.diag([*growth(coarse, work.grid.shape), 1]))
     field = field_of(integrate(velocity, STEPS), own, work, fixed)
-    backward = turned(own.affine[:3, :3], integrate(-velocity, STEPS).cpu().float())
-    guess = DisplacementField.from_affine(np.linalg.inv(work.affine), moving)
+    backward = turned(own.affine[:3, :3], integrate(-velocity, STEPS).float())
     seen = Grid(own.shape, work.affine @ own.affine)
-    for part in moving.slabs():
-        back = read(backward, index_flow(moving, seen, part), "zeros")
-        guess.displacement[part] += channels_last(back)
-    return field, field.invert(moving, guess)
+    straight = (np.linalg.inv(work.affine) - np.eye(4)) @ moving.affine
+
+    def guess(part: slice) -> Tensor:
+        way = index_flow(moving, seen, part, device=backward.device)
+        line = linear_on(moving, straight, part, device=backward.device)
+        return line + read(backward, way, "zeros")
+
+    start = DisplacementField.of_slabs(guess, moving, backward.device)
+    return field, field.invert(moving, start)
 
 
 def field_of(flow: Tensor, own: Grid, work: Workspace, fixed: Grid) -> DisplacementField:
@@ -148,10 +152,15 @@ def field_of(flow: Tensor, own: Grid, work: Workspace, fixed: Grid) -> Displacem
 
     own: over the extent of the working grid.
     """
-    vectors = turned(work.affine[:3, :3] @ own.affine[:3, :3], flow.cpu().float())
-    field = DisplacementField.from_affine(work.affine, fixed)
-    field.displacement[:] += channels_last(along_axes(vectors, maps_onto(fixed, work, own.shape)))
-    return field
+    vectors = turned(work.affine[:3, :3] @ own.affine[:3, :3], flow.float())
+    first, *others = (sent(m, vectors) for m in maps_onto(fixed, work, own.shape))
+    straight = (work.affine - np.eye(4)) @ fixed.affine
+
+    def moved(part: slice) -> Tensor:
+        line = linear_on(fixed, straight, part, device=vectors.device)
+        return line + along_axes(vectors, [first[part], *others])
+
+    return DisplacementField.of_slabs(moved, fixed, vectors.device)
 
 
 def maps_onto(fixed: Grid, work: Workspace, coarse: Sequence[int]) -> list[Tensor]:
