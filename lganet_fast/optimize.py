@@ -155,7 +155,7 @@ class Search:
         self.smoothness = smoothness
         target, self.source = (self.measure.features(shrink(x, level.images)) for x in images)
         self.counts = None if weight is None else shrink(weight, level.images)
-        self.share = 1.0 if self.counts is None else self.counts.mean()
+        self.share = None if self.counts is None else self.counts.mean()
         self.target = hidden(target, self.counts)
         self.window = sent(taper(level.velocity, margin), start)
         self.blur = [sent(gaussian_map(n, n, SIGMA), start) for n in level.velocity]
@@ -172,8 +172,10 @@ class Search:
         """One iteration."""
         flow = integrate(self.velocity(), STEPS)
         warped = hidden(warp(self.source, self.stretch(flow)), self.counts)
-        loss = self.share * self.measure.loss(self.target, warped, self.counts)
-        loss = loss + self.smoothness * gradient_loss(flow)
+        loss = self.measure.loss(self.target, warped, self.counts)
+        if self.share is not None:
+            loss = self.share * loss
+        loss = loss.add(gradient_loss(flow), alpha=self.smoothness)
         (slope,) = torch.autograd.grad(loss, self.raw)
         self.adam.step(slope)
         self.loss.copy_(loss.detach())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from test_steps import record
 
 from lganet_fast.ops import integrate, warp
 from lganet_fast.optimize import flow_of, optimise, plan_levels, stalled, taper
@@ -125,3 +126,30 @@ def test_stalled_compares_recent_gain_with_all_gain():
     assert stalled(falling + [falling[-1]] * 20)
     assert not stalled(falling[:15])
     assert stalled([0.0] * 20)
+
+
+@pytest.mark.parametrize(("look", "recorder"), [(1, record), (4, None), (7, record)])
+@pytest.mark.parametrize("similarity", ["lncc", "mse"])
+def test_looking_seldom_and_replaying_change_nothing(pair, similarity, look, recorder):
+    """A level that stalls between two looks ends as it was when it stalled."""
+    fixed, moving, _, window = pair
+    counted, found = [], []
+    for how in ({"look": 1}, {"look": look, "record": recorder}):
+        steps = []
+        velocity = optimise(
+            fixed,
+            moving,
+            window.contiguous(),
+            similarity=similarity,
+            iterations=(60, 3),
+            smoothness=5.0,
+            margin=4,
+            on_step=steps.append,
+            **how,
+        )
+        counted.append(steps)
+        found.append(velocity)
+    assert counted[0] == counted[1]
+    assert 20 <= len(counted[0]) < 63
+    assert len(counted[0]) % 4 != 3
+    assert torch.equal(*found)

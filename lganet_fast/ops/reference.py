@@ -147,8 +147,12 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Ten
 
 def gradient_loss(flow: Tensor) -> Tensor:
     """Mean squared forward difference of (B, 3, H, W, D) along each axis, their mean."""
-    parts = [flow.diff(dim=axis).square() for axis in (2, 3, 4)]
-    return torch.stack([p.mean() if p.numel() else p.sum() for p in parts]).mean()
+    parts = []
+    for axis in (2, 3, 4):
+        pairs = flow.shape[axis] - 1
+        after, before = (flow.narrow(axis, start, max(pairs, 0)) for start in (min(pairs, 1), 0))
+        parts.append(F.mse_loss(after, before) if after.numel() else after.sum())
+    return torch.stack(parts).mean()
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:

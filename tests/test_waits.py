@@ -1,0 +1,62 @@
+"""What a registration on a device launches, and how often it waits: counted without a device."""
+
+import pytest
+import torch
+from far import META, Watch, far, needs_operators  # noqa: F401
+from synthetic import synthetic_pair
+
+from lganet_fast import optimize, registration
+from lganet_fast.optimize import Level, Search, optimise
+
+pytestmark = needs_operators
+SIZE = (24, 26, 28)
+
+
+def images():
+    return tuple(torch.empty(1, 1, *SIZE, device=META) for _ in range(2))
+
+
+@pytest.mark.parametrize(("similarity", "most"), [("lncc", 60), ("mse", 60)])
+def test_an_iteration_launches_little_and_never_waits(far, similarity, most):  # noqa: F811
+    level = Level(1, SIZE, (13, 14, 15), 10)
+    start = torch.empty(1, 3, *level.velocity, device=META)
+    search = Search(level, images(), None, start, 3.0, similarity, 0.1)
+    with Watch() as seen:
+        search.iterate()
+    print(sum(seen.launches.values()), dict(seen.launches))
+    assert sum(seen.launches.values()) <= most
+    assert not seen.waits
+    assert not seen.sent
+
+
+def test_the_search_waits_once_in_every_few_iterations(far):  # noqa: F811
+    weight = torch.empty(1, 1, *SIZE, device=META)
+    steps = []
+    with Watch() as seen:
+        optimise(
+            *images(),
+            weight,
+            similarity="lncc",
+            iterations=(10, 10, 8),
+            smoothness=0.1,
+            margin=6,
+            on_step=steps.append,
+        )
+    assert len(steps) == 28
+    assert sum(seen.waits.values()) == 6  # of levels of 10, 10 and 8 iterations
+    assert optimize.LOOK == 5
+
+
+def test_a_registration_waits_for_what_it_returns_alone(far, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(registration, "choose_device", lambda name: META)
+    pair = synthetic_pair()
+    volumes = {
+        name: (getattr(pair, name).data, getattr(pair, name).grid.affine)
+        for name in ("fixed", "moving", "fixed_labels", "moving_labels")
+    }
+    with Watch() as seen:
+        result = registration.register(**volumes, iterations=(10, 10, 10), device="cuda")
+    print(sum(seen.launches.values()), dict(seen.waits), seen.sent)
+    assert result.transform.device == result.inverse.device == META
+    assert seen.waits["copy"] <= 18
+    assert seen.waits["nonzero"] <= 13
