@@ -161,8 +161,9 @@ class TrainSection(Section):
     steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate: steps
     whose gradients are added up. The rate is `lr` up to epoch `decay_from`, then falls in a line to
     `final_lr` in the last epoch; warm_up: steps in which it first rises. precision: of the network
-    under autocast. validate_every, picture_every: epochs, 0 for never. save_every: optimiser steps
-    that a crash may lose. device: auto, cpu, cuda or cuda:N. threads: 0 for all.
+    under autocast. graph: run the network's forward and backward as CUDA graphs, on CUDA alone.
+    validate_every, picture_every: epochs, 0 for never. save_every: optimiser steps that a crash may
+    lose. device: auto, cpu, cuda or cuda:N. threads: 0 for all.
     """
 
     title: ClassVar[str] = "train"
@@ -178,6 +179,7 @@ class TrainSection(Section):
     beta1: Annotated[float, real(0, below=1)] = 0.99
     beta2: Annotated[float, real(0, below=1)] = 0.999
     precision: Annotated[str, choice("float32", "bf16", "fp16")] = "float32"
+    graph: Annotated[bool, flag()] = False
     seed: Annotated[int, whole(0)] = 0
     validate_every: Annotated[int, whole(0)] = 1
     picture_every: Annotated[int, whole(0)] = 10

@@ -145,4 +145,5 @@ def fake_cuda(monkeypatch):
     monkeypatch.setattr(torch._C, "_cuda_releasePool", release)
     monkeypatch.setattr(graphed, "DEVICES", ("cpu",))
     monkeypatch.setattr(graphed, "UNFINISHED", [])
+    monkeypatch.setattr(graphed, "STREAMS", {})
     return fake

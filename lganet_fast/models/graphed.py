@@ -36,6 +36,7 @@ Function: TypeAlias = Callable[..., Tensor]
 DEVICES = ("cuda",)
 KEPT = 4  # kinds of call that a network remembers
 ALONE = threading.Lock()  # held by captures, and by first calls, which may synchronise
+STREAMS: dict[torch.device, Any] = {}  # on which graphs are captured
 UNFINISHED: list[Any] = []  # graphs whose capture broke: PyTorch's allocators may still ask them
 
 
@@ -52,8 +53,9 @@ class Graphs:
     voxel_bytes: what a forward needs at its peak, for every voxel of an image in float32. A call
     is captured where twice its need is free: its graph keeps that for as long as it lives. Graphs
     of one network share it.
-    refresh: brings copies that operators keep of weights up to date, in the memory that they have;
-    called before a graph runs where weights have been written to.
+    refresh: writes copies that operators keep of weights again, into the memory that they have. It
+    is called before a graph runs where weights may have changed, and must not go by their versions:
+    PyTorch's fused optimisers do not count what they write.
     """
 
     def __init__(self, voxel_bytes: int, refresh: Callable[[], None] | None = None) -> None:
@@ -62,8 +64,8 @@ class Graphs:
         self.weights: Weights | None = None
         self.known: OrderedDict[Hashable, Graph | Seen] = OrderedDict()
         self.stand = Stand((), frozenset(), 0)
-        self.stream: Any = None  # on which all of them are captured
         self.done: Any = None  # the event behind the last replay
+        self.stale = False  # whether there was a call that training may have followed
         self.warned = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -74,7 +76,10 @@ class Graphs:
 
         module: whose weights the function reads. inputs: on one device.
         """
-        if torch.compiler.is_compiling() or not suitable(module, inputs):
+        if torch.compiler.is_compiling():
+            return function(*inputs)
+        self.stale = self.stale or torch.is_grad_enabled()
+        if not suitable(module, inputs):
             return function(*inputs)
         with self.lock:
             stand, kind = self.look(module), kind_of(inputs)
@@ -107,7 +112,7 @@ class Graphs:
         """Drop all graphs, and with them the memory that they keep."""
         self.finish()
         self.known.clear()
-        self.stream = self.done = None
+        self.done = None
 
     def finish(self) -> None:
         """Wait for the last replay."""
@@ -134,12 +139,13 @@ class Graphs:
         """The graph of a call; where it cannot be captured, a warning, the first time."""
         device = inputs[0].device
         with ALONE, torch.cuda.device(device):
-            self.stream = self.stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            if device not in STREAMS:
+                STREAMS[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             pools = [graph.pool for graph in self.known.values() if isinstance(graph, Graph)]
             # the handle of a pool whose graphs are all gone must not be used again
             pool = pools[0] if pools else torch.cuda.graph_pool_handle()
             try:
-                return Graph(function, inputs, pool, self.stream)
+                return Graph(function, inputs, pool, STREAMS[device])
             except Exception as error:  # whatever it is, operator by operator it may not matter
                 why = reason(error)
             torch.cuda.empty_cache()
@@ -153,10 +159,10 @@ class Graphs:
         stream = torch.cuda.current_stream(inputs[0].device)
         if self.done is not None:
             stream.wait_event(self.done)
-        if stand.version != self.stand.version:
+        if self.stale or stand.version != self.stand.version:
             if self.refresh is not None:
                 self.refresh()
-            self.stand = stand
+            self.stale, self.stand = False, stand
         result = graph(inputs)
         self.done = stream.record_event(self.done)
         return result

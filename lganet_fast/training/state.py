@@ -18,7 +18,7 @@ FORMAT = "lganet_fast training 1"
 # What may change when a run goes on: where it runs and what it shows, never what it computes.
 FREE = {
     "data": ("root", "cache", "workers"),
-    "train": ("save_every", "picture_every", "device", "threads"),
+    "train": ("graph", "save_every", "picture_every", "device", "threads"),
     "model": ("checkpoint",),
 }
 

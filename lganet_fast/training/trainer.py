@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config import Config, dumps
@@ -26,6 +26,7 @@ from ..ranks import Ranks, join
 from . import state as states
 from .batch import Batch, batches, collate
 from .card import card
+from .graph import Graphed
 from .journal import Journal
 from .objective import Objective
 from .picture import draw
@@ -76,8 +77,7 @@ class Trainer:
         self.network = build_network(config, first.fixed.shape).to(ranks.device).train()
         self.seed(self.section.seed + ranks.rank)
         self.card = card(config, first, source)
-        parallel = ranks.count > 1
-        self.model = DistributedDataParallel(self.network) if parallel else self.network
+        self.model = self.trained((self.section.batch, 1, *first.fixed.shape))
         self.objective = Objective(config.loss)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(),
@@ -88,6 +88,16 @@ class Trainer:
         half = self.section.precision == "fp16"
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=half)
         self.step, self.best, self.log_size = 0, -float("inf"), 0
+
+    def trained(self, shape: tuple[int, ...]) -> nn.Module:
+        """The network as it is called in training, with graphs for batches of a shape if wanted.
+
+        Gradients are averaged outside of the graphs, which must be there before DDP is.
+        """
+        model: nn.Module = self.network
+        if self.section.graph:
+            model = Graphed(model, self.autocast(cache=False), shape, self.ranks.device)
+        return DistributedDataParallel(model) if self.ranks.count > 1 else model
 
     @staticmethod
     def seed(seed: int) -> None:
@@ -152,7 +162,7 @@ class Trainer:
         stopping, loss, *parts = self.accumulate(stream, stop)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.section.graph)
         self.step += 1
         if journal is not None:
             journal.step(
@@ -194,10 +204,13 @@ class Trainer:
         model = self.model
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
-    def autocast(self) -> torch.autocast:
-        """The precision of the network; a loss is never computed in less than float32."""
+    def autocast(self, cache: bool = True) -> torch.autocast:
+        """The precision of the network; a loss is never computed in less than float32.
+
+        cache: cast each weight once, however often it is used.
+        """
         kind = TYPES[self.section.precision]
-        return torch.autocast(self.ranks.device.type, kind, enabled=kind != torch.float32)
+        return torch.autocast(self.ranks.device.type, kind, kind != torch.float32, cache)
 
     def gradient_norm(self) -> Tensor:
         """Of all gradients."""

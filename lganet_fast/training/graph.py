@@ -1,0 +1,77 @@
+"""The network of a training step as two CUDA graphs, forward and backward.
+
+The loss and its gradient to the flow stay outside, and so do gradient scaling, the averaging over
+processes and the optimiser.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..nn.layers import Block
+
+DEVICES = ("cuda",)
+
+
+class Stage(nn.Module):
+    """The network and the precision that it runs in."""
+
+    def __init__(self, network: nn.Module, autocast: torch.autocast) -> None:
+        super().__init__()
+        self.network, self.autocast = network, autocast
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The network's flow."""
+        with self.autocast:
+            return self.network(moving, fixed)
+
+
+class Graphed(nn.Module):
+    """A network in training mode whose forward and backward are graphs for batches of one shape.
+
+    Batches of another shape run operator by operator. What a backward finds lies in memory that
+    the next one writes to, so every parameter is given a `.grad` to which it is added; it must
+    stay: `zero_grad(set_to_none=False)`. No random number is used up.
+
+    shape: of moving and fixed images, (B, C, H, W, D). autocast: the network's precision, without
+    a cache: a weight that was cast before a capture would be gone at a replay.
+    Raises InputError for a device other than CUDA.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        autocast: torch.autocast,
+        shape: tuple[int, ...],
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        if device.type not in DEVICES:
+            raise InputError(f"train.graph needs a CUDA device, this run is on {device.type}")
+        self.shape, self.stage = shape, Stage(network, autocast)
+        keep_random_blocks(network)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            sample = tuple(torch.rand(shape, device=device) for _ in range(2))
+            torch.cuda.make_graphed_callables(self.stage, sample)
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The network's flow."""
+        if moving.shape == self.shape:
+            return self.stage(moving, fixed)
+        return Stage.forward(self.stage, moving, fixed)
+
+
+def keep_random_blocks(network: nn.Module) -> None:
+    """Let the blocks that drop numbers keep their activations.
+
+    Computed again in the backward, in the other graph, they would drop other numbers.
+    """
+    for block in network.modules():
+        if isinstance(block, Block) and any(
+            isinstance(m, nn.Dropout) and m.p > 0 for m in block.modules()
+        ):
+            block.recompute = False
