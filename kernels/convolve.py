@@ -15,7 +15,17 @@ from .convolve_kernels import convolve_kernel, weight_kernel
 from .launch import pitch, run, wide
 from .moments import join
 
-__all__ = ["configs", "forward", "kind_of", "mirrored", "pack", "weight_configs", "weight_gradient"]
+__all__ = [
+    "Config",
+    "WeightConfig",
+    "configs",
+    "forward",
+    "kind_of",
+    "mirrored",
+    "pack",
+    "weight_configs",
+    "weight_gradient",
+]
 
 
 def kind_of(dtype: torch.dtype) -> str:
@@ -32,18 +42,16 @@ def kind_of(dtype: torch.dtype) -> str:
 
 
 def pack(weight: Tensor, dtype: torch.dtype, precision: str | None = None) -> Tensor:
-    """(27, inputs, outputs up to a multiple of 8) of the type, from (outputs, inputs, 3, 3, 3).
+    """(9, outputs, 3, inputs) of the type, from (outputs, inputs, 3, 3, 3): (dh, dw), o, dd, c.
 
     precision: "tf32" rounds float32 to it, to nearest, where the device would cut off; as `kind_of`
     says by default.
     """
     outputs, inputs = weight.shape[:2]
-    columns = -(-outputs // 8) * 8
-    packed = torch.zeros(27, inputs, columns, dtype=dtype, device=weight.device)
-    packed[..., :outputs] = weight.detach().permute(2, 3, 4, 1, 0).reshape(27, inputs, outputs)
+    packed = weight.detach().permute(2, 3, 0, 4, 1).reshape(9, outputs, 3, inputs)
+    packed = packed.to(dtype).clone(memory_format=torch.contiguous_format)
     if dtype == torch.float32 and (precision or kind_of(dtype)) == "tf32":
-        bits = packed.view(torch.int32)
-        bits.add_(0x1000).bitwise_and_(~0x1FFF)
+        packed.view(torch.int32).add_(0x1000).bitwise_and_(~0x1FFF)
     return packed
 
 
@@ -93,7 +101,7 @@ def forward(
     """
     x = maps[0]
     kind = kind or kind_of(x.dtype)
-    outputs = outputs or packed.shape[2]
+    outputs = packed.shape[1] if outputs is None else outputs
     shape = (x.shape[0], outputs, *x.shape[2:])
     if out is None:
         order = torch.channels_last_3d
@@ -131,7 +139,6 @@ def forward(
         FIRST=tuple(sum(channels[:i]) for i in range(len(maps))),
         CHANNELS=inputs,
         OUTPUTS=outputs,
-        COLUMNS=packed.shape[2],
         PITCHES=tuple(pitch(m) for m in maps),
         OTHERS=tuple(pitch(other) for other in (*others, out)),
         RELU=relu,
@@ -157,8 +164,9 @@ def check(
     for x in maps:
         if x.dtype != first.dtype or (x.shape[0], *x.shape[2:]) != (shape[0], *shape[2:]):
             raise ValueError("all maps must have one type, one batch and one size")
-    if sum(x.shape[1] for x in maps) != packed.shape[1] or shape[1] > packed.shape[2]:
-        raise ValueError(f"weights of {tuple(packed.shape[1:])} channels do not fit the maps")
+    wanted = (9, shape[1], 3, sum(x.shape[1] for x in maps))
+    if tuple(packed.shape) != wanted:
+        raise ValueError(f"packed weights must be {wanted}, got {tuple(packed.shape)}")
     if packed.dtype != first.dtype:
         raise TypeError(f"weights must be of the maps' type {first.dtype}, got {packed.dtype}")
     if mask is not None and (len(maps) > 1 or mask.shape != first.shape):

@@ -61,8 +61,8 @@ class WeightConfig(NamedTuple):
         Enough for 1024 programs; of no less than 16 steps each, and no more than 2^24 numbers in
         all. It depends on sizes alone, and so sums repeat.
         """
-        wanted = -(-1024 // (self.programs(inputs, outputs) * batch))
-        room = (1 << 24) // (27 * inputs * outputs * batch)
+        wanted = -(-1024 // (self.programs(inputs, outputs) * max(batch, 1)))
+        room = (1 << 24) // (27 * inputs * outputs * max(batch, 1))
         return max(1, min(wanted, voxels // (16 * self.voxels), room))
 
 

@@ -15,6 +15,17 @@ from .sweep import normalised
 
 
 @triton.jit
+def nearest_tf32(x):
+    """The nearest numbers that TF32 has, half a step away from zero: the device would cut off.
+
+    Only numbers that pass through registers anyway are rounded: others go to the products as they
+    lie in memory, and lose up to a whole step of 2^-10.
+    """
+    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def accumulate(
     acc,
     x,
@@ -28,7 +39,7 @@ def accumulate(
     C: tl.constexpr,
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
     PITCH: tl.constexpr,
     MASK_PITCH: tl.constexpr,
     GROUP: tl.constexpr,
@@ -64,13 +75,11 @@ def accumulate(
             scale = tl.load(norm + (batches + batch) * CHANNELS + FIRST + c)[None, :]
             f = normalised(a.to(tl.float32), shift, scale, slope)
             a = tl.where(there, f, 0.0).to(x.dtype.element_ty)
+        if PRECISION == "tf32" and (mask is not None or norm is not None):
+            a = nearest_tf32(a)
         t = j[:, None] - behind[None, :]
-        some = (t >= 0) & (t < 3) & (o < COLUMNS)[None, :]
-        b = tl.load(
-            packed + ((tap * 3 + t) * CHANNELS + FIRST + c[:, None]) * COLUMNS + o[None, :],
-            some,
-            0.0,
-        )
+        at = ((tap * OUTPUTS + o)[None, :] * 3 + t) * CHANNELS + FIRST + c[:, None]
+        b = tl.load(packed + at, (t >= 0) & (t < 3) & (o < OUTPUTS)[None, :], 0.0)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
     return acc
 
@@ -93,7 +102,6 @@ def convolve_kernel(
     FIRST: tl.constexpr,
     CHANNELS: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    COLUMNS: tl.constexpr,
     PITCHES: tl.constexpr,
     OTHERS: tl.constexpr,
     RELU: tl.constexpr,
@@ -138,7 +146,7 @@ def convolve_kernel(
             C[i],
             FIRST[i],
             CHANNELS,
-            COLUMNS,
+            OUTPUTS,
             PITCHES[i],
             OTHERS[0],
             GROUP,
@@ -238,11 +246,15 @@ def weight_kernel(
         if norm is not None:
             f = normalised(a.to(tl.float32), shift, scale, slope)
             a = tl.where(there, f, 0.0).to(x.dtype.element_ty)
+        if PRECISION == "tf32" and norm is not None:
+            a = nearest_tf32(a)
         some = here[:, None] & (o < OUTPUTS)[None, :]
         g = tl.load(grad + (row * PITCHES[1])[:, None] + o[None, :], some, 0.0)
         if mask is not None:
             on = tl.load(mask + (row * PITCHES[2])[:, None] + o[None, :], some, 0.0)
             g = tl.where(on > 0, g, 0.0)
+        if PRECISION == "tf32" and mask is not None:
+            g = nearest_tf32(g)
         acc = tl.dot(tl.trans(a), g, acc, input_precision=PRECISION)
     to = parts + ((tl.program_id(1) * 9 + tap) * M + m[:, None]) * OUTPUTS + o[None, :]
     tl.store(to, acc, (m < M)[:, None] & (o < OUTPUTS)[None, :])
