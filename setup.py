@@ -5,7 +5,8 @@ same, slower. Without nvcc, or with a torch that is a build without CUDA, it has
 alone. `lganet-fast doctor` shows the reason. Environment variables:
 
 CXX, NVCC, CUDA_HOME     the compilers; nvcc is else looked for on the PATH
-LGANET_FAST_CUDA_ARCHS   compute capabilities to compile for instead of all, "8.9;9.0" say
+LGANET_FAST_CUDA_ARCHS   compute capabilities to compile for, "8.9;9.0" say, or "all"; else those of
+                         the GPUs that are visible, or a short list where there are none
 """
 
 import json
@@ -26,7 +27,10 @@ TORCH_TARGET = "0x020a000000000000"  # PyTorch 2.10, the oldest whose stable ABI
 SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
 CUDA_SOURCES = sorted(Path("csrc").glob("*.cu"))
 HEADERS = sorted(str(path) for kind in ("*.h", "*.cuh") for path in Path("csrc").glob(kind))
-CUDA_ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")  # and PTX of the newest for later ones
+CUDA_ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+# Where no GPU is visible: code for 8.0 also runs on 8.6 and 8.9, and drivers translate the PTX of 9.0,
+# which is always added, for 10.0 and later.
+FEW_CUDA_ARCHS = ("8.0", "9.0")
 
 
 class NotPossibleError(Exception):
@@ -58,14 +62,32 @@ def asked_archs():
     text = os.environ.get("LGANET_FAST_CUDA_ARCHS", "").strip()
     if not text:
         return None
+    if text == "all":
+        return list(CUDA_ARCHS)
     archs = re.split(r"[;,\s]+", text)
     wrong = [arch for arch in archs if arch not in CUDA_ARCHS]
     if wrong:
         sys.exit(
             f"LGANET_FAST_CUDA_ARCHS must name some of {', '.join(CUDA_ARCHS)}, "
-            f"separated by semicolons; got {text!r}"
+            f"separated by semicolons, or be all; got {text!r}"
         )
     return archs
+
+
+def visible_archs():
+    """The compute capabilities of the GPUs that are visible; none where that cannot be found out."""
+    try:
+        import torch
+
+        count = torch.cuda.device_count()
+        return sorted({"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in range(count)})
+    except Exception:  # a driver that is broken, say, is no reason not to compile
+        return []
+
+
+def codes_of(archs):
+    """Compute capabilities as nvcc writes them: 90 for 9.0."""
+    return {arch.replace(".", "") for arch in archs}
 
 
 class Nvcc:
@@ -87,6 +109,7 @@ class Nvcc:
             raise NotPossibleError(
                 f"nvcc is of CUDA {version[1] if version else 'unknown'}, torch of {wanted}"
             )
+        self.codes = self.find_architectures()
 
     def output(self, *arguments):
         """What nvcc prints."""
@@ -102,16 +125,30 @@ class Nvcc:
         line = next(x for x in self.output("--dryrun", "a.o").splitlines() if "LIBRARIES=" in x)
         return re.findall(r"-L([^\"\s]+)", line)
 
-    def architectures(self):
-        """Flags: machine code for each architecture, and PTX of the newest."""
+    def find_architectures(self):
+        """Choose what to compile for; returns codes in order of age."""
         known = set(re.findall(r"sm_(\d+)", self.output("--list-gpu-code")))
-        codes = [arch.replace(".", "") for arch in asked_archs() or CUDA_ARCHS]
-        unknown = [code for code in codes if code not in known]
-        if unknown and asked_archs():
+        asked = asked_archs()
+        codes = codes_of(asked or visible_archs())
+        if asked and asked != list(CUDA_ARCHS) and codes - known:
+            unknown = sorted(codes - known, key=int)
             raise NotPossibleError(f"this nvcc cannot compile for sm_{', sm_'.join(unknown)}")
-        codes = sorted(set(codes) & known, key=int)
-        flags = [f"-gencode=arch=compute_{code},code=sm_{code}" for code in codes]
-        return [*flags, f"-gencode=arch=compute_{codes[-1]},code=compute_{codes[-1]}"]
+        if not asked and (not codes or codes - known or min(map(int, codes)) < 80):
+            codes = codes_of(FEW_CUDA_ARCHS)
+        return sorted(codes & known, key=int)
+
+    def architectures(self):
+        """Flags: PTX for each generation, machine code from it, and the newest PTX itself."""
+        first = {}
+        for code in self.codes:
+            first.setdefault("80" if int(code) < 90 else "90", []).append(code)
+        flags = [
+            f"-gencode=arch=compute_{codes[0]},code=sm_{code}"
+            for codes in first.values()
+            for code in codes
+        ]
+        newest = list(first.values())[-1][0]
+        return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
 
     def compile(self, source, target, include_folders):
         """Compile one file; several of its architectures at a time."""
@@ -206,7 +243,7 @@ class BuildNative(build_ext):
     def use_nvcc(self, nvcc, source, target):
         """Compile one file, unless its object is newer than all that it is made of."""
         asked = target.with_suffix(".archs")
-        archs = " ".join(asked_archs() or CUDA_ARCHS)
+        archs = " ".join(nvcc.codes)
         if self.fresh(source, target) and asked.exists() and asked.read_text() == archs:
             return
         nvcc.compile(source, target, self.include_folders())

@@ -60,59 +60,50 @@ __device__ __forceinline__ void multiply(const uint32_t* weights, int step, F&& 
   }
 }
 
-// All products of a chunk. Lines of a warp are neighbours in h, so rows are read once for three taps.
+// The three taps along h for the rows at `from`, lines of a warp being neighbours in h: rows are read
+// once for all of them where there are registers for that.
+template <typename K>
+__device__ __forceinline__ void multiply_taps(const unsigned char* from, int next_h,
+                                              const uint32_t* weights,
+                                              float (&sums)[K::kLines][2][K::kTiles][4]) {
+  constexpr bool kOnce = K::kind.columns < 32;
+  constexpr int kRead = K::kLines + (kOnce ? 2 : 0);
+  Rows<K> rows[kRead][2];
+#pragma unroll
+  for (int h = 0; h < 3; ++h) {
+    if (!kOnce || h == 0) {
+#pragma unroll
+      for (int l = 0; l < kRead; ++l)
+#pragma unroll
+        for (int m = 0; m < 2; ++m) rows[l][m].read(from + (l + h) * next_h + m * 256);
+    }
+    multiply<K>(weights, h, [&](int l, int m) -> auto& { return rows[kOnce ? l + h : l][m]; }, sums);
+  }
+}
+
+// All products of a chunk by the weights of this lane.
 template <typename K>
 __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
                                                const unsigned char* stage, const uint32_t* weights,
                                                float (&sums)[K::kLines][2][K::kTiles][4]) {
-  constexpr int kLines = K::kLines;
+  constexpr int kStep = K::kTiles * 32 * K::kWords;
   const int lane = threadIdx.x % 32, second = lane / 16;
   const int next_w = cut.tile.line() * 16, next_h = cut.tile.row() * 16;
-  const unsigned char* from = stage + (unit / cut.segments) * kLines * next_h +
+  const unsigned char* from = stage + (unit / cut.segments) * K::kLines * next_h +
                               (unit % cut.segments * kNewRows + lane % 16) * 16;
-  weights += lane * K::kWords;
-  if constexpr (K::kind.planes == 2 && K::kind.columns == 32) {  // too many sums to keep more rows
+  if constexpr (K::kind.planes == 2) {
     from += second * cut.plane;
-#pragma unroll
-    for (int tap = 0; tap < 9; ++tap) {
-      Rows<K> rows[kLines][2];
-#pragma unroll
-      for (int l = 0; l < kLines; ++l)
-#pragma unroll
-        for (int m = 0; m < 2; ++m)
-          rows[l][m].read(from + (l + tap / 3) * next_h + tap % 3 * next_w + m * 256);
-      multiply<K>(weights, tap, [&](int l, int m) -> auto& { return rows[l][m]; }, sums);
-    }
-  } else if constexpr (K::kind.planes == 2) {
-    from += second * cut.plane;
-#pragma unroll
-    for (int w = 0; w < 3; ++w) {
-      Rows<K> rows[kLines + 2][2];
-#pragma unroll
-      for (int l = 0; l < kLines + 2; ++l)
-#pragma unroll
-        for (int m = 0; m < 2; ++m) rows[l][m].read(from + l * next_h + w * next_w + m * 256);
-#pragma unroll
-      for (int h = 0; h < 3; ++h)
-        multiply<K>(weights, h * 3 + w, [&](int l, int m) -> auto& { return rows[l + h][m]; }, sums);
-    }
+#pragma unroll 1
+    for (int w = 0; w < 3; ++w, from += next_w, weights += 3 * kStep)
+      multiply_taps<K>(from, next_h, weights, sums);
   } else {
-    {  // taps 0 and 1 along w
-      Rows<K> rows[kLines + 2][2];
-#pragma unroll
-      for (int l = 0; l < kLines + 2; ++l)
-#pragma unroll
-        for (int m = 0; m < 2; ++m) rows[l][m].read(from + l * next_h + second * next_w + m * 256);
-#pragma unroll
-      for (int h = 0; h < 3; ++h)
-        multiply<K>(weights, h, [&](int l, int m) -> auto& { return rows[l + h][m]; }, sums);
-    }
+    multiply_taps<K>(from + second * next_w, next_h, weights, sums);  // taps 0 and 1 along w
     from += 2 * next_w;  // tap 2: taps 0 and 1 along h, then 2, twice, the second time for no weights
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      Rows<K> rows[kLines][2];
+      Rows<K> rows[K::kLines][2];
 #pragma unroll
-      for (int l = 0; l < kLines; ++l)
+      for (int l = 0; l < K::kLines; ++l)
 #pragma unroll
         for (int m = 0; m < 2; ++m)
           rows[l][m].read(from + (l + (h ? 2 : second)) * next_h + m * 256);
@@ -121,8 +112,31 @@ __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
   }
 }
 
+// What stays in shared memory: scale and offset of the normalisation, the bias, and the sums so far.
 template <typename K>
-__global__ void __launch_bounds__(32 * kConvolveWarps)
+__device__ __forceinline__ void fill_tables(const ConvolveCall<typename K::T>& call,
+                                            const ConvolveCut& cut) {
+  constexpr int kColumns = K::kind.columns;
+  unsigned char* shared = dynamic_shared();
+  float* table = reinterpret_cast<float*>(shared + cut.norm);
+  const int channels = cut.chunks * K::kind.chunk(), inputs = call.first[kMaps];
+  for (int i = threadIdx.x; call.norm && i < channels; i += blockDim.x) {
+    const float* from = call.norm + int64_t(blockIdx.z) * inputs + i;
+    const float scale = i < inputs ? from[int64_t(call.batch) * inputs] : 0.0f;
+    table[i] = scale;
+    table[channels + i] = i < inputs ? -from[0] * scale : 0.0f;
+  }
+  float* bias = reinterpret_cast<float*>(shared + cut.bias);
+  for (int i = threadIdx.x; i < kColumns; i += blockDim.x) {
+    const int output = blockIdx.y * kColumns + i;
+    bias[i] = output < call.outputs ? call.bias[output] : 0.0f;
+  }
+  float* sums = reinterpret_cast<float*>(shared + cut.sums);
+  for (int i = threadIdx.x; i < int(blockDim.x) / 32 * 2 * kColumns; i += blockDim.x) sums[i] = 0;
+}
+
+template <typename K>
+__global__ void __launch_bounds__(32 * kConvolveWarps, 1)
     convolve_maps(ConvolveCall<typename K::T> call, ConvolveCut cut) {
   constexpr int kWeights = K::kind.weight_bytes();
   unsigned char* shared = dynamic_shared();
@@ -130,18 +144,7 @@ __global__ void __launch_bounds__(32 * kConvolveWarps)
   const int tiles = cut.count[0] * cut.count[1] * cut.count[2];
   const unsigned char* packed = static_cast<const unsigned char*>(call.weights) +
                                 int64_t(blockIdx.y) * cut.chunks * kWeights;
-  float* table = reinterpret_cast<float*>(shared + cut.norm);
-  const int channels = cut.chunks * K::kind.chunk();
-  for (int i = threadIdx.x; call.norm && i < channels; i += blockDim.x) {
-    const int inputs = call.first[kMaps];
-    const float* from = call.norm + int64_t(blockIdx.z) * inputs + i;
-    const float scale = i < inputs ? from[int64_t(call.batch) * inputs] : 0.0f;
-    table[i] = scale;
-    table[channels + i] = i < inputs ? -from[0] * scale : 0.0f;
-  }
-  float* block_sums = reinterpret_cast<float*>(shared + cut.sums);
-  for (int i = threadIdx.x; i < int(blockDim.x) / 32 * 2 * K::kind.columns; i += blockDim.x)
-    block_sums[i] = 0;
+  fill_tables<K>(call, cut);
   __syncthreads();
 
   const auto begin = [&](int tile, int chunk, int number) {
@@ -180,7 +183,8 @@ __global__ void __launch_bounds__(32 * kConvolveWarps)
       begin(last ? tile + gridDim.x : tile, last ? 0 : chunk + 1, number + 1);
       const int slot = cut.weight_slots == cut.chunks ? chunk : number % 2;
       multiply_chunk<K>(cut, warp, stage,
-                        reinterpret_cast<const uint32_t*>(shared + cut.weights + slot * kWeights),
+                        reinterpret_cast<const uint32_t*>(shared + cut.weights + slot * kWeights) +
+                            threadIdx.x % 32 * K::kWords,
                         sums);
     }
     store<K>(call, cut, at, warp, sums);
@@ -201,6 +205,7 @@ ConvolveCut cut_by(const ConvolveTile& tile, const int (&size)[3], const Convolv
           shared.weight_slots,
           shared.weights,
           shared.sums,
+          shared.bias,
           shared.norm,
           shared.stage};
 }
@@ -237,7 +242,7 @@ void start_convolve_kind(Stream stream, const ConvolveCall<typename K::T>& call,
   if (!call.sums) return;
   const int64_t count = int64_t(call.batch) * call.outputs;
   const int64_t voxels = int64_t(call.size[0]) * call.size[1] * call.size[2];
-  launch_team(stream, dim3((count + 3) / 4), 128, finish_moments, call.sums, call.bias,
+  launch_team(stream, dim3((count + 3) / 4), 128, finish_moments<double>, call.sums, call.bias,
               call.moments, call.relu, call.outputs, K::kind.columns, blocks, voxels, count);
 }
 
@@ -248,10 +253,9 @@ void with_kind(const ConvolveKind& kind, F&& body) {
     constexpr int kPlanes = decltype(planes)::value;
     if (kind.columns == 8) return body(Convolution<T, EXACT, kPlanes, 8>{});
     if (kind.columns == 16) return body(Convolution<T, EXACT, kPlanes, 16>{});
-    if constexpr (!EXACT) {
+    if constexpr (!EXACT)
       if (kind.columns == 24) return body(Convolution<T, EXACT, kPlanes, 24>{});
-      return body(Convolution<T, EXACT, kPlanes, 32>{});
-    }
+    if constexpr (!EXACT && kPlanes == 2) return body(Convolution<T, EXACT, kPlanes, 32>{});
   };
   if constexpr (sizeof(T) == 2)
     if (kind.planes == 1) return columns(std::integral_constant<int, 1>{});
@@ -276,5 +280,13 @@ void start_convolve(Stream stream, const ConvolveKind& kind, const ConvolveCall<
     start_convolve_kind<decltype(k)>(stream, call, tile, room, blocks);
   });
 }
+
+// A type's kernels, with `extern` before it where another file compiles them.
+#define LGANET_CONVOLVE(EXTERN, T, EXACT)                                                       \
+  EXTERN template int convolve_blocks<T, EXACT>(const ConvolveKind&, const ConvolveCall<T>&,    \
+                                                const ConvolveTile&, const Room&);              \
+  EXTERN template void start_convolve<T, EXACT>(Stream, const ConvolveKind&,                    \
+                                                const ConvolveCall<T>&, const ConvolveTile&,    \
+                                                const Room&, int);
 
 }  // namespace lganet

@@ -47,7 +47,8 @@ constexpr ConvolveKind convolve_kind(int inputs, int outputs, int number_bytes, 
     const int cost = (outputs + columns - 1) / columns * (columns + 6);
     if (cost < best) best = cost, kind.columns = columns;
   }
-  if (number_bytes == 2 && 5 * ((inputs + 7) / 8) < 9 * ((inputs + 15) / 16)) kind.planes = 1;
+  const bool fewer = 5 * ((inputs + 7) / 8) < 9 * ((inputs + 15) / 16);
+  if (number_bytes == 2 && fewer && kind.columns < 32) kind.planes = 1;
   return kind;
 }
 
@@ -74,7 +75,7 @@ struct ConvolveTile {
 
 // Where things are in the shared memory of a block, in bytes: first the planes of two chunks.
 struct ConvolveShared {
-  int stage, weight_slots, weights, sums, norm, total;
+  int stage, weight_slots, weights, sums, bias, norm, total;
 
   constexpr ConvolveShared(const ConvolveKind& kind, const ConvolveTile& tile, int inputs, int limit)
       : stage(kind.planes * tile.plane_bytes()), weight_slots(kind.chunks(inputs)) {
@@ -90,7 +91,8 @@ struct ConvolveShared {
   constexpr void place(const ConvolveKind& kind, const ConvolveTile& tile, int inputs) {
     weights = 2 * stage;
     sums = weights + weight_slots * kind.weight_bytes();
-    norm = sums + tile.warps(kind) * 2 * kind.columns * 4;
+    bias = sums + tile.warps(kind) * 2 * kind.columns * 4;
+    norm = bias + kind.columns * 4;
     total = norm + 2 * kind.chunks(inputs) * kind.chunk() * 4;
   }
 };

@@ -56,6 +56,9 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
   const int lane = threadIdx.x % 32, q = lane / 4;
   const int along = cut.tile.line(), segment = unit % cut.segments;
   const int first = blockIdx.y * K::kind.columns + lane % 4 * N, count = call.outputs - first;
+  // read again and again, as there are no registers to keep it
+  const volatile float* bias =
+      reinterpret_cast<const volatile float*>(dynamic_shared() + cut.bias) + lane % 4 * N;
   float total[N], square[N];
 #pragma unroll
   for (int i = 0; i < N; ++i) total[i] = square[i] = 0;
@@ -84,11 +87,11 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
       const int h = at.h + unit / cut.segments * K::kLines + l;
       if (!here || h >= call.size[0] || count <= 0) continue;
       const int64_t voxel =
-          ((at.batch * call.size[0] + h) * call.size[1] + w) * call.size[2] + d;
+          at.first_voxel(call.size) + (h * call.size[1] + w) * call.size[2] + d;
       float with[N];
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        y[i] += i < count ? call.bias[first + i] : 0.0f;
+        y[i] += bias[i];
         if (call.relu) y[i] = y[i] < 0 ? 0.0f : y[i];
       }
       if (call.add.data) {
@@ -105,8 +108,7 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
       if (!call.sums) continue;
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        const float bias = i < count ? call.bias[first + i] : 0.0f;
-        const float about = float(T(y[i])) - centre_of(bias, call.relu);
+        const float about = float(T(y[i])) - centre_of(bias[i], call.relu);
         total[i] += about;
         square[i] += about * about;
       }
@@ -145,8 +147,9 @@ __device__ __forceinline__ void store_sums(const ConvolveCall<typename K::T>& ca
 }
 
 // Mean and 1 / sqrt(variance + 1e-5) of each output from the sums of all blocks: a warp for each, its
-// lanes and what they have in a fixed order.
-inline __global__ void finish_moments(const float* sums, const float* bias, float* moments,
+// lanes and what they have in a fixed order, summed up as A.
+template <typename A>
+__global__ void finish_moments(const float* sums, const float* bias, float* moments,
                                       bool relu, int outputs, int columns, int blocks,
                                       int64_t voxels, int64_t count) {
   const int64_t n = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
@@ -155,7 +158,7 @@ inline __global__ void finish_moments(const float* sums, const float* bias, floa
   const int64_t of_columns = (outputs + columns - 1) / columns;
   const float* from = sums + (n / outputs * of_columns + output / columns) * blocks * 2 * columns +
                       output % columns;
-  double total = 0, square = 0;
+  A total = 0, square = 0;
   for (int i = lane; i < blocks; i += 32) {
     total += from[i * 2 * int64_t(columns)];
     square += from[i * 2 * int64_t(columns) + columns];
@@ -165,9 +168,9 @@ inline __global__ void finish_moments(const float* sums, const float* bias, floa
     square += __shfl_xor_sync(~0u, square, step);
   }
   if (lane) return;
-  const double mean = total / double(voxels), variance = square / double(voxels) - mean * mean;
-  moments[n] = float(mean + double(centre_of(bias[output], relu)));
-  moments[count + n] = float(1 / sqrt((variance > 0 ? variance : 0.0) + 1e-5));
+  const A mean = total / A(voxels), variance = square / A(voxels) - mean * mean;
+  moments[n] = float(mean + A(centre_of(bias[output], relu)));
+  moments[count + n] = float(1 / sqrt((variance > 0 ? variance : A(0)) + A(1e-5)));
 }
 
 }  // namespace lganet

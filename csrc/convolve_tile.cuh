@@ -54,17 +54,21 @@ struct ConvolveCall {
 
 // Where a tile is.
 struct Place {
-  int h, w, d;
-  int64_t batch;
+  int h, w, d, batch;
+
+  // Of its volume; the numbers of voxels of one volume are less than 2^31.
+  LGANET_HD int64_t first_voxel(const int (&size)[3]) const {
+    return int64_t(batch) * size[0] * size[1] * size[2];
+  }
 };
 
 // Where the tiles are cut.
 struct ConvolveCut {
   ConvolveTile tile;
   int count[3];  // tiles along each axis
-  int plane, segments, chunks, weight_slots, weights, sums, norm, stage;
+  int plane, segments, chunks, weight_slots, weights, sums, bias, norm, stage;
 
-  LGANET_HD Place place(int n, int64_t batch) const {
+  LGANET_HD Place place(int n, int batch) const {
     return {n / count[2] / count[1] * tile.h, n / count[2] % count[1] * tile.w,
             n % count[2] * tile.d, batch};
   }
@@ -117,23 +121,24 @@ __device__ __forceinline__ int own_channel(int chunk) {
   return (chunk * K::kind.planes + int(threadIdx.x) % K::kind.planes) * K::kPer;
 }
 
-// Calls body(shared memory of 16 bytes, voxel, whether it is in the volume) for all that this lane
-// loads of a tile.
+// Calls body(shared memory, voxel, whether it is in the volume) for all that this lane loads of a
+// tile, 16 bytes each.
 template <typename K, typename F>
 __device__ __forceinline__ void each_item(const ConvolveCut& cut, const Place& at,
                                           const int (&size)[3], unsigned char* stage, F&& body) {
-  constexpr int kPlanes = K::kind.planes;
-  const int lane = threadIdx.x % 32, plane = lane % kPlanes;
+  constexpr int kPlanes = K::kind.planes, kStep = 32 / kPlanes;
+  const int first = threadIdx.x % 32 / kPlanes;
   const int across = cut.tile.w + 2, along = cut.tile.line();
+  stage += threadIdx.x % kPlanes * cut.plane;
+#pragma unroll 1
   for (int line = threadIdx.x / 32; line < (cut.tile.h + 2) * across; line += blockDim.x / 32) {
     const int h = at.h - 1 + line / across, w = at.w - 1 + line % across;
     const bool inside = h >= 0 && h < size[0] && w >= 0 && w < size[1];
-    const int64_t start = ((at.batch * size[0] + h) * size[1] + w) * size[2] + at.d - 1;
-    unsigned char* to = stage + plane * cut.plane + line * along * 16;
-    for (int k = lane / kPlanes; k < along; k += 32 / kPlanes) {
-      const int d = at.d - 1 + k;
-      body(to + k * 16, start + k, inside && d >= 0 && d < size[2]);
-    }
+    unsigned char* to = stage + (line * along + first) * 16;
+    int voxel = (h * size[1] + w) * size[2] + at.d - 1 + first;  // meaningless where not inside
+#pragma unroll 1
+    for (int k = first; k < along; k += kStep, voxel += kStep, to += 16 * kStep)
+      body(to, voxel, inside && at.d - 1 + k >= 0 && at.d - 1 + k < size[2]);
   }
 }
 
@@ -145,19 +150,22 @@ __device__ __forceinline__ void load(const ConvolveCall<typename K::T>& call,
   using T = typename K::T;
   const int channel = own_channel<K>(chunk), left = call.first[kMaps] - channel;
   if (call.whole) {
-    const Channels<const T> map = map_of(call, left > 0 ? channel : 0);
+    Channels<const T> map = map_of(call, left > 0 ? channel : 0);
+    map.data += at.first_voxel(call.size) * map.pitch;
     const int bytes = left >= K::kPer ? 16 : left > 0 ? left * int(sizeof(T)) : 0;
-    each_item<K>(cut, at, call.size, stage, [&](unsigned char* to, int64_t voxel, bool here) {
-      copy_async_part(to, here ? map.data + voxel * map.pitch : map.data, here ? bytes : 0);
+    each_item<K>(cut, at, call.size, stage, [&](unsigned char* to, int voxel, bool here) {
+      copy_async_part(to, here ? map.data + int64_t(voxel) * map.pitch : map.data,
+                      here ? bytes : 0);
     });
     return;
   }
 #pragma unroll 1
   for (int k = 0; k < K::kPer; ++k) {
-    const Channels<const T> map = map_of(call, k < left ? channel + k : 0);
-    each_item<K>(cut, at, call.size, stage, [&](unsigned char* to, int64_t voxel, bool here) {
+    Channels<const T> map = map_of(call, k < left ? channel + k : 0);
+    map.data += at.first_voxel(call.size) * map.pitch;
+    each_item<K>(cut, at, call.size, stage, [&](unsigned char* to, int voxel, bool here) {
       reinterpret_cast<T*>(to)[k] =
-          here && k < left ? map.data[voxel * map.pitch] : T(0.0f);
+          here && k < left ? map.data[int64_t(voxel) * map.pitch] : T(0.0f);
     });
   }
 }
@@ -175,7 +183,9 @@ __device__ __forceinline__ void transform(const ConvolveCall<typename K::T>& cal
   const int channel = own_channel<K>(chunk), left = call.first[kMaps] - channel;
   const float* table = reinterpret_cast<const float*>(dynamic_shared() + cut.norm) + channel;
   const int second = cut.chunks * K::kind.chunk();
-  each_item<K>(cut, at, call.size, stage, [&](unsigned char* to, int64_t voxel, bool here) {
+  const T* masks = mask ? call.mask.data + at.first_voxel(call.size) * call.mask.pitch + channel
+                        : nullptr;
+  each_item<K>(cut, at, call.size, stage, [&](unsigned char* to, int voxel, bool here) {
     if (!here) return;
     uint32_t words[4];
     memcpy(words, __builtin_assume_aligned(to, 16), 16);
@@ -189,7 +199,7 @@ __device__ __forceinline__ void transform(const ConvolveCall<typename K::T>& cal
       }
     }
     if (mask) {
-      const T* from = call.mask.data + voxel * call.mask.pitch + channel;
+      const T* from = masks + int64_t(voxel) * call.mask.pitch;
       float counts[K::kPer];
       if (call.whole_mask && left >= K::kPer) {
         memcpy(words, __builtin_assume_aligned(from, 16), 16);

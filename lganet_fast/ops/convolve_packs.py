@@ -19,7 +19,9 @@ DTYPES = {  # precision -> type of the numbers
     "tf32": torch.float32,
     "float32": torch.float32,
 }
-# of one plane: the neighbours (3 h + w) whose channels the two halves of a product have; 9 is none
+# The order of the neighbours 3 h + w. Of two planes, each product has one neighbour; of one plane, two,
+# and 9 stands for none.
+SINGLE = (0, 3, 6, 1, 4, 7, 2, 5, 8)
 PAIRS = (0, 1, 3, 4, 6, 7, 2, 5, 8, 9)
 
 
@@ -37,7 +39,8 @@ def kind(inputs: int, outputs: int, precision: str) -> Kind:
     per_plane, exact = 16 // DTYPES[precision].itemsize, precision == "float32"
     choices = (16, 8) if exact else (32, 24, 16, 8)
     columns = min(choices, key=lambda n: -(-outputs // n) * (n + 6))
-    one = per_plane == 8 and 5 * -(-inputs // 8) < 9 * -(-inputs // 16)
+    fewer = 5 * -(-inputs // 8) < 9 * -(-inputs // 16)
+    one = per_plane == 8 and fewer and columns < 32
     return Kind(per_plane, 1 if one else 2, columns, exact)
 
 
@@ -63,7 +66,7 @@ def pack(weight: Tensor, precision: str) -> Tensor:
     # output: block, lane / 8, tile of a tap, lane / 4 % 2; input: chunk, plane, lane % 4, number
     w = w.reshape(-1, 4, taps, 2, w.shape[1] // chunk, planes, 4, per_plane // 4, 10, 3)
     if planes == 2:
-        w = w[..., :9, :].permute(0, 4, 8, 9, 2, 1, 3, 6, 5, 7)
+        w = w[..., list(SINGLE), :].permute(0, 4, 8, 9, 2, 1, 3, 6, 5, 7)
     else:
         w = w.squeeze(5)[..., list(PAIRS), :].unflatten(-2, (5, 2))
         w = w.permute(0, 4, 7, 9, 2, 1, 3, 5, 8, 6)

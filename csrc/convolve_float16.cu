@@ -1,0 +1,5 @@
+#include "convolve.cuh"
+
+namespace lganet {
+LGANET_CONVOLVE(, Half, false)
+}
