@@ -207,7 +207,8 @@ ConvolveCut cut_by(const ConvolveTile& tile, const int (&size)[3], const Convolv
           shared.sums,
           shared.bias,
           shared.norm,
-          shared.stage};
+          shared.stage,
+          uint32_t(((uint64_t(1) << 32) + tile.line() - 1) / tile.line())};
 }
 
 // Where to run: bytes of shared memory a block may have, and blocks of all sizes at once.

@@ -54,8 +54,15 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
   using T = typename K::T;
   constexpr int N = K::kOwn, kTaps = K::kTaps;
   const int lane = threadIdx.x % 32, q = lane / 4;
-  const int along = cut.tile.line(), segment = unit % cut.segments;
+  const int segment = unit % cut.segments, h = at.h + unit / cut.segments * K::kLines;
   const int first = blockIdx.y * K::kind.columns + lane % 4 * N, count = call.outputs - first;
+  const int64_t start = at.first_voxel(call.size);
+  const auto from_start = [&](auto channels) {
+    if (channels.data) channels.data += start * channels.pitch + first;
+    return channels;
+  };
+  const Channels<const T> add = from_start(call.add), times = from_start(call.times);
+  const Channels<T> out = from_start(call.out);
   // read again and again, as there are no registers to keep it
   const volatile float* bias =
       reinterpret_cast<const volatile float*>(dynamic_shared() + cut.bias) + lane % 4 * N;
@@ -65,12 +72,14 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
 #pragma unroll
   for (int g = 0; g < 4; ++g) {
     const int row = g * 8 + q, place = segment * kNewRows + row;
-    const int line = place / along, d = at.d + place % along - 1, w = at.w + line;
-    const bool here = row >= 1 && row <= kNewRows && line < cut.tile.w && place % along >= 1 &&
-                      place % along <= cut.tile.d && w < call.size[1] && d < call.size[2];
+    const int line = int(uint64_t(uint32_t(place)) * cut.per_line >> 32);
+    const int along = place - line * cut.tile.line(), d = at.d + along - 1, w = at.w + line;
+    const bool here = row >= 1 && row <= kNewRows && line < cut.tile.w && along >= 1 &&
+                      along <= cut.tile.d && w < call.size[1] && d < call.size[2] && count > 0;
 #pragma unroll
     for (int l = 0; l < K::kLines; ++l) {
       float y[N];
+      __syncwarp();
 #pragma unroll
       for (int n = 0; n < kTaps; ++n)
 #pragma unroll
@@ -84,27 +93,25 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
           y[2 * n + e] = product(1, g) + __shfl_sync(~0u, below, (lane + 28) % 32) +
                          __shfl_sync(~0u, above, (lane + 4) % 32);
         }
-      const int h = at.h + unit / cut.segments * K::kLines + l;
-      if (!here || h >= call.size[0] || count <= 0) continue;
-      const int64_t voxel =
-          at.first_voxel(call.size) + (h * call.size[1] + w) * call.size[2] + d;
+      if (!here || h + l >= call.size[0]) continue;
+      const int64_t voxel = ((h + l) * call.size[1] + w) * call.size[2] + d;
       float with[N];
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         y[i] += bias[i];
         if (call.relu) y[i] = y[i] < 0 ? 0.0f : y[i];
       }
-      if (call.add.data) {
-        read_row(call.add.data + voxel * call.add.pitch + first, call.wide, count, with);
+      if (add.data) {
+        read_row(add.data + voxel * add.pitch, call.wide, count, with);
 #pragma unroll
         for (int i = 0; i < N; ++i) y[i] += with[i];
       }
-      if (call.times.data) {
-        read_row(call.times.data + voxel * call.times.pitch + first, call.wide, count, with);
+      if (times.data) {
+        read_row(times.data + voxel * times.pitch, call.wide, count, with);
 #pragma unroll
         for (int i = 0; i < N; ++i) y[i] *= with[i];
       }
-      write_row(call.out.data + voxel * call.out.pitch + first, call.wide, count, y);
+      write_row(out.data + voxel * out.pitch, call.wide, count, y);
       if (!call.sums) continue;
 #pragma unroll
       for (int i = 0; i < N; ++i) {

@@ -67,6 +67,7 @@ struct ConvolveCut {
   ConvolveTile tile;
   int count[3];  // tiles along each axis
   int plane, segments, chunks, weight_slots, weights, sums, bias, norm, stage;
+  uint32_t per_line;  // 2^32 / (d + 2), rounded up: divides the numbers of all voxels exactly
 
   LGANET_HD Place place(int n, int batch) const {
     return {n / count[2] / count[1] * tile.h, n / count[2] % count[1] * tile.w,
