@@ -87,13 +87,13 @@ def resize(dtype, channels):
 
 
 def warp_sum(dtype, channels):
-    """Features and flows that are read where two flows point, and added to a map or not."""
+    """Two maps that are read where flows point and added to a third, and one that is not."""
     from lganet_fast.kernels import warp_sum as kernels
 
     base, a, b, out = volumes(dtype, *[channels] * 4)
-    flows = volumes(torch.float32, 3, 3, 3)
-    kernels.forward([a, b], flows[:2], base, out)
-    kernels.forward(flows[:2], flows[1::-1], None, flows[2])
+    flows = volumes(torch.float32, 3, 3)
+    kernels.forward([a, b], flows, base, out)
+    kernels.forward([a], flows[:1], None, out)
 
 
 def weigh(dtype, channels):
@@ -138,6 +138,7 @@ LAUNCHES = {
     "resize, float32, flow": (resize, FLOAT, 3),
     "warp_sum, half, 16 channels": (warp_sum, HALF, 16),
     "warp_sum, float32, 32 channels": (warp_sum, FLOAT, 32),
+    "warp_sum, float32, flow": (warp_sum, FLOAT, 3),
     "weigh, half, 8 channels": (weigh, HALF, 8),
     "weigh, float32, 32 channels": (weigh, FLOAT, 32),
     "feed_forward, half, 64 wide": (feed_forward, HALF, 64),
@@ -207,7 +208,9 @@ CASES += [
     (a, n, "tf32") for a, n, _ in CASES if LAUNCHES[n][0] in PRODUCTS and LAUNCHES[n][1] == FLOAT
 ]
 SOME = [(90, "half, boxes", "ieee"), (89, "float32, boxes", "tf32")]
-SOME += [(86, "half, 8 channels", "ieee")]
+SOME += [(86, "half, 8 channels", "ieee"), (80, "warp_sum, half, 16 channels", "ieee")]
+SOME += [(86, "pool, half, 8 channels", "ieee"), (89, "weigh, half, 8 channels", "ieee")]
+SOME += [(120, "resize, half, 8 channels", "ieee"), (90, "feed_forward, float32, 64 wide", "tf32")]
 
 
 @pytest.mark.parametrize(
