@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import padded, start, wide
+from .launch import padded, run, wide
 
 
 @triton.jit
@@ -140,10 +140,10 @@ def forward(
     narrow = weights[-4].shape[1] if layers else channels
     block = 32 if layers else max(2048 // padded(channels), 1)
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    start(
+    run(
         feed_forward_kernel,
-        batch * -(-count // block),
-        warps=4 if channels <= 64 else 8,  # fewer would spill registers in float32
+        (batch * -(-count // block),),
+        num_warps=4 if channels <= 64 else 8,  # fewer would spill registers in float32
         x=x,
         tokens=tokens,
         **dict(zip(names, [*padding, *weights], strict=True)),

@@ -71,9 +71,3 @@ def wide(*tensors: Tensor) -> bool:
 def padded(width: int, least: int = 1) -> int:
     """The length of a block that holds `width` numbers: a power of two."""
     return max(triton.next_power_of_2(width), least)
-
-
-def start(kernel: Any, programs: int, warps: int = 4, **arguments: Any) -> None:
-    """Run a kernel that has one configuration on the device of its tensors."""
-    with torch.cuda.device_of(next(x for x in arguments.values() if isinstance(x, Tensor))):
-        kernel[(programs,)](**arguments, num_warps=warps)

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import padded, start, wide
+from .launch import padded, run, wide
 from .maps import block_for, lined, normalised, programs_for, step_of, steps_of, tile_at, voxels_of
 
 
@@ -70,9 +70,9 @@ def forward(
     x = lined(x)
     whole = x if kept is None else kept
     block = block_for(x)
-    start(
+    run(
         pool_kernel,
-        programs_for(out, block),
+        (programs_for(out, block),),
         x=x,
         out=out,
         kept=whole,

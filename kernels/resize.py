@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import padded, start, wide
+from .launch import padded, run, wide
 from .maps import block_for, lined, programs_for, step_of, steps_of, tile_at, voxels_of
 
 
@@ -59,9 +59,9 @@ def forward(x: Tensor, out: Tensor, factor: float) -> None:
     """Fill `out` with x at its size."""
     x = lined(x)
     block = block_for(x)
-    start(
+    run(
         resize_kernel,
-        programs_for(out, block),
+        (programs_for(out, block),),
         x=x,
         out=out,
         old=tuple(x.shape[2:]),

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import padded, start, wide
+from .launch import padded, run, wide
 from .maps import block_for, lined, programs_for, step_of, steps_of, tile_at, voxels_of
 
 
@@ -122,9 +122,9 @@ def forward(
     under = lined(images[0] if base is None else base)
     channels = out.shape[1]
     block = block_for(out)
-    start(
+    run(
         warp_sum_kernel,
-        programs_for(out, block),
+        (programs_for(out, block),),
         base=under,
         out=out,
         image_a=images[0],

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import padded, start, wide
+from .launch import padded, run, wide
 from .maps import block_for, lined, step_of, steps_of, tile_at
 
 PARTS = 1024  # programs that walk over the voxels of an item, at most
@@ -176,9 +176,9 @@ def forward(
     partial = norm.new_empty(batches, parts, 2, z.shape[1])
     a, b, c = (maps[0], maps[1], maps[-1])
     tensors = (logits, a, b, c, z)
-    start(
+    run(
         weigh_kernel,
-        batches * parts,
+        (batches * parts,),
         logits=logits,
         a=a,
         b=b,
@@ -196,10 +196,10 @@ def forward(
         BLOCK=block,
     )
     width, hidden = z.shape[1], first.shape[0]
-    start(
+    run(
         gate_kernel,
-        batches,
-        warps=8,
+        (batches,),
+        num_warps=8,
         partial=partial,
         first=first.contiguous(),
         second=second.contiguous(),

@@ -174,17 +174,17 @@ def compiled(request, monkeypatch):
             done = kernel.fn.warmup(grid=(1,), **arguments, **config.all_kwargs())
             found.append((kernel.base_fn.__name__, config, done))
 
-    def compile_only(kernel, programs, warps=4, **arguments):
-        done = kernel.warmup(grid=(1,), **arguments, num_warps=warps)
+    def compile_only(kernel, grid, **arguments):
+        done = kernel.warmup(grid=(1,), **arguments)
+        warps = arguments.get("num_warps", 4)
         found.append((kernel.__name__, SimpleNamespace(num_warps=warps), done))
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(Path(__file__).parent.parent / "build" / "triton"))
     for operation in backend.KERNELS:
         module = backend.kernels(operation)
-        if hasattr(module, "start"):
-            monkeypatch.setattr(module, "start", compile_only)
-        else:
-            monkeypatch.setattr(module, "launch", compile_one)
+        for way, instead in (("launch", compile_one), ("run", compile_only)):
+            if hasattr(module, way):
+                monkeypatch.setattr(module, way, instead)
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = precision
     monkeypatch.setattr(triton.runtime.driver, "_active", device(arch))
