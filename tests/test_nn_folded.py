@@ -39,6 +39,21 @@ def test_local_global_attention(order, size):
     parts[1].ln.weight.data *= 0.5
     x = map_of(16, *size)
     close(local_global_attention(x, parts), nn.Sequential(*parts)(x), 1e-12)
+    parts[1].gsa.proj.weight.mul_(0.5)  # folded weights follow
+    close(local_global_attention(x, parts), nn.Sequential(*parts)(x), 1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_come_in_the_type_of_the_map(dtype):
+    position = module_of(PositionAttention, 16)
+    part, x = module_of(LocalGlobalAttention, 16, "published", 0.1), map_of(16, 6, 6, 6)
+    for found, exact in (
+        (position_attention(x.to(dtype), position), position(x)),
+        (local_global_attention(x.to(dtype), [part]), part(x)),
+    ):
+        assert found.dtype == dtype
+        close(found, exact, 40 * torch.finfo(dtype).eps * exact.abs().max().item())
 
 
 @torch.no_grad()

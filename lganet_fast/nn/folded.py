@@ -1,108 +1,100 @@
 """The attention of the coarsest level in evaluation, in a few launches: what `nn.lgam` computes.
 
 The projections to query, key and value are one product; what follows an attention is one
-`feed_forward`, which also normalises for the attention that comes next.
+`feed_forward`, which also normalises for the attention that comes next. Folded weights are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops import attention, derived, feed_forward
-from ..ops.fold import Layer, chained, side_by_side
+from ..ops.fold import chained, side_by_side
 from .lgam import WINDOW, LocalGlobalAttention, PositionAttention, tokens_of, volume_of
 
-Pairs = list[tuple[Tensor, Tensor]]
 
+def position_weights(*parts: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The layer that gives q, k and gamma v side by side, all as wide as v.
 
-def linear(layer: nn.Module) -> Layer:
-    """Weight and bias of a linear layer or of a convolution of one voxel."""
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    assert bias is None or isinstance(bias, Tensor)
-    return weight.flatten(1), bias
-
-
-def typed(layer: Layer, dtype: torch.dtype) -> Layer:
-    """The layer with weights of a type."""
-    weight, bias = layer
-    return weight.to(dtype), None if bias is None else bias.to(dtype)
-
-
-def position_weights(part: PositionAttention, dtype: torch.dtype) -> Layer:
-    """The layer that gives q, k and v side by side, q and k widened by zeros to the width of v."""
-    parts = (part.query_conv, part.key_conv, part.value_conv)
-    whole = side_by_side([linear(p) for p in parts], len(part.value_conv.weight))
-    return typed(whole, dtype)
+    parts: weight and bias of query, key and value, then gamma.
+    """
+    *pairs, gamma = parts
+    weights, biases = [w.double().flatten(1) for w in pairs[::2]], [b.double() for b in pairs[1::2]]
+    weights[2], biases[2] = gamma * weights[2], gamma * biases[2]
+    weight, bias = side_by_side(list(zip(weights, biases, strict=True)), len(weights[2]))
+    assert bias is not None
+    return weight.to(dtype), bias.to(dtype)
 
 
 def position_attention(x: Tensor, part: PositionAttention) -> Tensor:
-    """Gamma * softmax(q^T k) v + x over all voxels, (B, C, H, W, D), channels_last_3d."""
-    weights = derived(position_weights, part, dtype=x.dtype)
+    """What the module makes of x, (B, C, H, W, D), channels_last_3d. No gradient."""
+    convs = (part.query_conv, part.key_conv, part.value_conv)
+    parts = [p for conv in convs for p in conv.parameters()]
+    weights = derived(position_weights, *parts, part.gamma, dtype=x.dtype)
     q, k, v = F.linear(tokens_of(x), *weights).chunk(3, 2)
-    gamma = part.gamma.to(x.dtype)
-    return torch.addcmul(x, gamma.view(1, 1, 1, 1, 1), volume_of(attention(q, k, v, 1.0), x))
+    return x + volume_of(attention(q, k, v, 1.0), x)
 
 
-def attention_weights(part: LocalGlobalAttention, local: bool) -> tuple[Layer, Pairs]:
-    """The layer that gives q, k and v, and the layers behind the attention.
+def cast(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Both in a type."""
+    return weight.to(dtype), bias.to(dtype)
 
-    Linear layers with nothing between them are one: the last of the projection and the first of the
-    feed-forward layers.
+
+def stacked(*weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight of one layer whose outputs are those of all layers in a row."""
+    return torch.cat(weights).to(dtype)
+
+
+def layers_behind(*parts: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """The layers of a projection and of the feed-forward part, without those that fold into one.
+
+    parts: weight and bias of each. Between the last of the projection and the first of the others
+    lies nothing, so that the two are one.
     """
-    own = part.gsa if local else part.lsa
-    heads = side_by_side([linear(own.q), linear(own.k), linear(own.v)])
-    projections = [m for m in own.proj.modules() if isinstance(m, nn.Linear)]
-    before, last = [linear(m) for m in projections[:-1]], linear(projections[-1])
-    first, second = linear(part.ffn[0]), linear(part.ffn[2])
-    layers = [*before, chained(last, first), second]
-    return heads, [(weight, bias) for weight, bias in layers if bias is not None]
+    layers = [
+        (w.double().flatten(1), b.double()) for w, b in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    *before, last, first, second = layers
+    folded = [*before, chained(last, first), second]
+    return [(weight.to(dtype), bias.to(dtype)) for weight, bias in folded]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One attention and what follows it: `attention_weights`, and the layer norm before it."""
-
-    local: bool
-    heads: Layer
-    layers: Pairs
-    norm: tuple[Tensor, Tensor]
+Step = tuple[bool, Tensor, list[tuple[Tensor, Tensor]]]
 
 
-def step(part: LocalGlobalAttention, local: bool, dtype: torch.dtype) -> Step:
-    """A step with its weights in a type."""
-    heads, layers = attention_weights(part, local)
-    pairs = [(weight.to(dtype), bias.to(dtype)) for weight, bias in layers]
-    norm = part.ln.weight.to(dtype), part.ln.bias.to(dtype)
-    return Step(local, typed(heads, dtype), pairs, norm)
+def steps_of(part: LocalGlobalAttention, dtype: torch.dtype) -> list[Step]:
+    """The two attentions of a round: whether local, the weight of q, k and v, the layers behind."""
+    steps = []
+    for local, own in ((False, part.lsa), (True, part.gsa)):
+        heads = derived(stacked, own.q.weight, own.k.weight, own.v.weight, dtype=dtype)
+        behind = [*own.proj.parameters(), *part.ffn.parameters()]
+        steps.append((local, heads, derived(layers_behind, *behind, dtype=dtype)))
+    return steps
 
 
 def local_global_attention(x: Tensor, parts: Sequence[LocalGlobalAttention]) -> Tensor:
-    """What modules in a row make of x, (B, C, H, W, D) -> the same, channels_last_3d.
+    """What the modules in a row make of x, (B, C, H, W, D), channels_last_3d.
 
     No gradient, no dropout.
     """
     size = x.shape[2:]
     counts = tuple(max(n // WINDOW, 1) for n in size)
-    published, scale = parts[0].token_order == "published", parts[0].lsa.scale
-    both = [[derived(step, p, local=k, dtype=x.dtype) for k in (False, True)] for p in parts]
-    steps = [one for pair in both for one in pair * 2]
-    norms = [one.norm for one in steps]
+    published = parts[0].token_order == "published"
+    where: dict[str, Any] = {"windows": counts, "volume": tuple(size)}
+    if published:
+        where = {"windows": counts[0] * counts[1] * counts[2]}
+    rounds = [part for part in parts for _ in range(2)]
+    steps = [step for part in rounds for step in steps_of(part, x.dtype)]
+    norms = [derived(cast, p.ln.weight, p.ln.bias, dtype=x.dtype) for p in rounds for _ in range(2)]
     tokens, normed = feed_forward(tokens_of(x), None, [], norms[0], published)
-    for n, one in enumerate(steps):
+    for (local, heads, layers), norm in zip(steps, [*norms[1:], None], strict=True):
         assert normed is not None
-        q, k, v = F.linear(normed, *one.heads).chunk(3, 2)
-        if not one.local:
-            found = attention(q, k, v, scale)
-        elif published:
-            found = attention(q, k, v, scale, counts[0] * counts[1] * counts[2])
-        else:
-            found = attention(q, k, v, scale, counts, volume=tuple(size))  # type: ignore[arg-type]
-        following = norms[n + 1] if n + 1 < len(norms) else None
-        tokens, normed = feed_forward(tokens, found, one.layers, following, published)
+        q, k, v = F.linear(normed, heads).chunk(3, 2)
+        found = attention(q, k, v, parts[0].lsa.scale, **(where if local else {}))
+        tokens, normed = feed_forward(tokens, found, layers, norm, published)
     return volume_of(tokens, x)
