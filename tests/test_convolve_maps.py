@@ -98,7 +98,11 @@ def meta(*size, dtype=torch.float16):
     ("changes", "error", "text"),
     [
         ({"maps": []}, ValueError, "expected 1 to 3 maps, got 0"),
-        ({"maps": [meta(2, 24, 4, 5, 6, dtype=torch.float32)]}, TypeError, "x must be torch.float16"),
+        (
+            {"maps": [meta(2, 24, 4, 5, 6, dtype=torch.float32)]},
+            TypeError,
+            "x must be torch.float16",
+        ),
         ({"maps": [meta(2, 8, 4, 5, 6), meta(2, 16, 4, 5, 7)]}, ValueError, "x must have shape"),
         ({"packed": meta(8)}, ValueError, r"packed must have shape \(5760,\), got \(8,\)"),
         ({"bias": meta(16)}, TypeError, "bias must be torch.float32"),

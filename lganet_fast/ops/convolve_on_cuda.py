@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import reference, triton, tuned
-from .convolve_packs import pack
+from . import convolve_maps, reference, triton, tuned
 from .derived import derived
 from .dispatch import choose_backend, refusals, requested_backend
 
@@ -271,9 +270,24 @@ def natively(
     maps: Sequence[Tensor], work: Work, config: int, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """By the compiled kernel; mask: x counts where it is above zero."""
-    packed = derived(pack, work.weight, precision=precision(maps[0].dtype))
+    how, outputs = precision(maps[0].dtype), work.weight.shape[0]
     moments, slope = work.norm or (None, 1.0)
-    return torch.ops.lganet_fast.convolve_maps(
-        maps, packed, work.bias, moments, slope, mask, work.relu, work.add, work.times,
-        work.moments, work.weight.shape[0], config,
-    )  # fmt: skip
+    if work.bias is None:
+        bias = work.weight.new_zeros(outputs, dtype=torch.float32)
+    else:
+        bias = work.bias.float()
+    return convolve_maps.forward(
+        maps,
+        derived(convolve_maps.pack, work.weight, precision=how),
+        bias,
+        outputs=outputs,
+        precision=how,
+        norm=moments,
+        slope=slope,
+        relu=work.relu,
+        add=work.add,
+        times=work.times,
+        mask=mask,
+        moments=work.moments,
+        config=config,
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 Result = TypeVar("Result")
@@ -22,42 +22,36 @@ class Kept:
     result: Any
 
 
-_kept: WeakIdKeyDictionary = WeakIdKeyDictionary()  # first source -> what was made of it
+_kept: WeakIdKeyDictionary = WeakIdKeyDictionary()  # first weight -> what was made of it
 _lock = threading.Lock()
 
 
-def derived(
-    make: Callable[..., Result], *sources: Tensor | nn.Module, **options: Hashable
-) -> Result:
-    """make(*sources, **options) without gradients, again only where a weight has changed.
+def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) -> Result:
+    """make(*weights, **options) without gradients, again only where a weight has changed.
 
-    make: a function of a module or class, the same object at each call, without side effects.
-    sources: weights, or modules with all their parameters. The result must not be written to; it
-    goes when the first source goes. Where changes cannot be told (weights made under
-    torch.inference_mode) and while it is traced, it is computed at each call.
+    make: a function of a module, the same object at each call, without side effects. The result
+    must not be written to; it goes when the first weight goes. Where changes cannot be told
+    (weights made under torch.inference_mode) and while it is traced, it is computed at each call.
     """
-    weights: list[Tensor] = []
-    for source in sources:
-        weights += [source] if isinstance(source, Tensor) else source.parameters()
     if torch.compiler.is_compiling() or any(w.is_inference() for w in weights):
-        return made(make, *sources, **options)
+        return made(make, *weights, **options)
     state = tuple((w._version, w.untyped_storage(), w.dtype, w.shape) for w in weights)
-    key = (make, *map(id, sources[1:]), *sorted(options.items()))
+    key = (make, *map(id, weights[1:]), *sorted(options.items()))
     with _lock:
-        found = _kept.setdefault(sources[0], {}).get(key)  # type: ignore[no-untyped-call]
+        found = _kept.setdefault(weights[0], {}).get(key)  # type: ignore[no-untyped-call]
     if found is not None and same(found.state, state):
         return found.result
-    result = made(make, *sources, **options)
+    result = made(make, *weights, **options)
     with _lock:
-        _kept[sources[0]][key] = Kept(state, result)
+        _kept[weights[0]][key] = Kept(state, result)
     return result
 
 
 @torch.no_grad()
-def made(make: Callable[..., Result], *sources: Tensor | nn.Module, **options: Hashable) -> Result:
+def made(make: Callable[..., Result], *weights: Tensor, **options: Hashable) -> Result:
     """The result, without gradients and outside autocast."""
     with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-        return make(*sources, **options)
+        return make(*weights, **options)
 
 
 def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

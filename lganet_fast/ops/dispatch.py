@@ -100,6 +100,9 @@ def choose_backend(operation: str, device: str, backend: str | None = None, **ca
         )
     if asked != "auto":
         return Choice(asked, refused)
+    if (operation, device) == ("convolve", "cuda"):
+        for name in ("triton", "native"):
+            refused.setdefault(name, "cuDNN's runs unless another was measured to be faster")
     slower = triton.slower(operation, device, **call)
     if slower is not None and "native" not in refused:
         refused.setdefault("triton", slower)

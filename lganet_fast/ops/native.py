@@ -48,8 +48,12 @@ def read_note() -> dict[str, str | None]:
 def kernels(device: str) -> frozenset[str]:
     """The operations that the loaded extension has for a kind of device."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    names = [name for name in COMPILED if LOADED and hasattr(torch.ops.lganet_fast, name)]
-    return frozenset(name for name in names if has(f"lganet_fast::{name}", device.upper()))
+    own = {"convolve": "convolve_maps"} if device == "cuda" else {}
+    names = {name: own.get(name, name) for name in COMPILED if LOADED}
+    there = {name: op for name, op in names.items() if hasattr(torch.ops.lganet_fast, op)}
+    return frozenset(
+        name for name, op in there.items() if has(f"lganet_fast::{op}", device.upper())
+    )
 
 
 NOTE = read_note()
