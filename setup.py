@@ -28,8 +28,8 @@ SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
 CUDA_SOURCES = sorted(Path("csrc").glob("*.cu"))
 HEADERS = sorted(str(path) for kind in ("*.h", "*.cuh") for path in Path("csrc").glob(kind))
 CUDA_ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
-# Where no GPU is visible: code for 8.0 also runs on 8.6 and 8.9, and drivers translate the PTX of 9.0,
-# which is always added, for 10.0 and later.
+# Where no GPU is visible: code for 8.0 also runs on 8.6 and 8.9, and drivers translate the PTX of
+# 9.0, which is always added, for 10.0 and later.
 FEW_CUDA_ARCHS = ("8.0", "9.0")
 
 
@@ -75,7 +75,7 @@ def asked_archs():
 
 
 def visible_archs():
-    """The compute capabilities of the GPUs that are visible; none where that cannot be found out."""
+    """The compute capabilities of the GPUs that are visible; none where that stays unknown."""
     try:
         import torch
 

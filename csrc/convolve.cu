@@ -1,5 +1,5 @@
-// The 3^3 convolution on a CUDA device: memory and types. The kernels are in convolve.cuh, compiled by
-// one file for each type.
+// The 3^3 convolution on a CUDA device: memory and types. The kernels are in convolve.cuh, compiled
+// by one file for each type.
 #include <map>
 #include <mutex>
 #include <optional>
@@ -93,8 +93,7 @@ ConvolveTile tile_for(const ConvolveKind& kind, int inputs, int outputs, const i
   const auto found = known.find(key);
   if (found != known.end()) return found->second;
   const int64_t sizes[3] = {size[0], size[1], size[2]};
-  const auto tiles =
-      convolve_tiles(inputs, outputs, kind.number_bytes, kind.exact, sizes, limit);
+  const auto tiles = convolve_tiles(inputs, outputs, kind.number_bytes, kind.exact, sizes, limit);
   STD_TORCH_CHECK(!tiles.empty(), "no tile of this convolution fits into the shared memory");
   return known[key] = tiles[0];
 }
@@ -118,8 +117,8 @@ Tensor convolve_as(const Tensor& out, const std::vector<Tensor>& maps, const Opt
     check_map(maps[m], out, maps[m].size(1), "x");
     const bool last = m + 1 == int(maps.size());
     call.maps[m] = channels_of<const T>(maps[m], "x");
-    call.whole = call.whole && whole(call.maps[m]) &&
-                 (last || maps[m].size(1) * sizeof(T) % 16 == 0);
+    call.whole =
+        call.whole && whole(call.maps[m]) && (last || maps[m].size(1) * sizeof(T) % 16 == 0);
     inputs += maps[m].size(1);
   }
   STD_TORCH_CHECK(inputs > 0 && inputs < 65536, "expected 1 to 65535 channels, got ", inputs);
@@ -206,8 +205,8 @@ std::tuple<Tensor, Tensor> convolve_maps(std::vector<Tensor> maps, Tensor packed
                                          bool exact, int64_t config) {
   STD_TORCH_CHECK(!maps.empty() && maps[0].dim() == 5, "expected maps with 5 axes");
   const Tensor& x = maps[0];
-  Tensor out = empty_beside(x, {x.size(0), outputs, x.size(2), x.size(3), x.size(4)},
-                            x.scalar_type(), true);
+  Tensor out =
+      empty_beside(x, {x.size(0), outputs, x.size(2), x.size(3), x.size(4)}, x.scalar_type(), true);
   Tensor found = convolve_to(
       out, maps, {packed, bias, norm, add, times, mask, slope, relu, moments, exact, config});
   return {out, found};
@@ -216,8 +215,8 @@ std::tuple<Tensor, Tensor> convolve_maps(std::vector<Tensor> maps, Tensor packed
 Tensor convolve_maps_out(Tensor out, std::vector<Tensor> maps, Tensor packed, Tensor bias,
                          Maybe norm, double slope, bool relu, Maybe add, Maybe times, Maybe mask,
                          bool moments, bool exact, int64_t config) {
-  return convolve_to(
-      out, maps, {packed, bias, norm, add, times, mask, slope, relu, moments, exact, config});
+  return convolve_to(out, maps,
+                     {packed, bias, norm, add, times, mask, slope, relu, moments, exact, config});
 }
 
 }  // namespace

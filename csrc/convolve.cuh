@@ -1,16 +1,19 @@
-// 3^3 convolution of channels-last maps by products of matrices; convolve_plan.h says how it is cut.
+// 3^3 convolution of channels-last maps by products of matrices; convolve_plan.h says how it is
+// cut.
 //
 // A block walks over its tiles, and over the chunks of channels of each. While it multiplies one
 // chunk the next one is on its way, of the same tile or the next. Voxels are the rows of a product,
-// a tap along h and w and 32 bytes of channels its inner axis (or two taps and 16 bytes), outputs and
-// the three taps along d its columns: what is read of x then serves three times as many products.
+// a tap along h and w and 32 bytes of channels its inner axis (or two taps and 16 bytes), outputs
+// and the three taps along d its columns: what is read of x then serves three times as many
+// products.
 #pragma once
 
 #include "convolve_store.cuh"
 
 namespace lganet {
 
-// The rows of one product that this lane points to, with what is small of a number where it is exact.
+// The rows of one product that this lane points to, with what is small of a number where it is
+// exact.
 template <typename K>
 struct Rows {
   uint32_t large[4], small[K::kind.exact ? 4 : 1];
@@ -39,8 +42,10 @@ __device__ __forceinline__ void multiply(const uint32_t* weights, int step, F&& 
 #pragma unroll
   for (int n = 0; n < K::kTiles; ++n) {
     uint32_t words[K::kWords];
-    memcpy(words, __builtin_assume_aligned(weights + (step * K::kTiles + n) * 32 * K::kWords,
-                                           4 * K::kWords), sizeof words);
+    memcpy(
+        words,
+        __builtin_assume_aligned(weights + (step * K::kTiles + n) * 32 * K::kWords, 4 * K::kWords),
+        sizeof words);
     const uint32_t large[2] = {words[0], words[1]};
     if constexpr (K::kind.exact) {
       const uint32_t small[2] = {words[2], words[3]};
@@ -60,8 +65,8 @@ __device__ __forceinline__ void multiply(const uint32_t* weights, int step, F&& 
   }
 }
 
-// The three taps along h for the rows at `from`, lines of a warp being neighbours in h: rows are read
-// once for all of them where there are registers for that.
+// The three taps along h for the rows at `from`, lines of a warp being neighbours in h: rows are
+// read once for all of them where there are registers for that.
 template <typename K>
 __device__ __forceinline__ void multiply_taps(const unsigned char* from, int next_h,
                                               const uint32_t* weights,
@@ -77,7 +82,8 @@ __device__ __forceinline__ void multiply_taps(const unsigned char* from, int nex
 #pragma unroll
         for (int m = 0; m < 2; ++m) rows[l][m].read(from + (l + h) * next_h + m * 256);
     }
-    multiply<K>(weights, h, [&](int l, int m) -> auto& { return rows[kOnce ? l + h : l][m]; }, sums);
+    multiply<K>(
+        weights, h, [&](int l, int m) -> auto& { return rows[kOnce ? l + h : l][m]; }, sums);
   }
 }
 
@@ -98,7 +104,8 @@ __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
       multiply_taps<K>(from, next_h, weights, sums);
   } else {
     multiply_taps<K>(from + second * next_w, next_h, weights, sums);  // taps 0 and 1 along w
-    from += 2 * next_w;  // tap 2: taps 0 and 1 along h, then 2, twice, the second time for no weights
+    from +=
+        2 * next_w;  // tap 2: taps 0 and 1 along h, then 2, twice, the second time for no weights
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       Rows<K> rows[K::kLines][2];
@@ -112,7 +119,8 @@ __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
   }
 }
 
-// What stays in shared memory: scale and offset of the normalisation, the bias, and the sums so far.
+// What stays in shared memory: scale and offset of the normalisation, the bias, and the sums so
+// far.
 template <typename K>
 __device__ __forceinline__ void fill_tables(const ConvolveCall<typename K::T>& call,
                                             const ConvolveCut& cut) {
@@ -142,8 +150,8 @@ __global__ void __launch_bounds__(32 * kConvolveWarps, 1)
   unsigned char* shared = dynamic_shared();
   const int warp = threadIdx.x / 32;
   const int tiles = cut.count[0] * cut.count[1] * cut.count[2];
-  const unsigned char* packed = static_cast<const unsigned char*>(call.weights) +
-                                int64_t(blockIdx.y) * cut.chunks * kWeights;
+  const unsigned char* packed =
+      static_cast<const unsigned char*>(call.weights) + int64_t(blockIdx.y) * cut.chunks * kWeights;
   fill_tables<K>(call, cut);
   __syncthreads();
 
@@ -268,26 +276,23 @@ template <typename T, bool EXACT>
 int convolve_blocks(const ConvolveKind& kind, const ConvolveCall<T>& call, const ConvolveTile& tile,
                     const Room& room) {
   int blocks = 0;
-  with_kind<T, EXACT>(kind, [&](auto k) {
-    blocks = convolve_blocks<decltype(k)>(call, tile, room);
-  });
+  with_kind<T, EXACT>(kind,
+                      [&](auto k) { blocks = convolve_blocks<decltype(k)>(call, tile, room); });
   return blocks;
 }
 
 template <typename T, bool EXACT>
 void start_convolve(Stream stream, const ConvolveKind& kind, const ConvolveCall<T>& call,
                     const ConvolveTile& tile, const Room& room, int blocks) {
-  with_kind<T, EXACT>(kind, [&](auto k) {
-    start_convolve_kind<decltype(k)>(stream, call, tile, room, blocks);
-  });
+  with_kind<T, EXACT>(
+      kind, [&](auto k) { start_convolve_kind<decltype(k)>(stream, call, tile, room, blocks); });
 }
 
 // A type's kernels, with `extern` before it where another file compiles them.
-#define LGANET_CONVOLVE(EXTERN, T, EXACT)                                                       \
-  EXTERN template int convolve_blocks<T, EXACT>(const ConvolveKind&, const ConvolveCall<T>&,    \
-                                                const ConvolveTile&, const Room&);              \
-  EXTERN template void start_convolve<T, EXACT>(Stream, const ConvolveKind&,                    \
-                                                const ConvolveCall<T>&, const ConvolveTile&,    \
-                                                const Room&, int);
+#define LGANET_CONVOLVE(EXTERN, T, EXACT)                                                    \
+  EXTERN template int convolve_blocks<T, EXACT>(const ConvolveKind&, const ConvolveCall<T>&, \
+                                                const ConvolveTile&, const Room&);           \
+  EXTERN template void start_convolve<T, EXACT>(                                             \
+      Stream, const ConvolveKind&, const ConvolveCall<T>&, const ConvolveTile&, const Room&, int);
 
 }  // namespace lganet

@@ -1,4 +1,5 @@
-// What is known of the CUDA convolution without CUDA: its operators, and which tiles are worth a try.
+// What is known of the CUDA convolution without CUDA: its operators, and which tiles are worth a
+// try.
 #include "convolve_plan.h"
 #include "tensors.h"
 
@@ -23,13 +24,12 @@ std::vector<int64_t> convolve_configs(int64_t inputs, int64_t outputs, int64_t n
 }  // namespace
 }  // namespace lganet
 
-#define LGANET_OPTIONS                                                                         \
+#define LGANET_OPTIONS                                                                             \
   "Tensor[] maps, Tensor packed, Tensor bias, Tensor? norm, float slope, bool relu, Tensor? add, " \
   "Tensor? times, Tensor? mask, bool moments, "
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
-  m.def("convolve_maps(" LGANET_OPTIONS
-        "int outputs, bool exact, int config) -> (Tensor, Tensor)");
+  m.def("convolve_maps(" LGANET_OPTIONS "int outputs, bool exact, int config) -> (Tensor, Tensor)");
   m.def("convolve_maps_out(Tensor(a!) out, " LGANET_OPTIONS "bool exact, int config) -> Tensor");
   m.def(
       "convolve_configs(int inputs, int outputs, int number_bytes, bool exact, int[] size, "

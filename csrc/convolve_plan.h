@@ -2,11 +2,12 @@
 // host code: it needs no CUDA.
 //
 // A block computes a tile of h x w x d voxels and `columns` outputs. It holds the tile with the
-// voxels around it in shared memory as planes of 16 bytes of channels, the voxels of a plane side by
-// side, lines of d + 2 after lines; a chunk of one or two planes at a time. A neighbour in w is then
-// the same list of voxels from d + 2 on, so rows of products are voxels of the list, w and d in one,
-// and what lies between two lines costs 2 rows in d + 2. A warp takes segments of 32 rows, of which
-// 30 come out (the taps along d are added up between rows), one for each of `lines` values of h.
+// voxels around it in shared memory as planes of 16 bytes of channels, the voxels of a plane side
+// by side, lines of d + 2 after lines; a chunk of one or two planes at a time. A neighbour in w is
+// then the same list of voxels from d + 2 on, so rows of products are voxels of the list, w and d
+// in one, and what lies between two lines costs 2 rows in d + 2. A warp takes segments of 32 rows,
+// of which 30 come out (the taps along d are added up between rows), one for each of `lines` values
+// of h.
 #pragma once
 
 #include <algorithm>
@@ -77,7 +78,8 @@ struct ConvolveTile {
 struct ConvolveShared {
   int stage, weight_slots, weights, sums, bias, norm, total;
 
-  constexpr ConvolveShared(const ConvolveKind& kind, const ConvolveTile& tile, int inputs, int limit)
+  constexpr ConvolveShared(const ConvolveKind& kind, const ConvolveTile& tile, int inputs,
+                           int limit)
       : stage(kind.planes * tile.plane_bytes()), weight_slots(kind.chunks(inputs)) {
     place(kind, tile, inputs);
     // The weights of all chunks stay where that lets two blocks run at once, else two take turns.
@@ -106,8 +108,8 @@ constexpr bool fits(const ConvolveKind& kind, const ConvolveTile& tile, int inpu
 }
 
 // What a tile costs, in clock cycles of one of 128 multiprocessors: for each block the larger of
-// products (2 cycles each), reads of shared memory (128 bytes a cycle) and loads (32 bytes a cycle);
-// a block alone on its multiprocessor waits for a third of the loads as well.
+// products (2 cycles each), reads of shared memory (128 bytes a cycle) and loads (32 bytes a
+// cycle); a block alone on its multiprocessor waits for a third of the loads as well.
 inline double cost(const ConvolveKind& kind, const ConvolveTile& tile, int inputs,
                    const int64_t (&size)[3], int outputs, int limit) {
   const ConvolveShared shared(kind, tile, inputs, limit);
@@ -117,8 +119,9 @@ inline double cost(const ConvolveKind& kind, const ConvolveTile& tile, int input
   const int fragments = kind.planes == 2 ? 3 * (lines + 2) * 2 : (3 * lines + 2) * 2;
   const double reads = warps * (4.0 * fragments + kind.weight_bytes() / 128.0);
   const bool streamed = shared.weight_slots < chunks;
-  const double loads = ((tile.h + 2.0) * tile.row() * 16 * kind.planes +
-                        (streamed ? kind.weight_bytes() : 0)) / 32.0;
+  const double loads =
+      ((tile.h + 2.0) * tile.row() * 16 * kind.planes + (streamed ? kind.weight_bytes() : 0)) /
+      32.0;
   const int64_t resident = std::clamp(std::min(limit / shared.total, 12 / warps), 1, 4);
   const double chunk = std::max({products, reads, loads}) + (resident == 1 ? loads / 3 : 0);
   const int64_t count = (size[0] + tile.h - 1) / tile.h * ((size[1] + tile.w - 1) / tile.w) *
@@ -127,8 +130,8 @@ inline double cost(const ConvolveKind& kind, const ConvolveTile& tile, int input
   return double(turns) * (chunks * (chunk + 200) + 60.0 * warps * lines);
 }
 
-// The tiles worth a try, the best of the model first; none where nothing fits. limit: bytes of shared
-// memory of a block.
+// The tiles worth a try, the best of the model first; none where nothing fits. limit: bytes of
+// shared memory of a block.
 inline std::vector<ConvolveTile> convolve_tiles(int inputs, int outputs, int number_bytes,
                                                 bool exact, const int64_t (&size)[3], int limit) {
   const ConvolveKind kind = convolve_kind(inputs, outputs, number_bytes, exact);

@@ -153,12 +153,12 @@ __device__ __forceinline__ void store_sums(const ConvolveCall<typename K::T>& ca
   }
 }
 
-// Mean and 1 / sqrt(variance + 1e-5) of each output from the sums of all blocks: a warp for each, its
-// lanes and what they have in a fixed order, summed up as A.
+// Mean and 1 / sqrt(variance + 1e-5) of each output from the sums of all blocks: a warp for each,
+// its lanes and what they have in a fixed order, summed up as A.
 template <typename A>
-__global__ void finish_moments(const float* sums, const float* bias, float* moments,
-                                      bool relu, int outputs, int columns, int blocks,
-                                      int64_t voxels, int64_t count) {
+__global__ void finish_moments(const float* sums, const float* bias, float* moments, bool relu,
+                               int outputs, int columns, int blocks, int64_t voxels,
+                               int64_t count) {
   const int64_t n = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
   if (n >= count) return;
   const int output = int(n % outputs), lane = threadIdx.x % 32;

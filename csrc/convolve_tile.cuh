@@ -12,10 +12,10 @@ struct Convolution {
   using T = T_;
   static constexpr ConvolveKind kind{int(sizeof(T)), EXACT, PLANES, COLUMNS};
   static constexpr int kPer = kind.per_plane(), kLines = kind.lines(), kSteps = kind.steps();
-  static constexpr int kTaps = COLUMNS / 8;         // tiles of 8 columns of one tap along d
+  static constexpr int kTaps = COLUMNS / 8;  // tiles of 8 columns of one tap along d
   static constexpr int kTiles = kind.column_tiles();
-  static constexpr int kOwn = COLUMNS / 4;          // outputs of a lane, side by side
-  static constexpr int kWords = EXACT ? 4 : 2;      // of the weights of a product in a lane
+  static constexpr int kOwn = COLUMNS / 4;      // outputs of a lane, side by side
+  static constexpr int kWords = EXACT ? 4 : 2;  // of the weights of a product in a lane
 };
 
 // One tensor of channels, channels last; `pitch` numbers from one voxel to the next.
@@ -27,15 +27,16 @@ struct Channels {
 
 constexpr int kMaps = 3;
 
-// What is computed: y = ((relu(conv3(cat(f(maps))) + bias)) + add) * times, f(x) = leaky((x - shift)
+// What is computed: y = ((relu(conv3(cat(f(maps))) + bias)) + add) * times, f(x) = leaky((x -
+// shift)
 // * scale) or, with a mask, x where mask > 0 and else 0.
 template <typename T>
 struct ConvolveCall {
   Channels<const T> maps[kMaps];
   int first[kMaps + 1];  // channel of each map, and the number of all of them
-  bool whole;            // every plane is of one map, and 16 bytes in memory (the last may be fewer)
+  bool whole;  // every plane is of one map, and 16 bytes in memory (the last may be fewer)
   Channels<const T> mask;
-  bool whole_mask;       // the same of the mask
+  bool whole_mask;      // the same of the mask
   const void* weights;  // packed
   const float* bias;
   const float* norm;  // shift, then scale: (2, batch, inputs)
@@ -43,7 +44,7 @@ struct ConvolveCall {
   bool relu;
   Channels<const T> add, times;
   Channels<T> out;
-  bool wide;  // out, add and times can be read and written 16 bytes at a time
+  bool wide;       // out, add and times can be read and written 16 bytes at a time
   float* moments;  // (2, batch, outputs): mean and 1 / sqrt(variance + 1e-5)
   float* sums;     // (batch, blocks, 2, columns of all): scratch of the moments
   int outputs, batch;
@@ -184,8 +185,8 @@ __device__ __forceinline__ void transform(const ConvolveCall<typename K::T>& cal
   const int channel = own_channel<K>(chunk), left = call.first[kMaps] - channel;
   const float* table = reinterpret_cast<const float*>(dynamic_shared() + cut.norm) + channel;
   const int second = cut.chunks * K::kind.chunk();
-  const T* masks = mask ? call.mask.data + at.first_voxel(call.size) * call.mask.pitch + channel
-                        : nullptr;
+  const T* masks =
+      mask ? call.mask.data + at.first_voxel(call.size) * call.mask.pitch + channel : nullptr;
   each_item<K>(cut, at, call.size, stage, [&](unsigned char* to, int voxel, bool here) {
     if (!here) return;
     uint32_t words[4];

@@ -1,4 +1,4 @@
-"""The compiled convolution for CUDA without a GPU: packed weights, tiles, checks of its arguments."""
+"""The compiled convolution for CUDA, without a GPU: packed weights, tiles, checks of arguments."""
 
 import pytest
 import torch

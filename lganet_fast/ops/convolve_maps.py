@@ -29,10 +29,10 @@ def configs(
     size: Sequence[int],
     capability: tuple[int, int] = (8, 9),
 ) -> list[int]:
-    """The values of `config` worth a try for volumes of `size` (H, W, D), the best by a model first.
+    """Values of `config` worth a try for volumes of `size` (H, W, D), the best by a model first.
 
-    precision: one of convolve_packs.DTYPES. capability: the device's. A value stands for a tile, and
-    is good for other sizes too. Raises RuntimeError for what cannot be computed.
+    precision: one of convolve_packs.DTYPES. capability: the device's. A value stands for a tile,
+    and is good for other sizes too. Raises RuntimeError for what cannot be computed.
     """
     limit = SHARED.get(capability, LEAST_SHARED) * 1024
     number_bytes, exact = DTYPES[precision].itemsize, precision == "float32"
@@ -80,11 +80,11 @@ def forward(
 
     maps: 1 to 3 tensors (B, Ck, H, W, D), channels_last_3d or channels of such a tensor. packed:
     pack(weight, precision). bias: (outputs,) float32. norm: (2, B, C) float32, shift and scale:
-    leaky((x - shift) * scale, slope) is convolved, or x where `mask` (B, C, H, W, D) > 0 and else 0.
-    The result (B, outputs, H, W, D) is + bias, then rectified if `relu`, then + add, then * times; it
-    goes to `out` where that is given, channels of a wider tensor perhaps. moments: float32 (2, B,
-    outputs), mean and 1 / sqrt(variance + 1e-5) of the result as stored; empty unless asked for; they
-    repeat bit for bit. config: 0, or one of `configs`.
+    leaky((x - shift) * scale, slope) is convolved, and is 0 where `mask` (B, C, H, W, D) is given
+    and not > 0. The result (B, outputs, H, W, D) is + bias, then rectified if `relu`, then + add,
+    then * times; it goes to `out` where that is given, channels of a wider tensor perhaps. moments:
+    float32 (2, B, outputs), mean and 1 / sqrt(variance + 1e-5) of the result as stored; empty unless
+    asked for; they repeat bit for bit. config: 0, or one of `configs`.
     Raises ValueError for shapes and TypeError for types that do not fit, RuntimeError for layouts.
     """
     if not 1 <= len(maps) <= 3:

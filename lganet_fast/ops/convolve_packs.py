@@ -1,8 +1,8 @@
 """Weights of a 3^3 convolution in the order in which the compiled kernel for CUDA reads them.
 
-A kernel multiplies by chunks: one or two planes of 16 bytes of channels, `columns` outputs at a time
-(`csrc/convolve_plan.h` has the same rules). What one lane of a warp needs for one product lies side by
-side.
+A kernel multiplies by chunks: one or two planes of 16 bytes of channels, `columns` outputs at a
+time (`csrc/convolve_plan.h` has the same rules). What one lane of a warp needs for one product lies
+side by side.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ DTYPES = {  # precision -> type of the numbers
     "tf32": torch.float32,
     "float32": torch.float32,
 }
-# The order of the neighbours 3 h + w. Of two planes, each product has one neighbour; of one plane, two,
-# and 9 stands for none.
+# The order of the neighbours 3 h + w. Of two planes, each product has one neighbour; of one plane,
+# two, and 9 stands for none.
 SINGLE = (0, 3, 6, 1, 4, 7, 2, 5, 8)
 PAIRS = (0, 1, 3, 4, 6, 7, 2, 5, 8, 9)
 
