@@ -231,8 +231,8 @@ int convolve_blocks(const ConvolveCall<typename K::T>& call, const ConvolveTile&
   const ConvolveShared shared(K::kind, tile, call.inputs(), room.limit);
   const ConvolveCut cut = cut_by<K>(tile, call.size, shared, K::kind.chunks(call.inputs()));
   const int64_t tiles = int64_t(cut.count[0]) * cut.count[1] * cut.count[2];
-  const int64_t resident = int64_t(room.processors) *
-                           blocks_of(convolve_maps<K>, 32 * tile.warps(K::kind), shared.total);
+  const int at_once = blocks_of(convolve_maps<K>, 32 * tile.warps(K::kind), shared.total);
+  const int64_t resident = int64_t(room.processors) * std::max(at_once, 1);
   const int64_t others = int64_t(call.batch) * K::kind.blocks(call.outputs);
   const int64_t wanted = (resident + others - 1) / others;
   const int64_t turns = (tiles + wanted - 1) / wanted;  // as many tiles for each, or one fewer

@@ -137,7 +137,7 @@ __device__ __forceinline__ void each_item(const ConvolveCut& cut, const Place& a
     const int h = at.h - 1 + line / across, w = at.w - 1 + line % across;
     const bool inside = h >= 0 && h < size[0] && w >= 0 && w < size[1];
     unsigned char* to = stage + (line * along + first) * 16;
-    int voxel = (h * size[1] + w) * size[2] + at.d - 1 + first;  // meaningless where not inside
+    int voxel = inside ? (h * size[1] + w) * size[2] + at.d - 1 + first : 0;
 #pragma unroll 1
     for (int k = first; k < along; k += kStep, voxel += kStep, to += 16 * kStep)
       body(to, voxel, inside && at.d - 1 + k >= 0 && at.d - 1 + k < size[2]);

@@ -45,11 +45,18 @@ void launch_team(Stream stream, dim3 grid, dim3 block, void (*kernel)(P...), Q..
   launch(stream, grid, block, kernel, arguments...);
 }
 
-// Lets the blocks of a kernel have so much of dynamic shared memory.
+// Lets the blocks of a kernel have so much of dynamic shared memory: all that there is, as another
+// thread may be about to start it with more.
 template <typename... P>
 void allow_shared(void (*kernel)(P...), int bytes) {
   if (bytes <= 48 * 1024) return;  // what a kernel gets unasked
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  int device = 0, most = 0;
+  cudaFuncAttributes attributes;
+  check_cuda(cudaGetDevice(&device));
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  check_cuda(cudaFuncGetAttributes(&attributes, kernel));
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  most - int(attributes.sharedSizeBytes)));
 }
 
 template <typename... P, typename... Q>

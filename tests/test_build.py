@@ -133,17 +133,50 @@ def test_with_an_nvcc_that_does_not_do_there_is_a_build_for_the_cpu(tmp_path, bo
     assert reason.startswith(expected)
 
 
+def built_for(folder):
+    """The architectures that a build in `folder` has machine code for, and PTX for."""
+    (path,) = (folder / "lganet_fast").glob("_native*.so")
+    elf, ptx = (cuobjdump(option, path=path) for option in ("--list-elf", "--list-ptx"))
+    return set(re.findall(r"sm_\d+", elf)), set(re.findall(r"sm_\d+", ptx))
+
+
 @needs_compiler
 @needs_nvcc
 @needs_cuobjdump
-def test_architectures_can_be_chosen(tmp_path):
+@pytest.mark.parametrize(
+    ("asked", "code", "ptx"),
+    [
+        ("8.9; 8.0", {"sm_80", "sm_89"}, "sm_80"),
+        ("all", {"sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}, "sm_90"),
+        ("", {"sm_80", "sm_90"}, "sm_90"),
+    ],
+)
+def test_architectures_can_be_chosen(tmp_path, asked, code, ptx):
     """Neither a device nor a driver is needed to compile for one."""
-    choice = {"LGANET_FAST_CUDA_ARCHS": "8.9; 8.0", "CUDA_VISIBLE_DEVICES": ""}
+    choice = {"LGANET_FAST_CUDA_ARCHS": asked, "CUDA_VISIBLE_DEVICES": ""}
     assert build_little(tmp_path, **choice) is None
-    (path,) = (tmp_path / "lganet_fast").glob("_native*.so")
-    listing = cuobjdump("--list-elf", "--list-ptx", path=path)
-    assert set(re.findall(r"sm_\d+", listing)) == {"sm_80", "sm_89"}
-    assert re.search(r"sm_89\.ptx", listing)
+    assert built_for(tmp_path) == (code, {ptx})
+
+
+@needs_compiler
+@needs_nvcc
+@needs_cuobjdump
+@pytest.mark.parametrize(
+    ("device", "code"),
+    [((8, 9), {"sm_89"}), ((7, 5), {"sm_80", "sm_90"}), (None, {"sm_80", "sm_90"})],
+)
+def test_the_visible_gpu_is_compiled_for(tmp_path, device, code):
+    """One that is too old, or a driver that is broken, changes nothing."""
+    sees = "raise RuntimeError" if device is None else f"return {device}"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import torch\n"
+        "torch.cuda.device_count = lambda: 1\n"
+        f"def capability(device):\n    {sees}\n"
+        "torch.cuda.get_device_capability = capability\n"
+    )
+    choice = {"LGANET_FAST_CUDA_ARCHS": "", "PYTHONPATH": str(tmp_path)}
+    assert build_little(tmp_path, **choice) is None
+    assert built_for(tmp_path)[0] == code
 
 
 def test_architectures_that_do_not_exist_are_an_error(tmp_path):
@@ -152,7 +185,7 @@ def test_architectures_that_do_not_exist_are_an_error(tmp_path):
     done = run_setup(tmp_path, environment)
     assert done.returncode != 0
     assert "LGANET_FAST_CUDA_ARCHS must name some of 8.0, 8.6" in done.stderr
-    assert "got '8.9;native'" in done.stderr
+    assert "separated by semicolons, or be all; got '8.9;native'" in done.stderr
 
 
 def library():

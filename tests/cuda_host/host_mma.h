@@ -39,39 +39,37 @@ void load_matrices(uint32_t (&to)[N], const void* row, bool transposed) {
   mine.meet.wait();
 }
 
-// The numbers of a register, as a product reads them.
-template <typename T>
-float number_of(const uint32_t* registers, int index) {
-  if constexpr (sizeof(T) == 2) {
-    T numbers[2];
-    std::memcpy(numbers, registers, sizeof numbers);
-    return float(numbers[index]);
-  } else {
-    const uint32_t cut = *registers & 0xffffe000u;
-    float number;
-    std::memcpy(&number, &cut, sizeof number);
-    return number;
-  }
-}
-
 // What a lane hands over for a product.
 struct Operands {
   float* sums;
   uint32_t a[4], b[2];
 };
 
-// One thread does it for its whole warp.
+// One thread does it for its whole warp; all in one function, which is compiled to be fast.
 template <typename T>
 __attribute__((optimize("O2"), no_sanitize("address", "undefined"))) void multiply_add(
     const Operands* lanes[32]) {
   constexpr int kPack = 4 / sizeof(T), kHalf = 4 * kPack;
   float a[16][2 * kHalf], b[2 * kHalf][8];
   for (int lane = 0; lane < 32; ++lane)
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < 6; ++i)
       for (int n = 0; n < kPack; ++n) {
+        const uint32_t word = i < 4 ? lanes[lane]->a[i] : lanes[lane]->b[i - 4];
+        uint32_t bits = word & 0xffffe000u;  // of float32, the rest is cut off
+        if (std::is_same_v<T, BFloat16>) bits = word >> 16 * n << 16;
+        if (std::is_same_v<T, Half>) bits = (word >> 16 * n & 0x7fffu) << 13;
+        float number;
+        __builtin_memcpy(&number, &bits, 4);
+        if (std::is_same_v<T, Half>) {
+          number *= 0x1p112f;  // the exponents' difference, for subnormal numbers too
+          if (bits >= 0x7c00u << 13) number = bits > 0x7c00u << 13 ? NAN : INFINITY;
+          if (word >> 16 * n & 0x8000u) number = -number;
+        }
         const int k = lane % 4 * kPack + n;
-        a[lane / 4 + i % 2 * 8][i / 2 * kHalf + k] = number_of<T>(&lanes[lane]->a[i], n);
-        if (i < 2) b[i * kHalf + k][lane / 4] = number_of<T>(&lanes[lane]->b[i], n);
+        if (i < 4)
+          a[lane / 4 + i % 2 * 8][i / 2 * kHalf + k] = number;
+        else
+          b[(i - 4) * kHalf + k][lane / 4] = number;
       }
   for (int lane = 0; lane < 32; ++lane)
     for (int i = 0; i < 4; ++i) {
