@@ -21,7 +21,7 @@
 
 namespace lganet::weight_gradient {
 
-// SPLIT: floats are a high and a low TF32 part each, and three products nearly IEEE's.
+// EXACT: floats are a high and a low TF32 part each, and three products nearly IEEE's.
 template <typename T>
 struct Job {
   Maps<T> x, grad, mask;  // no mask: null
@@ -85,7 +85,7 @@ struct WarpPlace {
 };
 
 // What one warp adds up.
-template <typename T, bool SPLIT, int MT, int NC>
+template <typename T, bool EXACT, int MT, int NC>
 struct Products {
   static constexpr int kColumns = 3 * NC;
   static constexpr int kGroups = kDepth<T> / 8;               // of a product
@@ -130,13 +130,19 @@ struct Products {
     }
   }
 
-  // One number of a float product's factor: what TF32 holds of it, and what that leaves.
+  // One number of a float product's factor: its first 11 bits, and what they leave (a product cuts
+  // off what is beyond 11 bits of that).
   static __device__ __forceinline__ void split(const unsigned char* from, uint32_t& high,
                                                uint32_t& low) {
-    const float x = *reinterpret_cast<const float*>(from), near = SPLIT ? round_tf32(x) : x;
-    const float rest = SPLIT ? round_tf32(x - near) : 0;
-    memcpy(&high, &near, 4);
-    memcpy(&low, &rest, 4);
+    const float x = *reinterpret_cast<const float*>(from);
+    memcpy(&high, &x, 4);
+    if constexpr (EXACT) {
+      high = (high + 0x1000u) & 0xffffe000u;
+      float near;
+      memcpy(&near, &high, 4);
+      const float rest = x - near;
+      memcpy(&low, &rest, 4);
+    }
   }
 
   __device__ __forceinline__ void add_single(const Job<T>& job, const unsigned char* x,
@@ -156,12 +162,13 @@ struct Products {
           split(a_at + rows[m][i % 2] + i / 2 * x_four, a[m][i], a_low[m][i]);
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
+        if constexpr (EXACT) __syncwarp();  // reading far ahead would cost too many registers
 #pragma unroll
         for (int i = 0; i < 2; ++i)
           split(b_at + columns_at<T, NC>(j) + i * 4 * kStride, b[i], b_low[i]);
 #pragma unroll
         for (int m = 0; m < MT; ++m) {
-          if constexpr (!SPLIT) {
+          if constexpr (!EXACT) {
             multiply_add<float>(sums[m][j], a[m], b);
           } else {  // a product's own sum cuts off its last bits: it is for these three alone
             float sum[4] = {};
@@ -200,8 +207,8 @@ struct Products {
   }
 };
 
-template <typename T, bool SPLIT, int MT, int NC>
-__global__ void __launch_bounds__(32 * warps_of({MT, NC}, SPLIT), kBlocks)
+template <typename T, bool EXACT, int MT, int NC>
+__global__ void __launch_bounds__(32 * warps_of({MT, NC}, EXACT), kBlocks)
     multiply_boxes(const Job<T> job) {
   unsigned char* shared = dynamic_shared();
   unsigned char *x = shared, *grad = x + job.x_box.bytes(), *mask = grad + job.grad_box.bytes();
@@ -219,7 +226,7 @@ __global__ void __launch_bounds__(32 * warps_of({MT, NC}, SPLIT), kBlocks)
     for (int half = 0; half < 2; ++half)
       rows[m][half] = rows_at(job, (warp.row * MT + m) * 2 + half);
 
-  Products<T, SPLIT, MT, NC> products;
+  Products<T, EXACT, MT, NC> products;
   for (int tile = blockIdx.x; tile < job.tiles; tile += int(gridDim.x)) {
     const Place at = job.tile(tile), x_at{at.b, at.h - 1, at.w - 1, at.d};
     const Place grad_at{at.b, at.h, at.w, at.d - 1};
@@ -231,8 +238,8 @@ __global__ void __launch_bounds__(32 * warps_of({MT, NC}, SPLIT), kBlocks)
     if (masked) begin_copy(job.mask, grad_share, job.grad_box, grad_at, job.size, mask);
     end_copies();
     wait_copies<0>();
-    finish_inputs<SPLIT>(job.norm, job.inputs, x_share, job.x_box, x_at, job.size, x);
-    finish_gradient<SPLIT>(grad_share, job.grad_box, grad_at, job.size, grad,
+    finish_inputs<EXACT>(job.norm, job.inputs, x_share, job.x_box, x_at, job.size, x);
+    finish_gradient<EXACT>(grad_share, job.grad_box, grad_at, job.size, grad,
                            masked ? mask : nullptr, bias + thread * kUnit<T>);
     __syncthreads();
     const int first = thread / 32 / job.row_warps * products.kGroups,
@@ -311,15 +318,15 @@ struct Results {
   float* sums;           // blocks times entries of the plan
 };
 
-template <typename T, bool SPLIT, int MT, int NC>
+template <typename T, bool EXACT, int MT, int NC>
 void start_shape(Stream stream, const Plan& plan, const Job<T>& job) {
   const dim3 grid(unsigned(plan.blocks), unsigned(plan.in_blocks * plan.out_blocks));
   launch_shared(stream, grid, dim3(plan.threads()), int(plan.shared),
-                &multiply_boxes<T, SPLIT, MT, NC>, job);
+                &multiply_boxes<T, EXACT, MT, NC>, job);
 }
 
 // The plan must be of these sizes. Maps without data are not there.
-template <typename T, bool SPLIT>
+template <typename T, bool EXACT>
 void start(Stream stream, const Sizes& sizes, const Plan& plan, const Maps<T>& x,
            const Maps<T>& grad, const Maps<T>& mask, const Norm& norm, const Results& results) {
   const int depth = plan.voxels_d;
@@ -350,12 +357,12 @@ void start(Stream stream, const Sizes& sizes, const Plan& plan, const Maps<T>& x
   const auto is = [&](Shape shape) {
     return plan.shape.rows == shape.rows && plan.shape.outputs == shape.outputs;
   };
-  if (is({5, 1})) start_shape<T, SPLIT, 5, 1>(stream, plan, job);
-  if (is({3, 2})) start_shape<T, SPLIT, 3, 2>(stream, plan, job);
-  if constexpr (shapes_of(sizeof(T), SPLIT) > 2)
-    if (is({3, 3})) start_shape<T, SPLIT, 3, 3>(stream, plan, job);
-  if constexpr (shapes_of(sizeof(T), SPLIT) > 3)
-    if (is({5, 2})) start_shape<T, SPLIT, 5, 2>(stream, plan, job);
+  if (is({5, 1})) start_shape<T, EXACT, 5, 1>(stream, plan, job);
+  if (is({3, 2})) start_shape<T, EXACT, 3, 2>(stream, plan, job);
+  if constexpr (shapes_of(sizeof(T), EXACT) > 2)
+    if (is({3, 3})) start_shape<T, EXACT, 3, 3>(stream, plan, job);
+  if constexpr (shapes_of(sizeof(T), EXACT) > 3)
+    if (is({5, 2})) start_shape<T, EXACT, 5, 2>(stream, plan, job);
   const Entries entries{plan.weights(),         plan.entries(),    plan.shape.rows,
                         3 * plan.shape.outputs, plan.in_chunks,    plan.out_blocks,
                         plan.row_warps,         int(sizes.inputs), int(sizes.outputs)};

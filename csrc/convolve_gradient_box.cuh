@@ -157,9 +157,9 @@ __device__ __forceinline__ void begin_copy(const Maps<T>& maps, const Share<T>& 
 }
 
 // A number as the products read it: floats are rounded to TF32 unless they are split later.
-template <typename T, bool SPLIT>
+template <typename T, bool EXACT>
 __device__ __forceinline__ T as_factor(float x) {
-  if constexpr (std::is_same_v<T, float> && !SPLIT) return round_tf32(x);
+  if constexpr (std::is_same_v<T, float> && !EXACT) return round_tf32(x);
   return T(x);
 }
 
@@ -169,11 +169,11 @@ struct Norm {
   float slope = 1;
 };
 
-template <bool SPLIT, typename T>
+template <bool EXACT, typename T>
 __device__ __forceinline__ void finish_inputs(const Norm& norm, int channels, const Share<T>& share,
                                               const Box& box, const Place& corner,
                                               const Place& size, unsigned char* data) {
-  constexpr bool kRounds = std::is_same_v<T, float> && !SPLIT;
+  constexpr bool kRounds = std::is_same_v<T, float> && !EXACT;
   if (!norm.moments && !kRounds) return;
   float shift[kUnit<T>], scale[kUnit<T>];
 #pragma unroll
@@ -190,7 +190,7 @@ __device__ __forceinline__ void finish_inputs(const Norm& norm, int channels, co
 #pragma unroll
     for (int k = 0; k < kUnit<T>; ++k) {
       const float f = (float(unit.number[k]) - shift[k]) * scale[k];
-      unit.number[k] = as_factor<T, SPLIT>(f > 0 ? f : f * slope);
+      unit.number[k] = as_factor<T, EXACT>(f > 0 ? f : f * slope);
     }
     *reinterpret_cast<Unit<T>*>(data + byte) = unit;
   });
@@ -198,7 +198,7 @@ __device__ __forceinline__ void finish_inputs(const Norm& norm, int channels, co
 
 // Clears the gradient where the mask is not above zero, and adds what is left of the voxels that
 // are the box's own to `total`: those but the first and last of its depth.
-template <bool SPLIT, typename T>
+template <bool EXACT, typename T>
 __device__ __forceinline__ void finish_gradient(const Share<T>& share, const Box& box,
                                                 const Place& corner, const Place& size,
                                                 unsigned char* data, const unsigned char* mask,
@@ -213,7 +213,7 @@ __device__ __forceinline__ void finish_gradient(const Share<T>& share, const Box
     for (int k = 0; k < kUnit<T>; ++k) {
       const float g = !mask || float(above.number[k]) > 0 ? float(unit.number[k]) : 0;
       if (own) sums[k] += g;
-      unit.number[k] = as_factor<T, SPLIT>(g);
+      unit.number[k] = as_factor<T, EXACT>(g);
     }
     *reinterpret_cast<Unit<T>*>(data + byte) = unit;
   });

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 namespace lganet::weight_gradient {
 
@@ -13,8 +15,8 @@ struct Shape {
 constexpr Shape kShapes[] = {{5, 1}, {3, 2}, {3, 3}, {5, 2}};
 
 // How many of them there are for a type: larger ones would not fit into the registers.
-constexpr int shapes_of(int number_bytes, bool split) {
-  return number_bytes == 2 ? 4 : split ? 2 : 3;
+constexpr int shapes_of(int number_bytes, bool exact) {
+  return number_bytes == 2 ? 4 : exact ? 2 : 3;
 }
 
 // Lines of a box in height and width, without the borders.
@@ -26,12 +28,11 @@ constexpr Lines kLines[] = {{4, 4}, {2, 4}, {4, 8}, {8, 8}};
 // A configuration is one number: the shape, then the lines.
 constexpr int kShapeCount = sizeof(kShapes) / sizeof(Shape);
 constexpr int kLineCount = sizeof(kLines) / sizeof(Lines);
-constexpr int kConfigs = kShapeCount * kLineCount;
 
 // Of a block. Two are to run on a multiprocessor at once, one copies while the other multiplies,
 // and its quarters get equally many warps: 4 of 128 registers a thread, or 3 of 168.
-constexpr int warps_of(Shape shape, bool split) {
-  return shape.rows * shape.outputs <= 5 && !split ? 8 : 6;
+constexpr int warps_of(Shape shape, bool exact) {
+  return shape.rows * shape.outputs <= 5 && !exact ? 8 : 6;
 }
 constexpr int kBlocks = 2;
 
@@ -49,7 +50,7 @@ struct Limits {
 // Of a call: `size` is batch, height, width, depth.
 struct Sizes {
   int64_t inputs, outputs, size[4], number_bytes;
-  bool split, masked;
+  bool exact, masked;
 };
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -74,7 +75,7 @@ struct Plan {
     }
     in_blocks = int(ceil_div(chunks, in_chunks));
     out_blocks = int(ceil_div(sizes.outputs, 8 * shape.outputs));
-    voxel_warps = warps_of(shape, sizes.split) / row_warps;
+    voxel_warps = warps_of(shape, sizes.exact) / row_warps;
     x_stride = voxel_bytes(in_chunks, sizes.number_bytes);
     grad_stride = voxel_bytes(shape.outputs, sizes.number_bytes);
 
@@ -103,6 +104,25 @@ struct Plan {
   int64_t weights() const { return of_pair() * in_blocks * out_blocks; }
   int64_t entries() const { return weights() + int64_t(out_blocks) * shape.outputs * 8; }
 
+  // A model of the time, in clock cycles of a multiprocessor: for each box the largest of products
+  // (2 cycles each), reads of shared memory (128 bytes a cycle) and copies (16 bytes a cycle with
+  // their instructions), and what of it the other block does not hide; at the end the blocks' sums.
+  double cost(const Sizes& sizes, const Limits& limits) const {
+    const int64_t x = (lines.h + 2) * (lines.w + 2) * voxels_d * in_chunks;
+    const int64_t grad =
+        lines.h * lines.w * (voxels_d + 2) * shape.outputs * (sizes.masked ? 2 : 1);
+    const double copies = double(x + grad) * 8 * double(sizes.number_bytes) / 16;
+    const double steps = double(lines.h * lines.w * voxels_d) * double(sizes.number_bytes) / 32;
+    const int columns = 3 * shape.outputs;
+    const double products = 2.0 * steps * row_warps * shape.rows * columns * (sizes.exact ? 3 : 1);
+    const double reads = steps * row_warps * (4 * shape.rows + 2 * columns);
+    const double box = std::max({products, reads, copies}) + copies / 4 + 500;
+    const int64_t all = blocks * in_blocks * out_blocks;
+    const double turns = double(ceil_div(all_tiles(sizes), blocks));
+    const double sums = double(blocks * entries()) * 8 / (32.0 * double(limits.processors));
+    return turns * double(ceil_div(all, limits.processors)) * box + sums;
+  }
+
  private:
   // Of shared memory: boxes, the table of groups, threads' sums of the bias; later sums of warps.
   int64_t bytes(const Sizes& sizes, int64_t depth) const {
@@ -113,5 +133,24 @@ struct Plan {
     return std::max(x + grad + groups + biases, voxel_warps > 1 ? 4 * of_pair() : 0);
   }
 };
+
+inline bool is_config(int64_t config, const Sizes& sizes) {
+  return config >= 0 && config < kShapeCount * kLineCount &&
+         config % kShapeCount < shapes_of(int(sizes.number_bytes), sizes.exact);
+}
+
+// The configurations that fit, the best of the model first.
+inline std::vector<int64_t> ranked(const Sizes& sizes, const Limits& limits) {
+  std::vector<std::pair<double, int64_t>> found;
+  for (int config = 0; config < kShapeCount * kLineCount; ++config) {
+    if (!is_config(config, sizes)) continue;
+    const Plan plan(sizes, config, limits);
+    if (plan.voxels_d) found.push_back({plan.cost(sizes, limits), config});
+  }
+  std::sort(found.begin(), found.end());
+  std::vector<int64_t> configs;
+  for (const auto& [cycles, config] : found) configs.push_back(config);
+  return configs;
+}
 
 }  // namespace lganet::weight_gradient

@@ -9,14 +9,14 @@
 
 namespace lganet::weight_gradient {
 
-Sizes sizes_of(const std::vector<py::object>& maps, const py::object& grad, bool split,
+Sizes sizes_of(const std::vector<py::object>& maps, const py::object& grad, bool exact,
                bool masked) {
   const auto size = py::list(grad.attr("shape")).cast<std::vector<int64_t>>();
   Sizes sizes{0,
               size[1],
               {size[0], size[2], size[3], size[4]},
               grad.attr("element_size")().cast<int64_t>(),
-              split,
+              exact,
               masked};
   for (const py::object& map : maps) sizes.inputs += map.attr("size")(1).cast<int64_t>();
   return sizes;
@@ -26,9 +26,9 @@ Sizes sizes_of(const std::vector<py::object>& maps, const py::object& grad, bool
 // block. Returns the blocks of voxels, and the voxels of a box along the last axis.
 std::tuple<int64_t, int64_t> gradient(const std::vector<py::object>& maps, const py::object& grad,
                                       const py::object& norm, float slope, const py::object& mask,
-                                      bool split, int config, const std::vector<int64_t>& device,
+                                      bool exact, int config, const std::vector<int64_t>& device,
                                       const py::object& weight, const py::object& bias) {
-  const Sizes sizes = sizes_of(maps, grad, split, !mask.is_none());
+  const Sizes sizes = sizes_of(maps, grad, exact, !mask.is_none());
   const Plan plan(sizes, config, {device[0], device[1], device[2]});
   if (!plan.voxels_d) return {0, 0};
   const std::unique_ptr<float[]> sums(new float[plan.blocks * plan.entries()]);
@@ -43,13 +43,13 @@ std::tuple<int64_t, int64_t> gradient(const std::vector<py::object>& maps, const
         return Maps<T>(views);
       };
       const Norm by{norm.is_none() ? nullptr : data_of<const float>(norm), slope};
-      const auto run = [&](auto is_split) {
-        start<T, is_split.value>(Stream{}, sizes, plan, joined(maps), joined({grad}),
+      const auto run = [&](auto is_exact) {
+        start<T, is_exact.value>(Stream{}, sizes, plan, joined(maps), joined({grad}),
                                  joined({mask}), by,
                                  {data_of<float>(weight), data_of<float>(bias), sums.get()});
       };
       if constexpr (std::is_same_v<T, float>)
-        if (split) return run(std::true_type{});
+        if (exact) return run(std::true_type{});
       run(std::false_type{});
     }
   });
@@ -62,7 +62,7 @@ PYBIND11_MODULE(host_convolve_gradient, m) {
   using namespace lganet::weight_gradient;
   m.def("gradient", &gradient);
   m.def("pitch", [](const pybind11::object& x) { return pitch_of(lganet::view_of<float>(x)); });
-  m.def("configs", [](int number_bytes, bool split) {
-    return kLineCount * kShapeCount * (shapes_of(number_bytes, split) > 0);
+  m.def("configs", [](int number_bytes, bool exact) {
+    return kLineCount * kShapeCount * (shapes_of(number_bytes, exact) > 0);
   });
 }
