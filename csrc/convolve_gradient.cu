@@ -88,7 +88,7 @@ std::tuple<Tensor, Tensor> convolve_maps_weight_gradient(std::vector<Tensor> map
   Tensor bias = empty_beside(grad, {sizes.outputs}, ScalarType::Float);
   if (is_empty(grad)) return {torch::stable::zero_(weight), torch::stable::zero_(bias)};
   const Limits limits = limits_of_device();
-  if (config < 0) {
+  if (config == 0) {
     const std::vector<int64_t> best = ranked(sizes, limits);
     STD_TORCH_CHECK(!best.empty(), "no configuration fits into this device's shared memory");
     config = best.front();
@@ -118,38 +118,12 @@ std::tuple<Tensor, Tensor> convolve_maps_weight_gradient(std::vector<Tensor> map
   return {weight, bias};
 }
 
-std::vector<int64_t> convolve_weight_gradient_configs(int64_t inputs, int64_t outputs,
-                                                      std::vector<int64_t> size,
-                                                      int64_t number_bytes, bool exact, bool masked,
-                                                      std::vector<int64_t> device) {
-  STD_TORCH_CHECK(size.size() == 4 && device.size() == 3, "expected four sizes, three limits");
-  return ranked(
-      {inputs, outputs, {size[0], size[1], size[2], size[3]}, number_bytes, exact, masked},
-      {device[0], device[1], device[2]});
-}
-
 }  // namespace
 
 }  // namespace cuda
 
 }  // namespace lganet
 
-STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
-  m.def(
-      "convolve_maps_weight_gradient(Tensor[] maps, Tensor grad, Tensor? norm, float slope, "
-      "Tensor? "
-      "mask, bool exact, int config) -> (Tensor, Tensor)");
-  m.def(
-      "convolve_weight_gradient_configs(int inputs, int outputs, int[] size, int number_bytes, "
-      "bool "
-      "exact, bool masked, int[] device) -> int[]");
-}
-
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CUDA, m) {
   m.impl("convolve_maps_weight_gradient", TORCH_BOX(&lganet::cuda::convolve_maps_weight_gradient));
-}
-
-STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CompositeExplicitAutograd, m) {
-  m.impl("convolve_weight_gradient_configs",
-         TORCH_BOX(&lganet::cuda::convolve_weight_gradient_configs));
 }

@@ -25,7 +25,7 @@ struct Lines {
 };
 constexpr Lines kLines[] = {{4, 4}, {2, 4}, {4, 8}, {8, 8}};
 
-// A configuration is one number: the shape, then the lines.
+// A configuration is one number from 1 on: the shape, then the lines.
 constexpr int kShapeCount = sizeof(kShapes) / sizeof(Shape);
 constexpr int kLineCount = sizeof(kLines) / sizeof(Lines);
 
@@ -63,7 +63,7 @@ struct Plan {
   int64_t x_stride, grad_stride, tiles[3], shared, blocks;
 
   Plan(const Sizes& sizes, int config, const Limits& limits)
-      : shape(kShapes[config % kShapeCount]), lines(kLines[config / kShapeCount]) {
+      : shape(kShapes[(config - 1) % kShapeCount]), lines(kLines[(config - 1) / kShapeCount]) {
     const int64_t chunks = ceil_div(sizes.inputs, 8);
     for (int n = 1, least = INT32_MAX; n <= 4; ++n) {  // of inputs at a time: the least filling
       const int warps = int(ceil_div(9 * n, 2 * shape.rows));
@@ -135,14 +135,14 @@ struct Plan {
 };
 
 inline bool is_config(int64_t config, const Sizes& sizes) {
-  return config >= 0 && config < kShapeCount * kLineCount &&
-         config % kShapeCount < shapes_of(int(sizes.number_bytes), sizes.exact);
+  return config >= 1 && config <= kShapeCount * kLineCount &&
+         (config - 1) % kShapeCount < shapes_of(int(sizes.number_bytes), sizes.exact);
 }
 
 // The configurations that fit, the best of the model first.
 inline std::vector<int64_t> ranked(const Sizes& sizes, const Limits& limits) {
   std::vector<std::pair<double, int64_t>> found;
-  for (int config = 0; config < kShapeCount * kLineCount; ++config) {
+  for (int config = 1; config <= kShapeCount * kLineCount; ++config) {
     if (!is_config(config, sizes)) continue;
     const Plan plan(sizes, config, limits);
     if (plan.voxels_d) found.push_back({plan.cost(sizes, limits), config});

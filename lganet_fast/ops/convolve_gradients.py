@@ -8,17 +8,8 @@ import torch
 from torch import Tensor
 
 from . import native
-
-SHARED_MEMORY = {  # compute capability -> bytes of a multiprocessor, of a block
-    (8, 0): (164 * 1024, 163 * 1024),
-    (8, 6): (100 * 1024, 99 * 1024),
-    (8, 9): (100 * 1024, 99 * 1024),
-    (9, 0): (228 * 1024, 227 * 1024),
-    (10, 0): (228 * 1024, 227 * 1024),
-    (12, 0): (100 * 1024, 99 * 1024),
-}
-COMPILED = native.LOADED and hasattr(torch.ops.lganet_fast, "convolve_maps_weight_gradient")
-BEST = -1  # the configuration that `configs` would name first
+from .convolve_maps import LEAST_SHARED, SHARED, check
+from .convolve_packs import DTYPES
 
 
 def configs(
@@ -26,52 +17,64 @@ def configs(
     outputs: int,
     precision: str,
     size: Sequence[int],
-    capability: tuple[int, int],
+    capability: tuple[int, int] = (8, 9),
+    *,
     masked: bool = False,
     processors: int = 132,
 ) -> list[int]:
-    """The configurations worth a try, the best by a model of their time first.
+    """Values of `config` for volumes of `size` (H, W, D), the best by a model of the time first.
 
-    precision: "float16", "bfloat16", "tf32" or "float32". size: (B, H, W, D). capability: of the
-    device, with so many multiprocessors. masked: whether there is a mask. Empty where nothing fits,
-    for an unknown capability and where this install has no kernels for CUDA.
+    precision: one of convolve_packs.DTYPES. capability: the device's, with so many multiprocessors.
+    masked: whether there is a mask. Raises RuntimeError for what cannot be computed.
     """
-    if not COMPILED or capability not in SHARED_MEMORY:
-        return []
-    number_bytes = 2 if precision in ("float16", "bfloat16") else 4
-    device = (processors, *SHARED_MEMORY[capability])
-    found: list[int] = torch.ops.lganet_fast.convolve_weight_gradient_configs(
-        inputs, outputs, size, number_bytes, precision == "float32", masked, device
+    block = SHARED.get(capability, LEAST_SHARED)  # KiB; a multiprocessor has one more
+    device = [processors, (block + 1) * 1024, block * 1024]
+    number_bytes, exact = DTYPES[precision].itemsize, precision == "float32"
+    return list(
+        torch.ops.lganet_fast.convolve_weight_gradient_configs(
+            inputs, outputs, number_bytes, exact, masked, list(size), device
+        )
     )
-    return found
 
 
 def weight_gradient(
     maps: Sequence[Tensor],
     grad: Tensor,
-    exact: bool,
-    norm: tuple[Tensor, float] | None = None,
+    *,
+    precision: str,
+    norm: Tensor | None = None,
+    slope: float = 1.0,
     mask: Tensor | None = None,
-    config: int = BEST,
+    config: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients to the weights, (outputs, inputs, 3, 3, 3), and bias, (outputs,), in float32.
+    """Gradients to the weights (outputs, inputs, 3, 3, 3) and the bias (outputs,), in float32.
 
-    maps: one to three (B, Ck, H, W, D) in channels_last_3d, or slices of channels of such tensors,
-    whose channels side by side are what was convolved. norm: moments (2, B, inputs), float32, and a
-    slope: leaky((maps - moments[0]) * moments[1]) was convolved. grad: (B, outputs, H, W, D), the
-    gradient to the result in the same format and type; it counts only where mask, of its shape, is
-    above zero. exact: float32 by three TF32 products instead of one. config: one of `configs`.
-    float16, bfloat16 and float32 on CUDA. Raises RuntimeError for tensors that do not fit together
-    and for a configuration that is none or needs more shared memory than the device has.
+    maps: 1 to 3 tensors (B, Ck, H, W, D), channels_last_3d or channels of such a tensor; their
+    channels one after the other were convolved, after leaky((x - shift) * scale, slope) where norm
+    is given, (2, B, inputs) float32, shift and scale. grad: (B, outputs, H, W, D) of the same type
+    and layout, the gradient to the convolution's result; it counts only where `mask`, of its shape,
+    is given and > 0. config: 0, or one of `configs`. Results repeat bit for bit.
+    Raises ValueError for shapes and TypeError for types that do not fit, RuntimeError for layouts
+    and for a config that is none or needs more shared memory than the device has.
     """
-    moments, slope = norm if norm is not None else (None, 1.0)
-    found: tuple[Tensor, Tensor] = torch.ops.lganet_fast.convolve_maps_weight_gradient(
-        list(maps), grad, moments, slope, mask, exact, config
+    if not 1 <= len(maps) <= 3:
+        raise ValueError(f"expected 1 to 3 maps, got {len(maps)}")
+    dtype = DTYPES[precision]
+    batch, outputs, *size = grad.shape
+    check("grad", grad, (batch, outputs, *size), dtype)
+    for x in maps:
+        check("x", x, (batch, x.shape[1], *size), dtype)
+    if norm is not None:
+        check("norm", norm, (2, batch, sum(x.shape[1] for x in maps)), torch.float32)
+    if mask is not None:
+        check("mask", mask, grad.shape, dtype)
+    found = torch.ops.lganet_fast.convolve_maps_weight_gradient(
+        list(maps), grad, norm, slope, mask, precision == "float32", config
     )
-    return found
+    return found[0], found[1]
 
 
-if COMPILED:
+if native.LOADED:
 
     @torch.library.register_fake("lganet_fast::convolve_maps_weight_gradient")
     def _(
@@ -83,9 +86,6 @@ if COMPILED:
         exact: bool,
         config: int,
     ) -> tuple[Tensor, Tensor]:
-        inputs, outputs = sum(x.shape[1] for x in maps), grad.shape[1]
-        sums = torch.float32
-        return (
-            grad.new_empty((outputs, inputs, 3, 3, 3), dtype=sums),
-            grad.new_empty((outputs,), dtype=sums),
-        )
+        size = (grad.shape[1], sum(x.shape[1] for x in maps), 3, 3, 3)
+        weight = grad.new_empty(size, dtype=torch.float32)
+        return weight, grad.new_empty(size[:1], dtype=torch.float32)

@@ -29,7 +29,7 @@ TOLERANCE = 4e-6
 
 
 def config(shape, lines=(2, 4)):
-    return SHAPES.index(shape) + len(SHAPES) * LINES.index(lines)
+    return 1 + SHAPES.index(shape) + len(SHAPES) * LINES.index(lines)
 
 
 def sliced(x, before=0, after=0):
@@ -209,6 +209,20 @@ def test_floats_are_nearly_exact():
     right = expected("float32", x, grad)
     assert differs(run("float32", x, grad)[0], right, 1e-6) == [False, False]
     assert differs(run("tf32", x, grad)[0], right, 1e-6) == [True, False]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("channels", [(1, 3), (8, 8), (27, 8), (24, 24), (64, 64), (192, 192)])
+def test_the_ranked_configurations_are_those_that_fit(channels, kind):
+    volume, number_bytes, exact = [1, 36, 44, 36], TYPES[kind].itemsize, kind == "float32"
+    every = {config(shape, lines) for shape in SHAPES[: FITTING[kind]] for lines in LINES}
+    for kib in (227, 163, 99):
+        ranked = host.ranked(
+            *channels, volume, number_bytes, exact, [132, kib * 1024 + 1024, kib * 1024]
+        )
+        assert len(set(ranked)) == len(ranked) > 0
+        assert set(ranked) <= every
+    assert host.ranked(*channels, volume, number_bytes, exact, [132, 4096, 4096]) == []
 
 
 def test_too_little_shared_memory():

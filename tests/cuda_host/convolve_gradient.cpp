@@ -62,7 +62,10 @@ PYBIND11_MODULE(host_convolve_gradient, m) {
   using namespace lganet::weight_gradient;
   m.def("gradient", &gradient);
   m.def("pitch", [](const pybind11::object& x) { return pitch_of(lganet::view_of<float>(x)); });
-  m.def("configs", [](int number_bytes, bool exact) {
-    return kLineCount * kShapeCount * (shapes_of(number_bytes, exact) > 0);
+  m.def("ranked", [](int64_t inputs, int64_t outputs, const std::vector<int64_t>& size,
+                     int64_t number_bytes, bool exact, const std::vector<int64_t>& device) {
+    return ranked(
+        {inputs, outputs, {size[0], size[1], size[2], size[3]}, number_bytes, exact, false},
+        {device[0], device[1], device[2]});
   });
 }
