@@ -19,9 +19,9 @@ CPU = torch.device("cpu")
 LARGE_SLAB = 32 * SLAB  # voxels whose coordinates are held at once, on a device
 
 
-def slab_size(device: torch.device) -> int:
-    """How many voxels to work on at once."""
-    return SLAB if device.type == "cpu" else LARGE_SLAB
+def slab_size(device: torch.device) -> int | None:
+    """How many voxels to work on at once, as `Grid.slabs` takes it."""
+    return None if device.type == "cpu" else LARGE_SLAB
 
 
 def sent(x: NDArray[Any] | Tensor, like: Tensor) -> Tensor:

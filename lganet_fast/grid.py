@@ -48,9 +48,9 @@ class Grid:
         axes[0] = axes[0][planes]
         return self.to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
 
-    def slabs(self, size: int = SLAB) -> Iterator[slice]:
-        """Runs of planes along X, in order, each of about `size` voxels."""
-        planes = max(1, size // (self.shape[1] * self.shape[2]))
+    def slabs(self, size: int | None = None) -> Iterator[slice]:
+        """Runs of planes along X, in order, each of about `size` voxels; SLAB where omitted."""
+        planes = max(1, (size or SLAB) // (self.shape[1] * self.shape[2]))
         for start in range(0, self.shape[0], planes):
             yield slice(start, min(start + planes, self.shape[0]))
 

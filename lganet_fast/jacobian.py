@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .device import sent
-from .grid import SLAB, Grid
+from .grid import Grid
 
 
 def jacobian_determinant(
@@ -39,7 +39,7 @@ def jacobian_determinant(
 
 
 def determinants(
-    displacement: Tensor, grid: Grid, difference: str, size: int = SLAB
+    displacement: Tensor, grid: Grid, difference: str, size: int | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
     """The determinant slab by slab of about `size` voxels, float64 (x, Y, Z) on the device of
     `displacement` (X, Y, Z, 3); on the last plane of an axis "forward" means nothing.

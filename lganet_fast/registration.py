@@ -35,7 +35,7 @@ from .settings import Settings, check_settings
 from .transform import DisplacementField
 from .workspace import MARGIN, Workspace, prepare, transforms
 
-BESIDE = 3  # threads that score and write beside the rest
+BESIDE = {"cpu": 1, "cuda": 4}  # threads that score and write beside the rest
 FOLDED_PERCENT = 1.0  # above this a result is warned about
 BYTES_PER_VOXEL = {"lncc": 220, "mse": 220, "mind": 600}  # measured, optimising in float32
 OUTPUTS = (
@@ -141,7 +141,7 @@ def register(
     clock = Clock()
     with (
         nullcontext() if out is None else staged_folder(out, OUTPUTS) as folder,
-        ThreadPoolExecutor(BESIDE) as beside,  # its work leaves Python free for the most part
+        ThreadPoolExecutor(BESIDE.get(place.type, 1)) as beside,  # what it does leaves Python free
     ):
         beside.submit(load_ahead, place, qc and folder is not None)
         with clock.stage("read"):

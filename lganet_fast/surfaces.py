@@ -8,8 +8,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, label
-from scipy.spatial import KDTree
 
 from .grid import Array
 from .labelmaps import coded, listed
@@ -63,6 +61,8 @@ Surface = tuple[Array, Array]  # (N, 3) points and the (N,) area that each stand
 def _distance(a: Surface | None, b: Surface | None, profile: str) -> float:
     if a is None or b is None:
         return float("nan")
+    from scipy.spatial import KDTree  # slow to load, as all of SciPy
+
     there, _ = KDTree(b[0]).query(a[0], workers=-1)
     back, _ = KDTree(a[0]).query(b[0], workers=-1)
     if profile == "monai":
@@ -110,6 +110,8 @@ def _voxel_centres(codes: NDArray[np.intp], count: int, spacing: Array) -> list[
 
 def _between_voxels(codes: NDArray[np.intp], count: int) -> list[Surface | None]:
     """For each code, the voxel corners that its surface passes, in voxels, and the area at each."""
+    from scipy.ndimage import find_objects
+
     out: list[Surface | None] = []
     boxes = find_objects(codes, max_label=count)
     for code, box in enumerate(boxes, start=1):
@@ -135,6 +137,8 @@ def _areas() -> Array:
     that no edge joins are cut off apart from each other, and each group by facets whose area is in
     proportion to how its corners hang together.
     """
+    from scipy.ndimage import label
+
     out = np.zeros(256)
     for code in range(256):
         inside = np.array([code >> bit & 1 for bit in range(8)]).reshape(2, 2, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 from synthetic import oblique_grid, synthetic_pair, wave
 
@@ -307,3 +308,20 @@ def test_one_plane_grid():
     grid = Grid((6, 5, 1), np.eye(4))
     flat = DisplacementField(np.full((6, 5, 1, 3), (1.0, 0.5, 0), np.float32), grid)
     np.testing.assert_allclose(flat.invert().displacement, -flat.displacement, atol=1e-4)
+
+
+def test_a_tensor_serves_as_an_array_does(pair, field):
+    vectors = torch.from_numpy(field.displacement).permute(3, 0, 1, 2)[None].contiguous()
+    other = DisplacementField(vectors, field.grid)
+    assert np.array_equal(other.displacement, field.displacement)
+    assert np.array_equal(other.apply(pair.moving).data, field.apply(pair.moving).data)
+    nearest = [f.apply(pair.moving_labels, interpolation="nearest").data for f in (other, field)]
+    assert np.array_equal(*nearest)
+    np.testing.assert_allclose(
+        DisplacementField(vectors, field.grid).jacobian_determinant(),
+        field.jacobian_determinant(),
+        atol=1e-12,
+    )
+    assert np.array_equal(other.invert(MOVING).displacement, field.invert(MOVING).displacement)
+    with pytest.raises(ValueError, match=r"\(1, 3, 33"):
+        DisplacementField(vectors[:, :, 1:], field.grid)
