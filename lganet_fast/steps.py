@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -23,14 +24,14 @@ def recorder_for(device: torch.device) -> Recorder | None:
     """The recorder of a device; None where it has none or LGANET_FAST_GRAPH is 0."""
     if device.type != "cuda" or os.environ.get("LGANET_FAST_GRAPH") == "0":
         return None
-    return cuda_graph
+    return partial(cuda_graph, device)
 
 
-def cuda_graph(step: Step) -> Step:
-    """Record the launches of a step on the current device as one CUDA graph."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+def cuda_graph(device: torch.device, step: Step) -> Step:
+    """Record the launches of a step on a device as one CUDA graph."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):  # which makes its device the current one
         graph.capture_begin(capture_error_mode="thread_local")
         try:
             step()

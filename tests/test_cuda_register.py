@@ -49,8 +49,8 @@ def test_replayed_as_launched(monkeypatch):
     """The graph of an iteration gives what its launches give; it is recorded at every level."""
     recorded = []
 
-    def record(step):
-        recorded.append(record_as_is(step))
+    def record(device, step):
+        recorded.append(record_as_is(device, step))
         return recorded[-1]
 
     record_as_is = steps.cuda_graph

@@ -105,6 +105,6 @@ def test_goes_on_where_it_cannot_be_recorded(recwarn):
 
 def test_where_there_is_a_recorder(monkeypatch):
     assert steps.recorder_for(torch.device("cpu")) is None
-    assert steps.recorder_for(torch.device("cuda")) is steps.cuda_graph
+    assert steps.recorder_for(torch.device("cuda")) is not None
     monkeypatch.setenv("LGANET_FAST_GRAPH", "0")
     assert steps.recorder_for(torch.device("cuda")) is None
