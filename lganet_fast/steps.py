@@ -29,7 +29,7 @@ def recorder_for(device: torch.device) -> Recorder | None:
 
 def cuda_graph(device: torch.device, step: Step) -> Step:
     """Record the launches of a step on a device as one CUDA graph."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):  # which makes its device the current one
         graph.capture_begin(capture_error_mode="thread_local")
