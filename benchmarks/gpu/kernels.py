@@ -5,7 +5,9 @@ Results are written into memory that held NaN, and must repeat bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,12 +15,13 @@ from torch import Tensor
 
 from lganet_fast import ops
 from lganet_fast.ops import tuned
+from lganet_fast.ops.convolve import Norm, convolve_moments
 from lganet_fast.ops.dispatch import refusals
 
 from ..case import flow, image
 from ..count import Conv
 from .clock import off, poison, tf32
-from .paths import PATHS, TOLERANCES, Given, Problem, legal, right
+from .paths import PATHS, TOLERANCES, Given, Problem, forced, legal, right
 from .shapes import TINY, TYPES, pairs
 from .work import Work
 
@@ -52,7 +55,7 @@ def run(work: Work) -> None:
         if not repeats and path != "cudnn":  # PyTorch's may sum by atomics
             moving.append(what)
         name = f"{path} {problem.conv.operation} {problem.type}"
-        worst[name] = max(worst.get(name, 0.0), error)
+        worst[name] = largest([worst.get(name, 0.0), error])
         work.put(checked=checked, worst=worst, wrong=wrong, **{"not repeating": moving})
     work.put(checked=checked, worst=worst, wrong=wrong, **{"not repeating": moving})
 
@@ -76,14 +79,49 @@ def cases(work: Work, paths: list[str]) -> Iterator[tuple[Problem, str, Any]]:
 def check(problem: Problem, path: str, config: Any, device: str) -> tuple[float, bool]:
     """The error against float64, and whether three results are equal."""
     given = Given.of(problem, device)
-    expected = right(problem, given)
-    call = PATHS[path].run(problem, config, given)
+    entry = tuned.Entry(path, config, 1.0)
+
+    def with_all(part: int) -> Tensor:
+        with torch.no_grad(), tf32(problem.type == "tf32"), forced(entry):
+            return everything(given)[part]
+
+    calls = [(PATHS[path].run(problem, config, given), right(problem, given))]
+    if problem.conv.operation == "convolve":
+        wide = everything(given.wide())
+        calls += [(partial(with_all, part), wide[part]) for part in (0, 1)]
+    found = [compared(call, expected, device) for call, expected in calls]
+    return largest([error for error, _ in found]), all(same for _, same in found)
+
+
+def largest(errors: list[float]) -> float:
+    """The largest, NaN where any is."""
+    return max(errors) if all(error >= 0 for error in errors) else math.nan
+
+
+def compared(call: Callable[[], Tensor], expected: Tensor, device: str) -> tuple[float, bool]:
+    """The largest error of three results, NaN where one has any, and whether they are equal."""
     results = []
     for _ in range(3):
         poison(device, 2**24)
         results.append(call().clone())
-    equal = all(torch.equal(results[0], x) for x in results[1:])
-    return max(off(x, expected) for x in results), equal
+    error = largest([off(x, expected) for x in results])
+    return error, all(torch.equal(results[0], x) for x in results[1:])
+
+
+def everything(given: Given) -> tuple[Tensor, Tensor]:
+    """All that a convolution takes and gives: two maps, a norm, ReLU, sum and product; and, of a
+    plain one, the moments.
+    """
+    weight, bias, grad = given.weight, given.bias, given.grad
+    batch, inputs = given.x.shape[:2]
+    first = max(8, inputs // 16 * 8)
+    two = inputs > first and inputs % 8 == 0
+    maps = [given.x[:, :first], given.x[:, first:]] if two else given.x
+    float_type = torch.promote_types(given.x.dtype, torch.float32)
+    steps = torch.linspace(0.5, 1.5, 2 * batch * inputs, dtype=float_type, device=grad.device)
+    norm = Norm(steps.view(2, batch, inputs), 0.1)
+    more = {"norm": norm, "relu": True, "add": grad, "times": grad.flip(4)}
+    return ops.convolve(maps, weight, bias, **more), convolve_moments(maps, weight, bias)[1]
 
 
 def operations(work: Work) -> Iterator[dict[str, Any]]:
@@ -99,11 +137,9 @@ def operations(work: Work) -> Iterator[dict[str, Any]]:
                     continue
                 row = {"what": f"{name} {backend} {str(type)[6:]}"}
                 try:
-                    poison(device, 2**24)
                     with tf32(False):
-                        results = [call(*kept, backend=backend) for _ in range(3)]
-                    error = max(off(x, expected) for x in results)
-                    same = all(torch.equal(results[0], x) for x in results[1:])
+                        run = partial(call, *kept, backend=backend)
+                        error, same = compared(run, expected, device)
                 except Exception as failure:
                     text = str(failure).splitlines()[0][:200]
                     yield {**row, "error": None, "failed": text, "wrong": True}

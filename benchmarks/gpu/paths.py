@@ -77,6 +77,10 @@ class Given:
         weight = weight.contiguous(memory_format=torch.channels_last_3d)
         return Given(map_of(conv.inputs), map_of(conv.outputs), weight, random(conv.outputs))
 
+    def wide(self) -> Given:
+        """The same in float64."""
+        return Given(*(x.double() for x in (self.x, self.grad, self.weight, self.bias)))
+
 
 def aten(operation: str, given: Given) -> Tensor:
     """PyTorch's own, in whatever type it is given."""
@@ -93,8 +97,7 @@ def aten(operation: str, given: Given) -> Tensor:
 
 def right(problem: Problem, given: Given) -> Tensor:
     """The same in float64."""
-    wide = Given(*(x.double() for x in (given.x, given.grad, given.weight, given.bias)))
-    return aten(problem.conv.operation, wide)
+    return aten(problem.conv.operation, given.wide())
 
 
 @contextmanager

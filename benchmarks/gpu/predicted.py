@@ -61,9 +61,9 @@ def totals(calls: Counter[Conv]) -> dict[str, Any]:
 def operators(counts: Sequence[Count]) -> dict[str, Any]:
     """What each operator launches, moves and computes, in the first count that has it."""
     found: dict[str, Any] = {}
-    for count in counts:
-        for name, n in count.launching.most_common():
-            row = {"launching": n, "bytes": count.bytes[name], "operations": count.operations[name]}
+    for one in counts:
+        for name, n in one.launching.most_common():
+            row = {"launching": n, "bytes": one.bytes[name], "operations": one.operations[name]}
             found.setdefault(name, row)
     return found
 

@@ -130,7 +130,7 @@ PARENTS = {"cudnn_convolution": "convolution", "convolve_maps": "convolve"}  # w
 
 def stem(name: str) -> str:
     """An operator's name without namespace and overload."""
-    first, *rest = name.split("::")[-1].split(".")
+    first, *rest = name.rsplit("::", maxsplit=1)[-1].split(".")
     return rest[0] if first.startswith("lganet_fast") else first
 
 
