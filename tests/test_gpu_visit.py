@@ -15,7 +15,16 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # last, as in test_benchmarks
 
 from benchmarks.count import Conv  # noqa: E402
-from benchmarks.gpu import model, paths, render, shapes, tune  # noqa: E402
+from benchmarks.gpu import (  # noqa: E402
+    kernels,
+    model,
+    paths,
+    render,
+    shapes,
+    survive,
+    tune,
+    warm,
+)
 from benchmarks.gpu.command import NAMES, parser, phases  # noqa: E402
 from benchmarks.gpu.conductor import RESERVE, Phase, conduct  # noqa: E402
 from benchmarks.gpu.questions import QUESTIONS  # noqa: E402
@@ -211,6 +220,73 @@ def test_a_gradient_is_what_autograd_says():
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
+def visited(tmp_path, items, do, seconds=60):
+    """`survive.each` over some names; what is on the trail."""
+    work = Work("tried", tmp_path, time.monotonic() + seconds)
+    work.file.parent.mkdir()
+    trails = []
+    survive.each(
+        work, lambda trail: items, lambda item: (item[0], {"name": item}), do, trails.append
+    )
+    return trails[-1]
+
+
+def test_a_crash_costs_one_candidate_and_a_few_a_path(tmp_path):
+    def do(trail, item):
+        if item.startswith("bad"):
+            trail.lines.open("a").write('\n{"kind": "done", "na')
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == "error":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        trail.add("done", name=item)
+
+    names = ["good 1", "bad 1", "good 2", "bad 2", "error", "bad 3", "bad 4", "b", "x"]
+    trail = visited(tmp_path, names, do)
+    assert [row["name"] for row in trail.rows("done")] == ["good 1", "good 2", "x"]
+    crashed = [row["name"] for row in trail.rows("crashed")]
+    assert crashed == ["bad 1", "bad 2", "error", "bad 3"]  # no more that start with b
+
+
+def test_a_candidate_that_hangs_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(survive, "PATIENCE", 0.3)
+
+    def do(trail, item):
+        if item == "slow":
+            time.sleep(1000)
+        trail.add("done", name=item)
+
+    trail = visited(tmp_path, ["1", "slow", "2"], do)
+    assert [row["name"] for row in trail.rows("done")] == ["1", "2"]
+    assert [row["name"] for row in trail.rows("crashed")] == ["slow"]
+
+
+def test_what_fails_at_once_ends(tmp_path):
+    def items():
+        raise RuntimeError("no device")
+        yield
+
+    trail = visited(tmp_path, items(), None)
+    (row,) = trail.rows("crashed")
+    assert row["what"] == "before anything was tried"
+
+
+@pytest.mark.parametrize("phase", [kernels.run, tune.run, warm.run])
+def test_phases_that_fork_ask_for_no_device(phase, tmp_path, monkeypatch):
+    """Only the processes that work do; here there may be no device, and they fail."""
+    ours = os.getpid()
+
+    def asked(*_):
+        assert os.getpid() != ours, "a device was asked for"
+        raise RuntimeError("no device here")
+
+    for name in ("is_available", "get_device_properties", "get_device_capability", "init"):
+        monkeypatch.setattr(torch.cuda, name, asked)
+    work = Work("tried", tmp_path, time.monotonic() + 30)
+    work.file.parent.mkdir()
+    phase(work)
+    assert "no device here" in str(loaded(work.file)) or "crashed" not in work.found
+
+
 def test_a_wrong_candidate_does_not_win(tmp_path, monkeypatch):
     class Wrong(paths.Cudnn):
         def run(self, problem, config, given):
@@ -218,12 +294,14 @@ def test_a_wrong_candidate_does_not_win(tmp_path, monkeypatch):
 
     monkeypatch.setitem(paths.PATHS, "native", Wrong())
     problem = paths.Problem(Conv("convolve", 8, 8, (1, 4, 5, 6)), "float32")
-    rows, refused = {}, []
     work = Work("tune", tmp_path, time.monotonic() + 60, dry=True)
-    tune.measure(work, problem, [("native", 0), ("cudnn", 0)], rows, refused)
-    assert [row["path"] for row in rows[problem]] == ["cudnn"]
-    assert [row["path"] for row in refused] == ["native"]
-    tune.keep(work, rows)
+    work.file.parent.mkdir()
+    trail = survive.Trail(work)
+    for path in ("native", "cudnn"):
+        tune.measure(work, trail, problem, path, 0, *tune.prepared(problem, "cpu"))
+    assert [row["path"] for row in tune.rows_of(trail)[problem]] == ["cudnn"]
+    assert [row["path"] for row in trail.rows("refused")] == ["native"]
+    tune.keep(work, trail)
     (entry,) = tuned.read(tmp_path / "sm_00.json").values()
     assert entry.path == "cudnn"
 
@@ -235,11 +313,11 @@ def test_the_dearest_are_tuned_first(tmp_path):
     assert dearest[1] == [("cudnn", 0)]
     assert dearest[0].conv.inputs >= 24
     assert dearest[0].conv.voxels > 1e5
-    half = len(passes) // 2
-    assert {config for _, ((_, config),) in passes[:half]} == {0}  # all once before any twice
-    types = [problem.type for problem, _ in passes[:half]]
-    assert types.index("float32") == half - types.count("float32")  # and rare ones last
-    assert len({problem for problem, _ in passes}) == half
+    once = len({problem for problem, _ in passes})
+    assert {config for _, ((_, config),) in passes[:once]} == {0}  # all once before any twice
+    assert {config for _, ((_, config),) in passes[once:]} == {1}
+    types = [problem.type for problem, _ in passes[:once]]
+    assert types.index("float32") == once - types.count("float32")  # and rare ones last
 
 
 def test_the_model_is_above_the_floor():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lganet_fast import ops
+from lganet_fast.files import reason
 from lganet_fast.ops import tuned
 from lganet_fast.ops.convolve import Norm, convolve_moments
 from lganet_fast.ops.dispatch import refusals
@@ -21,8 +22,9 @@ from lganet_fast.ops.dispatch import refusals
 from ..case import flow, image
 from ..count import Conv
 from .clock import off, poison, tf32
-from .paths import PATHS, TOLERANCES, Given, Problem, forced, legal, right
+from .paths import PATHS, TOLERANCES, Given, Problem, forced, legal, right, there
 from .shapes import TINY, TYPES, pairs
+from .survive import Trail, broken, each
 from .work import Work
 
 SHAPES = ((2, 5, 7, 33), (1, 20, 22, 40))  # borders everywhere, and many blocks
@@ -31,33 +33,62 @@ SIZE = (22, 18, 26)
 
 def run(work: Work) -> None:
     """Tell what is wrong, what does not repeat, and what is not there."""
-    wrong: list[dict[str, Any]] = []
-    moving: list[dict[str, Any]] = []
-    worst: dict[str, float] = {}
-    missing = {name: path.missing(work.device) for name, path in PATHS.items()}
-    for row in operations(work):
-        wrong += [row] if row["wrong"] else []
-        worst[row["what"]] = row["error"]
-    checked = 0
-    work.put(missing={name: why for name, why in missing.items() if why})
-    for problem, path, config in cases(work, [n for n, why in missing.items() if why is None]):
-        if work.left() < 1:
-            break
-        what = {**problem.conv.__dict__, "type": problem.type, "path": path, "config": config}
-        try:
-            error, repeats = check(problem, path, config, work.device)
-        except Exception as failure:
-            wrong.append({**what, "failed": str(failure).splitlines()[0][:200]})
-            continue
-        checked += 1
-        if not error <= TOLERANCES[problem.type]:
-            wrong.append({**what, "error": error})
-        if not repeats and path != "cudnn":  # PyTorch's may sum by atomics
-            moving.append(what)
-        name = f"{path} {problem.conv.operation} {problem.type}"
-        worst[name] = largest([worst.get(name, 0.0), error])
-        work.put(checked=checked, worst=worst, wrong=wrong, **{"not repeating": moving})
-    work.put(checked=checked, worst=worst, wrong=wrong, **{"not repeating": moving})
+
+    def items(trail: Trail) -> Iterator[Any]:
+        paths, missing = there(work.device)
+        trail.add("missing", why=missing)
+        yield from calls(work.device)
+        yield from cases(work, paths)
+
+    each(work, items, described, partial(done, work.device), lambda trail: told(work, trail))
+
+
+def told(work: Work, trail: Trail) -> None:
+    """What has been found so far."""
+    rows, crashed = trail.rows("checked"), trail.rows("crashed")
+    worst: dict[str, float | None] = {}
+    for row in rows:
+        before, error = worst.get(row["what"], 0.0), row["error"]
+        worst[row["what"]] = None if error is None or before is None else max(before, error)
+    work.put(
+        now=True,
+        missing=next((row["why"] for row in trail.rows("missing")), {}),
+        checked=len(rows),
+        worst=worst,
+        wrong=[row for row in rows if row["wrong"]] + crashed,
+        **{"not repeating": [row for row in rows if row["repeats"] is False]},
+    )
+
+
+def described(item: Any) -> tuple[str, dict[str, Any]]:
+    """The path, and what the trail says: of an operation or a convolution."""
+    if isinstance(item, str):
+        return item, {}
+    problem, path, config = item
+    return path, {**problem.conv.__dict__, "type": problem.type, "config": config}
+
+
+def done(device: str, trail: Trail, item: Any) -> None:
+    """Check one item."""
+    if isinstance(item, str):
+        for row in operation(item, device):
+            trail.add("checked", **row)
+        return
+    problem, path, config = item
+    conv = problem.conv
+    row = {**conv.__dict__, "type": problem.type, "path": path, "config": config}
+    row["what"] = f"{path} {conv.operation} {problem.type}"
+    try:
+        error, repeats = check(problem, path, config, device)
+    except Exception as failure:
+        if broken(failure):
+            raise
+        trail.add("checked", **row, error=None, failed=reason(failure), wrong=True, repeats=None)
+        return
+    if path == "cudnn":  # PyTorch's may sum by atomics
+        repeats = True
+    wrong = not error <= TOLERANCES[problem.type]
+    trail.add("checked", **row, error=error, wrong=wrong, repeats=repeats)
 
 
 def cases(work: Work, paths: list[str]) -> Iterator[tuple[Problem, str, Any]]:
@@ -124,27 +155,32 @@ def everything(given: Given) -> tuple[Tensor, Tensor]:
     return ops.convolve(maps, weight, bias, **more), convolve_moments(maps, weight, bias)[1]
 
 
-def operations(work: Work) -> Iterator[dict[str, Any]]:
-    """Each other operation on each backend that has it, in float32 and bfloat16."""
-    device = work.device
-    for name, (call, inputs) in calls(device).items():
-        for type, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
-            kept = [x.to(type) if x.dim() != 5 or x.shape[1] != 3 else x for x in inputs]
-            wide = [x.double() for x in kept]
-            expected = call(*wide, backend="reference")
-            for backend in ("native", "triton"):
-                if backend in refusals(name, device):
-                    continue
-                row = {"what": f"{name} {backend} {str(type)[6:]}"}
-                try:
-                    with tf32(False):
-                        run = partial(call, *kept, backend=backend)
-                        error, same = compared(run, expected, device)
-                except Exception as failure:
-                    text = str(failure).splitlines()[0][:200]
-                    yield {**row, "error": None, "failed": text, "wrong": True}
-                    continue
-                yield {**row, "error": error, "wrong": not (error <= tolerance and same)}
+def operation(name: str, device: str) -> Iterator[dict[str, Any]]:
+    """Another operation on each backend that has it, in float32 and bfloat16."""
+    call, inputs = calls(device)[name]
+    for type, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
+        kept = [x.to(type) if x.dim() != 5 or x.shape[1] != 3 else x for x in inputs]
+        expected = call(*(x.double() for x in kept), backend="reference")
+        for backend in ("native", "triton"):
+            if backend in refusals(name, device):
+                continue
+            row = {"what": f"{name} {backend} {str(type)[6:]}"}
+            try:
+                with tf32(False):
+                    run = partial(call, *kept, backend=backend)
+                    error, same = compared(run, expected, device)
+            except Exception as failure:
+                if broken(failure):
+                    raise
+                yield {
+                    **row,
+                    "error": None,
+                    "failed": reason(failure),
+                    "wrong": True,
+                    "repeats": None,
+                }
+                continue
+            yield {**row, "error": error, "wrong": not error <= tolerance, "repeats": same}
 
 
 def calls(device: str) -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:

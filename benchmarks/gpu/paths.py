@@ -211,6 +211,12 @@ def ends(conv: Conv) -> tuple[int, int]:
 PATHS: dict[str, Cudnn] = {path.name: path for path in (Cudnn(), Triton(), Native())}
 
 
+def there(device: str) -> tuple[list[str], dict[str, str]]:
+    """The paths that run on a device, which is asked; and of the others, why not."""
+    found = {name: path.missing(device) for name, path in PATHS.items()}
+    return [n for n, why in found.items() if why is None], {n: w for n, w in found.items() if w}
+
+
 def legal(path: str, problem: Problem) -> list[Config]:
     """A path's configurations; none, and a note in the log, where it cannot tell them."""
     try:

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lganet_fast.files import reason
 from lganet_fast.ops import tuned
 from lganet_fast.ops.tuned import Config, Entry
 
@@ -20,34 +22,47 @@ from ..case import IXI_OASIS, LPBA40, shown
 from . import shapes
 from .clock import copies, off, per_call, poison
 from .model import CARDS
-from .paths import PATHS, TOLERANCES, Given, Problem, legal
+from .paths import PATHS, TOLERANCES, Given, Problem, legal, there
+from .survive import Trail, broken, each
 from .work import Work, save
 
 MODEL = CARDS["H100 SXM"]
 MOST = 8  # configurations of a path that are tried for one shape
-SHARE = 0.15  # of the time that is left, the most that one shape may take in a pass
+SECONDS = 0.01  # of a round of calls
 Rows = dict[Problem, list[dict[str, Any]]]
+Item = tuple[Problem, str, Config]
+Prepared = tuple[list[Given], Tensor]
 
 
 def run(work: Work) -> None:
-    """Measure, and write tuned.json and the table of winners after every shape."""
-    rows: Rows = {}
-    refused: list[dict[str, Any]] = []
-    missing = {name: path.missing(work.device) for name, path in PATHS.items()}
-    work.put(missing={name: why for name, why in missing.items() if why})
-    there = [name for name, why in missing.items() if why is None]
-    for problem, candidates in passes(work, there):
-        if work.left() < 1:
-            break
-        measure(work, problem, candidates, rows, refused)
-        work.put(refused=refused, **told(rows))
-        if work.left() > 2:
-            keep(work, rows)
-    work.put(now=True, refused=refused, **told(rows))
-    keep(work, rows)
+    """Measure, and write tuned.json and the table of winners again and again."""
+    latest: dict[Problem, Prepared] = {}
+
+    def items(trail: Trail) -> Iterator[Item]:
+        paths, missing = there(work.device)
+        trail.add("missing", why=missing)
+        for problem, candidates in passes(work, paths):
+            latest.clear()
+            yield from ((problem, name, config) for name, config in candidates)
+
+    def do(trail: Trail, item: Item) -> None:
+        problem, name, config = item
+        if problem not in latest:
+            latest[problem] = prepared(problem, work.device)
+            if not work.dry:
+                trail.add("device", capability=torch.cuda.get_device_capability())
+        measure(work, trail, problem, name, config, *latest[problem])
+
+    each(work, items, described, do, lambda trail: keep(work, trail))
 
 
-def passes(work: Work, there: list[str]) -> Iterator[tuple[Problem, list[tuple[str, Config]]]]:
+def described(item: Item) -> tuple[str, dict[str, Any]]:
+    """The path, and what the trail says."""
+    problem, name, config = item
+    return name, {**named(problem), "config": config}
+
+
+def passes(work: Work, paths: list[str]) -> Iterator[tuple[Problem, list[tuple[str, Config]]]]:
     """What to measure, in order: each shape's first candidates of every path, then the others."""
     wanted = shapes.wanted()
     types = shapes.TYPES[:1] if work.dry else shapes.TYPES
@@ -57,42 +72,57 @@ def passes(work: Work, there: list[str]) -> Iterator[tuple[Problem, list[tuple[s
         problems = [Problem(shapes.small(p.conv), p.type) for p in problems[:4]]
     for rank in range(MOST):
         for problem in problems:
-            found = [(name, legal(name, problem)[:MOST]) for name in there]
+            found = [(name, legal(name, problem)[:MOST]) for name in paths]
             turn = [(name, configs[rank]) for name, configs in found if rank < len(configs)]
             if turn:
                 yield problem, turn
 
 
-def measure(
-    work: Work,
-    problem: Problem,
-    candidates: list[tuple[str, Config]],
-    rows: Rows,
-    refused: list[dict[str, Any]],
-) -> None:
-    """Time some candidates of one shape, each on as many copies of its inputs as pass the cache."""
-    count = copies(problem.bytes, work.device)
-    givens = [Given.of(problem, work.device, seed) for seed in range(min(count, 4))]
+def prepared(problem: Problem, device: str) -> Prepared:
+    """As many copies of its inputs as pass the cache, and the result that is expected."""
+    count = copies(problem.bytes, device)
+    givens = [Given.of(problem, device, seed) for seed in range(min(count, 4))]
     while len(givens) < count:
         one = givens[len(givens) % 4]
         givens.append(Given(*(x.clone() for x in (one.x, one.grad, one.weight, one.bias))))
-    expected = PATHS["cudnn"].run(problem, 0, givens[0])().double()
-    limit = work.left() * SHARE
-    for name, config in candidates:
-        row = {"path": name, "config": config}
-        try:
-            calls = [PATHS[name].run(problem, config, given) for given in givens]
-            poison(work.device, 2**24)
-            error = off(calls[0](), expected)
-            if not error <= 4 * TOLERANCES[problem.type]:
-                refused.append({**named(problem), **row, "error": error})
-                continue
-            seconds = per_call(calls, work.device, min(0.01, limit / 10))
-        except Exception as failure:
-            text = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-            refused.append({**named(problem), **row, "failed": text[:200]})
-            continue
-        rows.setdefault(problem, []).append({**row, "us": 1e6 * seconds})
+    return givens, PATHS["cudnn"].run(problem, 0, givens[0])().double()
+
+
+def measure(
+    work: Work,
+    trail: Trail,
+    problem: Problem,
+    name: str,
+    config: Config,
+    givens: list[Given],
+    expected: Tensor,
+) -> None:
+    """Time one candidate, unless its result is wrong."""
+    row = {**named(problem), "path": name, "config": config}
+    try:
+        calls = [PATHS[name].run(problem, config, given) for given in givens]
+        poison(work.device, 2**24)
+        error = off(calls[0](), expected)
+        if not error <= 4 * TOLERANCES[problem.type]:
+            trail.add("refused", **row, error=error)
+            return
+        seconds = per_call(calls, work.device, SECONDS)
+    except Exception as failure:
+        if broken(failure):
+            raise
+        trail.add("refused", **row, failed=reason(failure)[:200])
+        return
+    trail.add("timed", **row, us=1e6 * seconds)
+
+
+def rows_of(trail: Trail) -> Rows:
+    """What was timed, by problem."""
+    found: Rows = {}
+    for row in trail.rows("timed"):
+        problem = Problem(shapes.conv_of(row), row["type"])
+        brief = {"path": row["path"], "config": row["config"], "us": row["us"]}
+        found.setdefault(problem, []).append(brief)
+    return found
 
 
 def named(problem: Problem) -> dict[str, Any]:
@@ -171,22 +201,25 @@ def sums(rows: Rows, size: tuple[int, int, int], type: str) -> dict[str, float]:
     return {"cudnn": now, "winners": then, "covered": covered / total}
 
 
-def keep(work: Work, rows: Rows) -> None:
+def keep(work: Work, trail: Trail) -> None:
     """Write the winners as a table that the package reads, and all candidates."""
+    rows = rows_of(trail)
+    work.put(missing=next((row["why"] for row in trail.rows("missing")), {}))
+    work.put(refused=trail.rows("refused") + trail.rows("crashed"), **told(rows))
     entries = {}
     for problem, found in rows.items():
         winner = best(found)
         assert winner is not None
-        entries[shapes.key(problem)] = Entry(
-            winner["path"], winner["config"], round(winner["us"], 3)
-        )
-    capability = (0, 0) if work.dry else torch.cuda.get_device_capability()
+        us = round(winner["us"], 3)
+        entries[shapes.key(problem)] = Entry(winner["path"], winner["config"], us)
+    device = trail.rows("device")
+    major, minor = device[0]["capability"] if device else (0, 0)
     stamp = work.part("card").get("machine", {})
     names = ("gpu", "driver", "torch", "triton", "commit", "date")
     about = {name: stamp.get(name) for name in names}
-    path = tuned.record(entries, capability, about, work.out)
+    path = tuned.record(entries, (major, minor), about, work.out)
     save(work.out / "tuned.json", told(rows))
-    if not work.dry:
+    if device:
         mine = tuned.own_folder() / path.name  # of this visit: later phases run by it
         mine.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, mine)

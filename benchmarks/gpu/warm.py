@@ -16,9 +16,8 @@ CORES = 12  # at most; the rest is left to what is measured
 
 def run(work: Work) -> None:
     """Run every candidate once, the dearest shapes first: its code is on disk then."""
-    why = PATHS["triton"].missing(work.device)
-    if why is not None:
-        work.put(compiled=f"nothing: {why}")
+    if work.dry:
+        work.put(processes=0, what="nothing is compiled without a GPU")
         return
     share = max(1, min(CORES, (os.cpu_count() or 2) - 4))
     children = []
@@ -35,6 +34,8 @@ def run(work: Work) -> None:
 def some(work: Work, number: int, share: int) -> int:
     """Each `share`-th of the candidates, from `number` on."""
     try:
+        if PATHS["triton"].missing(work.device):
+            return 0
         for place, (problem, candidates) in enumerate(tune.passes(work, ["triton"])):
             if place % share != number:
                 continue
