@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lganet_fast import ops
-from lganet_fast.ops import convolve_training, native, triton, tuned
+from lganet_fast.ops import convolve_maps, convolve_training, native, triton, tuned
 from lganet_fast.ops.dispatch import refusals
-from lganet_fast.ops.tuned import Config, Entry
+from lganet_fast.ops.tuned import Entry
 
 from ..count import Conv
 from .clock import tf32
@@ -120,11 +120,11 @@ class Cudnn:
         """Why it is not there, or None: on the CPU another library stands for it."""
         return None
 
-    def configs(self, problem: Problem) -> list[Config]:
+    def configs(self, problem: Problem) -> list[int]:
         """By the heuristics, and forward by measuring."""
         return [0, 1] if problem.conv.operation == "convolve" else [0]
 
-    def run(self, problem: Problem, config: Config, given: Given) -> Run:
+    def run(self, problem: Problem, config: int, given: Given) -> Run:
         """What does the work as the package does it, bias and ReLU with it."""
         entry, operation = Entry(self.name, config, 1.0), problem.conv.operation
 
@@ -155,22 +155,23 @@ class Native(Cudnn):
         if not native.LOADED:
             return native.REASON
         has = torch._C._dispatch_has_kernel_for_dispatch_key
-        names = [n for n in COMPILED if not hasattr(torch.ops.lganet_fast, n)]
-        names += [n for n in COMPILED if n not in names and not has(f"lganet_fast::{n}", "CUDA")]
-        return f"not there: no {' and no '.join(names)}" if names else refusal("native", device)
+        name = "convolve_maps"
+        if hasattr(torch.ops.lganet_fast, name) and has(f"lganet_fast::{name}", "CUDA"):
+            return refusal("native", device)
+        return f"not there: no {name} for CUDA"
 
-    def configs(self, problem: Problem) -> list[Config]:
+    def configs(self, problem: Problem) -> list[int]:
         """As the library numbers them, the best by its model first."""
-        conv, device = problem.conv, torch.cuda.get_device_properties()
+        conv, size = problem.conv, problem.conv.shape
+        if conv.operation != "convolve_weight_gradient":
+            capability = torch.cuda.get_device_capability()
+            return convolve_maps.configs(*ends(conv), problem.type, size[1:], capability)
+        device = torch.cuda.get_device_properties()
         block = device.shared_memory_per_block_optin
-        exact, size = problem.type == "float32", conv.shape
-        own = torch.ops.lganet_fast
-        if conv.operation == "convolve_weight_gradient":
-            limits = [device.multi_processor_count, device.shared_memory_per_multiprocessor, block]
-            how = (size, problem.dtype.itemsize, exact, False, limits)
-            return list(own.convolve_weight_gradient_configs(conv.inputs, conv.outputs, *how))
-        how = (problem.dtype.itemsize, exact, size[1:], block)
-        return list(own.convolve_configs(*ends(conv), *how))
+        limits = [device.multi_processor_count, device.shared_memory_per_multiprocessor, block]
+        how = (size, problem.dtype.itemsize, problem.type == "float32", False, limits)
+        named = torch.ops.lganet_fast.convolve_weight_gradient_configs
+        return list(named(conv.inputs, conv.outputs, *how))
 
 
 class Triton(Cudnn):
@@ -182,7 +183,7 @@ class Triton(Cudnn):
         """Why it is not there, or None."""
         return refusal("triton", device)
 
-    def configs(self, problem: Problem) -> list[Config]:
+    def configs(self, problem: Problem) -> list[int]:
         """The places of the module's configurations, the best by its model first."""
         conv, kernels = problem.conv, triton.kernels("convolve")
         gradient = conv.operation == "convolve_weight_gradient"
@@ -190,9 +191,6 @@ class Triton(Cudnn):
         return list(
             range(len(named(*ends(conv), problem.type, torch.cuda.get_device_capability())))
         )
-
-
-COMPILED = ("convolve_maps", "convolve_configs", "convolve_maps_weight_gradient")
 
 
 def refusal(backend: str, device: str) -> str | None:
@@ -217,7 +215,7 @@ def there(device: str) -> tuple[list[str], dict[str, str]]:
     return [n for n, why in found.items() if why is None], {n: w for n, w in found.items() if w}
 
 
-def legal(path: str, problem: Problem) -> list[Config]:
+def legal(path: str, problem: Problem) -> list[int]:
     """A path's configurations; none, and a note in the log, where it cannot tell them."""
     try:
         return list(PATHS[path].configs(problem))

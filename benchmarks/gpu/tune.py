@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lganet_fast.files import reason
 from lganet_fast.ops import tuned
-from lganet_fast.ops.tuned import Config, Entry
+from lganet_fast.ops.tuned import Entry
 
 from ..case import IXI_OASIS, LPBA40, shown
 from . import shapes
@@ -30,7 +30,7 @@ MODEL = CARDS["H100 SXM"]
 MOST = 8  # configurations of a path that are tried for one shape
 SECONDS = 0.01  # of a round of calls
 Rows = dict[Problem, list[dict[str, Any]]]
-Item = tuple[Problem, str, Config]
+Item = tuple[Problem, str, int]
 Prepared = tuple[list[Given], Tensor]
 
 
@@ -62,7 +62,7 @@ def described(item: Item) -> tuple[str, dict[str, Any]]:
     return name, {**named(problem), "config": config}
 
 
-def passes(work: Work, paths: list[str]) -> Iterator[tuple[Problem, list[tuple[str, Config]]]]:
+def passes(work: Work, paths: list[str]) -> Iterator[tuple[Problem, list[tuple[str, int]]]]:
     """What to measure, in order: each shape's first candidates of every path, then the others."""
     wanted = shapes.wanted()
     types = shapes.TYPES[:1] if work.dry else shapes.TYPES
@@ -93,7 +93,7 @@ def measure(
     trail: Trail,
     problem: Problem,
     name: str,
-    config: Config,
+    config: int,
     givens: list[Given],
     expected: Tensor,
 ) -> None:

@@ -8,7 +8,7 @@ import time
 import torch
 
 from . import tune
-from .paths import PATHS, Given
+from .paths import PATHS, Given, Problem
 from .work import Work
 
 CORES = 12  # at most; the rest is left to what is measured
@@ -50,7 +50,7 @@ def some(work: Work, number: int, share: int) -> int:
     return 0
 
 
-def tried(name: str, problem: tune.Problem, config: tune.Config, given: Given) -> None:
+def tried(name: str, problem: Problem, config: int, given: Given) -> None:
     """Run it once; what does not run is for the phases that measure to tell."""
     started = time.monotonic()
     try:

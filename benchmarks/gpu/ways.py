@@ -124,9 +124,30 @@ def steps(size: Size, type: str, device: str) -> dict[str, Callable[[], Call]]:
     def ours(checkpoint: str | None) -> Call:
         return taking(lean(size, device, checkpoint), "auto", ops.local_ncc, ops.warp)
 
+    def as_graphs() -> Call:
+        from lganet_fast.training.graph import Graphed
+
+        network = lean(size, device).train()
+        narrow = torch.autocast(device, dtype, dtype != torch.float32, cache_enabled=False)
+        graphed = Graphed(network, narrow, (1, 1, *size), torch.device(device))
+        adam = torch.optim.Adam(network.parameters(), lr=1e-4)
+
+        def call() -> Tensor:
+            adam.zero_grad(set_to_none=False)
+            flow = graphed(*inputs).float()
+            loss = 1 - ops.local_ncc(inputs[1], ops.warp(inputs[0], flow))
+            loss = loss + ops.gradient_loss(flow)
+            loss.backward()
+            adam.step()
+            return loss.detach()
+
+        call()
+        return call
+
     return {
         "published": theirs,
         "eager": lambda: ours(None),
+        "graph": as_graphs,
         "blocks": lambda: ours("blocks"),
     }
 
