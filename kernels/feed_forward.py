@@ -162,7 +162,7 @@ def forward(
         HIDDEN=weights[-2].shape[1] if layers else 1,
         BLOCK_C=padded(channels, 16),
         BLOCK_NARROW=padded(narrow, 16),
-        BLOCK_HIDDEN=32,
+        BLOCK_HIDDEN=32 if channels <= 64 else 16,
         STEPS=(x.stride(1), tokens.stride(1)),
         WIDE=wide(x, tokens, out),
         PRECISION="tf32" if tf32 else "ieee",
