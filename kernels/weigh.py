@@ -172,7 +172,8 @@ def forward(
     maps, logits = [lined(x) for x in maps], lined(logits)
     batches, channels, voxels = z.shape[0], maps[0].shape[1], z.shape[2:].numel()
     block = block_for(maps[0])
-    parts = min(-(-voxels // block), PARTS)
+    blocks = -(-voxels // block)
+    parts = min(blocks, max(blocks // 8, 128), PARTS)
     partial = norm.new_empty(batches, parts, 2, z.shape[1])
     a, b, c = (maps[0], maps[1], maps[-1])
     tensors = (logits, a, b, c, z)
@@ -211,5 +212,5 @@ def forward(
         HIDDEN=hidden,
         PADDED=padded(width),
         PADDED_HIDDEN=padded(hidden),
-        ROWS=max(4096 // padded(width), 1),
+        ROWS=max(8192 // padded(width), 1),
     )

@@ -106,16 +106,24 @@ def weigh(dtype, channels):
 
 
 def feed_forward(dtype, channels):
-    """Both chains of layers, and the layer norm alone."""
+    """Both chains of layers."""
     from lganet_fast.kernels import feed_forward as kernels
 
     x, norm = torch.empty(1, 396, channels, dtype=dtype), [torch.empty(channels, dtype=dtype)] * 2
-    for widths in ((4 * channels,), (channels // 8, 4 * channels), ()):
-        sides = [channels, *widths, channels] if widths else []
+    for widths in ((4 * channels,), (channels // 8, 4 * channels)):
+        sides = [channels, *widths, channels]
         weights = [
             torch.empty(*shape, dtype=dtype) for a, b in pairwise(sides) for shape in ((b, a), (b,))
         ]
         kernels.forward(x, x, weights, norm, 1e-5, True, x, x)
+
+
+def layer_norm(dtype, channels):
+    """What comes before the first of those chains."""
+    from lganet_fast.kernels import feed_forward as kernels
+
+    x, norm = torch.empty(1, 396, channels, dtype=dtype), [torch.empty(channels, dtype=dtype)] * 2
+    kernels.forward(x, x, [], norm, 1e-5, True, x, x)
 
 
 RUNS, ONE, BOXES = (27, 1, 264), (7128, 1, 1), (22, 18, 18)
@@ -145,6 +153,8 @@ LAUNCHES = {
     "feed_forward, half, 128 wide": (feed_forward, HALF, 128),
     "feed_forward, float32, 64 wide": (feed_forward, FLOAT, 64),
     "feed_forward, float32, 128 wide": (feed_forward, FLOAT, 128),
+    "layer norm, half, 64 wide": (layer_norm, HALF, 64),
+    "layer norm, float32, 128 wide": (layer_norm, FLOAT, 128),
 }
 PRODUCTS = (attention, feed_forward)  # what multiplies matrices
 
