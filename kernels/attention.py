@@ -32,7 +32,6 @@ class Call:
         box = [-(-size // count) for size, count in zip(volume, counts, strict=True)]
         windows = math.prod(-(-size // b) for size, b in zip(volume, box, strict=True))
         self.windows, self.longest = q.shape[0] * windows, math.prod(box)
-        tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
         self.arguments = {
             "q": q,
             "k": k,
@@ -50,7 +49,7 @@ class Call:
             "BLOCK_D": padded(v.shape[2], 16),
             "BOXES": list(volume[1:]) != box[1:],
             "DROPOUT": seed is not None,
-            "PRECISION": "tf32" if tf32 else "ieee",
+            "TF32": torch.backends.cuda.matmul.fp32_precision == "tf32",
         }
 
     def run(self, kernel: Any, *strided: Tensor, **more: Any) -> None:

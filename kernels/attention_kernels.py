@@ -52,44 +52,77 @@ def gradients(
     return weights, p * (toward - deltas)
 
 
-def config_of(own, other, warps, stages, registers=None):
-    """A configuration: tokens of a program, tokens a step, registers of a thread at most."""
-    blocks = {"BLOCK_M": own, "BLOCK_N": other}
-    return triton.Config(blocks, num_warps=warps, num_stages=stages, maxnreg=registers)
+def choices(tiles):
+    """The configurations of a kernel by kind; each says how float32 is multiplied.
+
+    A tile: tokens of a program, tokens a step, warps, stages and registers of a thread at most.
+    """
+    found = {}
+    for (kind, wide), some in tiles.items():
+        precision = "ieee" if kind == "half" else kind
+        found[kind, wide] = [
+            triton.Config(
+                {"BLOCK_M": own, "BLOCK_N": other, "PRECISION": precision},
+                num_warps=warps,
+                num_stages=stages,
+                maxnreg=registers[0] if registers else None,
+            )
+            for own, other, warps, stages, *registers in some
+        ]
+    return found
 
 
 # By how numbers are multiplied and whether a token is wider than 64: what spills no register on any
 # architecture and fits the shared memory of all. Registers are named where ptxas would spill.
-FORWARD = {
-    ("half", False): [config_of(64, 32, 4, 3), config_of(128, 32, 8, 2), config_of(32, 32, 4, 2)],
-    ("half", True): [config_of(64, 32, 8, 2, 168), config_of(32, 32, 4, 2)],
-    ("tf32", False): [config_of(64, 32, 8, 2), config_of(32, 16, 4, 2)],
-    ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
-    ("ieee", False): [config_of(64, 32, 8, 2, 200), config_of(32, 32, 8, 2)],
-    ("ieee", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
-}
-QUERY = {
-    ("half", False): [config_of(64, 32, 4, 3), config_of(32, 32, 4, 2)],
-    ("half", True): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2)],
-    ("tf32", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
-    ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
-    ("ieee", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
-    ("ieee", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2)],
-}
-KEY = {
-    ("half", False): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2)],
-    ("half", True): [config_of(64, 32, 8, 2), config_of(32, 32, 4, 2, 255)],
-    ("tf32", False): [config_of(32, 32, 8, 2), config_of(32, 16, 4, 2)],
-    ("tf32", True): [config_of(32, 32, 8, 2), config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
-    ("ieee", False): [config_of(32, 32, 8, 2, 168), config_of(32, 16, 4, 2)],
-    ("ieee", True): [config_of(32, 16, 8, 2), config_of(16, 16, 4, 2)],
-}
+FORWARD = choices(
+    {
+        ("half", False): [(64, 32, 4, 3), (128, 32, 8, 2), (32, 32, 4, 2)],
+        ("half", True): [(64, 32, 8, 2, 168), (32, 32, 4, 2)],
+        ("tf32", False): [(64, 32, 8, 2), (32, 16, 4, 2)],
+        ("tf32", True): [(32, 32, 8, 2), (32, 16, 8, 2), (16, 16, 4, 2)],
+        ("tf32x3", False): [(64, 32, 8, 2), (32, 16, 4, 2)],
+        ("tf32x3", True): [(32, 16, 8, 2), (16, 16, 4, 2)],
+        ("ieee", False): [(64, 32, 8, 2, 200)],
+        ("ieee", True): [(32, 32, 8, 2)],
+    }
+)
+QUERY = choices(
+    {
+        ("half", False): [(64, 32, 4, 3), (32, 32, 4, 2)],
+        ("half", True): [(64, 32, 8, 2), (32, 32, 4, 2)],
+        ("tf32", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
+        ("tf32", True): [(32, 32, 8, 2), (32, 16, 8, 2), (16, 16, 4, 2)],
+        ("tf32x3", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
+        ("tf32x3", True): [(32, 16, 8, 2), (16, 16, 4, 2)],
+        ("ieee", False): [(32, 32, 8, 2)],
+        ("ieee", True): [(32, 32, 8, 2)],
+    }
+)
+KEY = choices(
+    {
+        ("half", False): [(64, 32, 8, 2), (32, 32, 4, 2)],
+        ("half", True): [(64, 32, 8, 2), (32, 32, 4, 2, 255)],
+        ("tf32", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
+        ("tf32", True): [(32, 32, 8, 2), (32, 16, 8, 2), (16, 16, 4, 2)],
+        ("tf32x3", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
+        ("tf32x3", True): [(32, 16, 8, 2), (16, 16, 4, 2)],
+        ("ieee", False): [(32, 32, 8, 2, 168)],
+        ("ieee", True): [(32, 16, 8, 2)],
+    }
+)
 
 
 def fitting(choices, configs, named, **arguments):
-    """Those of the choices that a launch can use."""
-    product = "half" if arguments["q"].element_size() == 2 else arguments["PRECISION"]
-    return choices[product, max(arguments["BLOCK_C"], arguments["BLOCK_D"]) > 64]
+    """Those of the choices that a launch can use.
+
+    float32 at its own accuracy has two ways that race: three products of TF32, and one in full.
+    """
+    wide = max(arguments["BLOCK_C"], arguments["BLOCK_D"]) > 64
+    if arguments["q"].element_size() == 2:
+        return choices["half", wide]
+    if arguments["TF32"]:
+        return choices["tf32", wide]
+    return choices["tf32x3", wide] + choices["ieee", wide]
 
 
 def tuned(choices):
@@ -98,7 +131,7 @@ def tuned(choices):
     def decorate(kernel):
         tune = triton.autotune(
             [config for kind in choices.values() for config in kind],
-            ["bucket", "C", "D", "PRECISION", "DROPOUT", "BOXES"],
+            ["bucket", "C", "D", "TF32", "DROPOUT", "BOXES"],
             prune_configs_by={"early_config_prune": partial(fitting, choices)},
             cache_results=True,
         )
@@ -130,6 +163,7 @@ def forward_kernel(
     BOXES: tl.constexpr,
     WIDE: tl.constexpr,
     DROPOUT: tl.constexpr,
+    TF32: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -188,6 +222,7 @@ def query_kernel(
     BOXES: tl.constexpr,
     WIDE: tl.constexpr,
     DROPOUT: tl.constexpr,
+    TF32: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -247,6 +282,7 @@ def key_kernel(
     BOXES: tl.constexpr,
     WIDE: tl.constexpr,
     DROPOUT: tl.constexpr,
+    TF32: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,

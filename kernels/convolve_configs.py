@@ -72,6 +72,7 @@ MOST = 6  # configurations of a call
 # the desk (8.6, 8.9, 12.0) have a quarter.
 PRODUCTS = {8: 1024, 9: 2048, 10: 2048, 12: 256}
 RATE = {"half": 1.0, "tf32": 1 / 2, "tf32x3": 1 / 6, "ieee": 1 / 24}  # of these
+STEP = 20  # clocks a step of a program takes beside them, that others do not hide
 LOADED = 50.0  # bytes a clock: 16 by the 128 of the first-level cache and a dozen instructions
 
 
@@ -102,7 +103,8 @@ def clocks(config: Config, inputs: int, outputs: int, capability: tuple[int, int
     macs = steps * config.step * columns * config.rows
     loads = steps * config.step * (config.rows + columns) * size
     busy = (macs / products(config.precision, capability), loads / LOADED)
-    return blocks * (max(busy) + 0.3 * min(busy)) / (config.rows * config.group)
+    total = max(busy) + 0.3 * min(busy) + STEP * steps
+    return blocks * total / (config.rows * config.group)
 
 
 @lru_cache(None)
@@ -139,9 +141,10 @@ def candidates(
     for group in (1, 2, 4):
         for block in blocks:
             for rows in (32, 64, 128, 256):
-                for step in (16, 32, 64):
-                    columns, warps = group * block, 8 if rows * group * block > 8192 else 4
-                    most = 16 if precision == "ieee" else 32 if precision == "tf32x3" else 64
+                for step in (16, 32) if size == 4 and precision != "tf32" else (16, 32, 64):
+                    columns = group * block
+                    warps = 8 if rows * columns > (8192 if group == 1 else 4096) else 4
+                    most = {"ieee": 16, "tf32x3": 32}.get(precision, 64 if group == 1 else 32)
                     sums = rows * columns / (32 * warps)
                     if columns > 128 or not 4 <= sums <= most:
                         continue

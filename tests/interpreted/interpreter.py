@@ -7,6 +7,7 @@ import pytest
 import torch
 import triton.language as tl
 from ops_checks import WRONG_GRADIENTS, check_same, uniform
+from triton._C.libtriton import ir
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from lganet_fast.ops import triton, use_backend
@@ -27,15 +28,43 @@ def as_numbers(x):
     return TensorHandle(bits.view(np.float32), tl.float32)
 
 
+def tf32(x, nearest):
+    """Float32 numbers as TF32 has them: rounded, or cut off as the tensor cores do."""
+    bits = x.view(np.uint32) + np.uint32(0x1000 if nearest else 0)
+    return (bits & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def operands(a, b, precision):
+    """The pairs of matrices that are multiplied for one product of float32."""
+    a, b = (np.ascontiguousarray(x) for x in (a, b))
+    if precision == ir.INPUT_PRECISION.TF32:
+        return [(tf32(a, False), tf32(b, False))]
+    if precision == ir.INPUT_PRECISION.TF32x3:
+        (a, low_a), (b, low_b) = ((tf32(x, True), tf32(x - tf32(x, True), True)) for x in (a, b))
+        return [(low_a, b), (a, low_b), (a, b)]
+    return [(a, b)]
+
+
+def product(dot):
+    """The interpreter's product, that multiplies float32 as it is asked to."""
+
+    def create_dot(self, a, b, d, precision, *rest):
+        a, b = as_numbers(a), as_numbers(b)
+        if a.data.dtype != np.float32:
+            return dot(self, a, b, d, precision, *rest)
+        for pair in operands(a.data, b.data, precision):
+            x, y = (TensorHandle(z, tl.float32) for z in pair)
+            d = dot(self, x, y, d, precision, *rest)
+        return d
+
+    return create_dot
+
+
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Let the CPU have the Triton path, without a race of configurations: the first one runs."""
     dot = InterpreterBuilder.create_dot
-    monkeypatch.setattr(
-        InterpreterBuilder,
-        "create_dot",
-        lambda self, a, b, *rest: dot(self, as_numbers(a), as_numbers(b), *rest),
-    )
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", product(dot))
     monkeypatch.setattr(triton, "refusal", lambda operation, device, **call: None)
     torch.use_deterministic_algorithms(True)
     with use_backend("triton"):
