@@ -1,4 +1,4 @@
-"""pool, resize, warp_sum, weigh and feed_forward by Triton: when taken, and on a GPU what they find.
+"""The kernels around the convolutions by Triton: when they are taken, and on a GPU what they find.
 
 What they compute is checked in the interpreter; see interpreted/check_maps.py.
 """
