@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import native, triton
+from . import convolve_gradients, native, triton
 from .convolve_on_cuda import (
     CUDNN,
     Work,
@@ -155,11 +155,11 @@ def weight_gradient(
     entry = path("convolve_weight_gradient", weight, x, backend)
     if entry.path == "cudnn":
         return by_pytorch(grad, x, weight, out, [False, True, True])[1:]
+    how = precision(x.dtype)
     if entry.path == "native":
-        run = torch.ops.lganet_fast.convolve_maps_weight_gradient
-        found = run([x], grad, None, 1.0, out, entry.config)
+        run = convolve_gradients.weight_gradient
+        found = run([x], grad, precision=how, mask=out, config=entry.config)
     else:
-        how = precision(x.dtype)
         to_weight = triton.kernels("convolve").weight_gradient(
             [x], grad, out, config=entry.config, kind=how
         )

@@ -1,0 +1,69 @@
+"""What is kept of weights, and when it is made again."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from lganet_fast.ops import derived
+
+CALLS = []
+
+
+def doubled(weight, *others, factor=2):
+    """The sum times a factor, and a note that it was computed."""
+    CALLS.append(factor)
+    assert not torch.is_grad_enabled()
+    return factor * sum(others, weight)
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    CALLS.clear()
+
+
+def test_kept_until_a_weight_changes():
+    one, other = torch.ones(3, requires_grad=True), torch.ones(3)
+    first = derived(doubled, one, other)
+    assert torch.equal(first, torch.full((3,), 4.0))
+    assert derived(doubled, one, other) is first
+    other.add_(1)
+    assert derived(doubled, one, other)[0] == 6
+    with torch.no_grad():
+        one.copy_(torch.zeros(3))
+    assert derived(doubled, one, other)[0] == 4
+    assert len(CALLS) == 3
+
+
+def test_other_memory_and_types_are_noticed():
+    weight = torch.nn.Parameter(torch.ones(3))
+    derived(doubled, weight)
+    weight.data = torch.full((3,), 5.0)  # as Module.to does
+    assert derived(doubled, weight)[0] == 10
+    weight.data = weight.data.double()
+    assert derived(doubled, weight).dtype == torch.float64
+
+
+def test_options_and_functions_are_told_apart():
+    weight = torch.ones(3)
+    assert derived(doubled, weight, factor=3)[0] == 3
+    assert derived(doubled, weight)[0] == 2
+    assert derived(torch.neg, weight)[0] == -1
+
+
+def test_goes_with_the_weight():
+    weight = torch.ones(3)
+    kept = weakref.ref(derived(doubled, weight))
+    assert kept() is not None
+    del weight
+    gc.collect()
+    assert kept() is None
+
+
+def test_weights_whose_changes_cannot_be_told():
+    with torch.inference_mode():
+        weight = torch.ones(3)
+        assert derived(doubled, weight)[0] == 2
+        weight.add_(1)
+        assert derived(doubled, weight)[0] == 4
