@@ -5,8 +5,10 @@ import weakref
 
 import pytest
 import torch
+from torch import nn
 
 from lganet_fast.ops import derived
+from lganet_fast.ops.derived import computed_anew
 
 CALLS = []
 
@@ -67,3 +69,25 @@ def test_weights_whose_changes_cannot_be_told():
         assert derived(doubled, weight)[0] == 2
         weight.add_(1)
         assert derived(doubled, weight)[0] == 4
+
+
+@pytest.mark.parametrize("how", [{"foreach": False}, {"foreach": True}, {"fused": True}])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_a_step_of_any_optimiser_is_a_change(kind, how):
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = kind([weight], lr=0.1, **how)
+    for _ in range(3):
+        (weight**2).sum().backward()
+        before = derived(doubled, weight)
+        optimizer.step()
+        assert torch.equal(derived(doubled, weight), 2 * weight)
+        assert not torch.equal(derived(doubled, weight), before)
+        assert derived(doubled, weight) is derived(doubled, weight)
+
+
+def test_computed_anew_where_that_is_asked_for():
+    weight = nn.Parameter(torch.ones(3))
+    kept = derived(doubled, weight)
+    with computed_anew():
+        assert derived(doubled, weight) is not kept
+    assert derived(doubled, weight) is kept

@@ -5,9 +5,9 @@ second is captured; every later one copies its inputs in, replays, and copies th
 that results never share memory. Calls are of one kind where all agrees that decides which kernels
 run: shapes, types, device, autocast, backend, and PyTorch's switches of precision.
 
-A graph reads the weights where they lie and so sees what is written there; weights that lie
-elsewhere drop all graphs. While a graph is captured, another thread must not call
-torch.cuda.synchronize, which CUDA refuses then; LGANET_FAST_GRAPH=0 turns graphs off.
+Graphs of weights that were written to, or lie elsewhere now, are dropped. While one is captured,
+another thread must not call torch.cuda.synchronize, which CUDA refuses then; LGANET_FAST_GRAPH=0
+turns graphs off.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from torch.utils._device import DeviceContext
 
 from ..files import reason
 from ..ops.dispatch import requested_backend
-from .weights import PLAIN, Stand, Weights
+from .weights import Stand, Weights
 
 Function: TypeAlias = Callable[..., Tensor]
 
 DEVICES = ("cuda",)
 KEPT = 4  # kinds of call that a network remembers
-ALONE = threading.Lock()  # held by captures, and by first calls, which may synchronise
+ALONE = threading.RLock()  # held by captures, and by first calls, which may synchronise
 STREAMS: dict[torch.device, Any] = {}  # on which graphs are captured
 UNFINISHED: list[Any] = []  # graphs whose capture broke: PyTorch's allocators may still ask them
 
@@ -53,42 +53,35 @@ class Graphs:
     voxel_bytes: what a forward needs at its peak, for every voxel of an image in float32. A call
     is captured where twice its need is free: its graph keeps that for as long as it lives. Graphs
     of one network share it.
-    refresh: writes copies that operators keep of weights again, into the memory that they have. It
-    is called before a graph runs where weights may have changed, and must not go by their versions:
-    PyTorch's fused optimisers do not count what they write.
     """
 
-    def __init__(self, voxel_bytes: int, refresh: Callable[[], None] | None = None) -> None:
-        self.voxel_bytes, self.refresh = voxel_bytes, refresh
+    def __init__(self, voxel_bytes: int) -> None:
+        self.voxel_bytes = voxel_bytes
         self.lock = threading.Lock()
         self.weights: Weights | None = None
         self.known: OrderedDict[Hashable, Graph | Seen] = OrderedDict()
         self.stand = Stand((), frozenset(), 0)
         self.done: Any = None  # the event behind the last replay
-        self.stale = False  # whether there was a call that training may have followed
         self.warned = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Graphs, (self.voxel_bytes, self.refresh)
+        return Graphs, (self.voxel_bytes,)
 
     def __call__(self, module: nn.Module, function: Function, *inputs: Tensor) -> Tensor:
         """What function(*inputs) returns: a tensor that nothing else refers to.
 
         module: whose weights the function reads. inputs: on one device.
         """
-        if torch.compiler.is_compiling():
-            return function(*inputs)
-        self.stale = self.stale or torch.is_grad_enabled()
-        if not suitable(module, inputs):
+        if torch.compiler.is_compiling() or not suitable(module, inputs):
             return function(*inputs)
         with self.lock:
-            stand, kind = self.look(module), kind_of(inputs)
-            known = self.known.get(kind) if stand is not None else Seen.BROKEN
+            kind = kind_of(inputs)
+            known = self.known.get(kind) if self.steady(module) else Seen.BROKEN
             if known is Seen.ONCE and self.roomy(inputs):
                 known = self.keep(kind, self.captured(function, inputs))
-            if stand is not None and isinstance(known, Graph):
+            if isinstance(known, Graph):
                 self.known.move_to_end(kind)
-                return self.replayed(known, inputs, stand)
+                return self.replayed(known, inputs)
         if known is not None:
             return function(*inputs)
         with ALONE:
@@ -98,15 +91,19 @@ class Graphs:
                 self.keep(kind, Seen.ONCE)
         return result
 
-    def look(self, module: nn.Module) -> Stand | None:
-        """How the weights stand; graphs that read them where they are no longer are dropped."""
+    def steady(self, module: nn.Module) -> bool:
+        """Whether the module may run as a graph; those of other weights are dropped.
+
+        A graph would read what was written to its weights, but not what operators made of them
+        before (`ops.derived`).
+        """
         if self.weights is None or not self.weights.are_of(module):
             self.weights = Weights(module)
         stand = self.weights.stand()
-        if stand is not None and stand[:2] != self.stand[:2]:
+        if stand is not None and stand != self.stand:
             self.forget()
             self.stand = stand
-        return stand
+        return stand is not None
 
     def forget(self) -> None:
         """Drop all graphs, and with them the memory that they keep."""
@@ -154,15 +151,11 @@ class Graphs:
             warnings.warn(f"the network runs without a CUDA graph: {why}", stacklevel=6)
         return Seen.BROKEN
 
-    def replayed(self, graph: Graph, inputs: Sequence[Tensor], stand: Stand) -> Tensor:
+    def replayed(self, graph: Graph, inputs: Sequence[Tensor]) -> Tensor:
         """The graph's result, behind what any stream still has to do with the graphs' memory."""
         stream = torch.cuda.current_stream(inputs[0].device)
         if self.done is not None:
             stream.wait_event(self.done)
-        if self.stale or stand.version != self.stand.version:
-            if self.refresh is not None:
-                self.refresh()
-            self.stale, self.stand = False, stand
         result = graph(inputs)
         self.done = stream.record_event(self.done)
         return result
@@ -235,7 +228,7 @@ def suitable(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
         inputs[0].device.type in DEVICES
         and not module.training
         and os.environ.get("LGANET_FAST_GRAPH") != "0"
-        and PLAIN.issuperset(map(type, inputs))
+        and {Tensor, nn.Parameter}.issuperset(map(type, inputs))
         and not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
         and not getattr(module, "_is_replica", False)  # of nn.DataParallel: no parameters
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]

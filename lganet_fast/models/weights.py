@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-PLAIN = {Tensor, nn.Parameter}
 training, dtype, version = itemgetter("training"), attrgetter("dtype"), attrgetter("_version")
 
 
@@ -32,7 +31,8 @@ class Weights:
         modules = list(module.modules())
         self.parts = [vars(m) for m in modules[1:]]
         self.below = [m._modules for m in modules]
-        self.tensors = [d for m in modules for d in (m._parameters, m._buffers)]
+        self.parameters = [m._parameters for m in modules]
+        self.buffers = [m._buffers for m in modules]
         hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
         self.hooks = [getattr(m, name) for m in modules for name in hooks]
         self.known = list(members(self.below))
@@ -50,9 +50,11 @@ class Weights:
         replaced = map(dict.__contains__, self.parts, repeat("forward"))
         if any(self.hooks) or any(map(training, self.parts)) or any(replaced):
             return None
-        found = [x for x in members(self.tensors) if x is not None]
-        if not PLAIN.issuperset(map(type, found)):
+        parameters = [x for x in members(self.parameters) if x is not None]
+        buffers = [x for x in members(self.buffers) if x is not None]
+        if {*map(type, parameters)} != {nn.Parameter} or {*map(type, buffers)} - {Tensor}:
             return None
+        found = parameters + buffers
         if torch.is_grad_enabled() and any(x.requires_grad for x in found):
             return None
         try:

@@ -49,6 +49,12 @@ def round_tf32(x: Tensor) -> Tensor:
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
+def in_order(w: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The neighbours, last but one axis, in an order; a CUDA graph could not take an index."""
+    neighbours = w.unbind(-2)
+    return torch.stack([neighbours[k] for k in order], -2)
+
+
 def pack(weight: Tensor, precision: str) -> Tensor:
     """The packed weights, one axis, on the weight's device.
 
@@ -66,9 +72,9 @@ def pack(weight: Tensor, precision: str) -> Tensor:
     # output: block, lane / 8, tile of a tap, lane / 4 % 2; input: chunk, plane, lane % 4, number
     w = w.reshape(-1, 4, taps, 2, w.shape[1] // chunk, planes, 4, per_plane // 4, 10, 3)
     if planes == 2:
-        w = w[..., list(SINGLE), :].permute(0, 4, 8, 9, 2, 1, 3, 6, 5, 7)
+        w = in_order(w, SINGLE).permute(0, 4, 8, 9, 2, 1, 3, 6, 5, 7)
     else:
-        w = w.squeeze(5)[..., list(PAIRS), :].unflatten(-2, (5, 2))
+        w = in_order(w.squeeze(5), PAIRS).unflatten(-2, (5, 2))
         w = w.permute(0, 4, 7, 9, 2, 1, 3, 5, 8, 6)
     if precision == "tf32":
         w = round_tf32(w.contiguous())

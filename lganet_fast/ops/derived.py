@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 Result = TypeVar("Result")
@@ -24,6 +27,7 @@ class Kept:
 
 _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()  # first weight -> what was made of it
 _lock = threading.Lock()
+_anew = [0]  # how many `computed_anew` are under way
 
 
 def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) -> Result:
@@ -33,7 +37,7 @@ def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) 
     must not be written to; it goes when the first weight goes. Where changes cannot be told
     (weights made under torch.inference_mode) and while it is traced, it is computed at each call.
     """
-    if torch.compiler.is_compiling() or any(w.is_inference() for w in weights):
+    if torch.compiler.is_compiling() or _anew[0] or any(w.is_inference() for w in weights):
         return made(make, *weights, **options)
     state = tuple((w._version, w.untyped_storage(), w.dtype, w.shape) for w in weights)
     key = (make, *map(id, weights[1:]), *sorted(options.items()))
@@ -60,3 +64,24 @@ def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
         a[0] == b[0] and a[1]._cdata == b[1]._cdata and a[2:] == b[2:]
         for a, b in zip(one, other, strict=True)
     )
+
+
+@contextmanager
+def computed_anew() -> Iterator[None]:
+    """Within, in every thread, nothing is kept and nothing that was kept is used.
+
+    So are CUDA graphs captured that run while the weights change.
+    """
+    _anew[0] += 1
+    try:
+        yield
+    finally:
+        _anew[0] -= 1
+
+
+@register_optimizer_step_post_hook
+def count(optimizer: Optimizer, *_: Any) -> None:
+    """Count what fused optimisers write: they leave the versions of weights as they were."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            increment_version(group["params"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..nn.layers import Block
+from ..ops.derived import computed_anew
 
 DEVICES = ("cuda",)
 
@@ -52,7 +53,7 @@ class Graphed(nn.Module):
             raise InputError(f"train.graph needs a CUDA device, this run is on {device.type}")
         self.shape, self.stage = shape, Stage(network, autocast)
         keep_random_blocks(network)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), computed_anew():
             sample = tuple(torch.rand(shape, device=device) for _ in range(2))
             torch.cuda.make_graphed_callables(self.stage, sample)
         for parameter in network.parameters():
