@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zlib
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,21 +13,14 @@ from isal import igzip
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
-from .files import atomic, check_extension, reason, sha256
+from .files import atomic, check_extension, sha256
 from .grid import Array, Grid, Volume
+from .reading import check_promise, reading
 
 Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tuple[Any, Any]
 
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 LARGEST_LABEL = np.iinfo(np.int32).max
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-)
 
 
 def load_image(source: Source, role: str) -> Volume:
@@ -85,8 +78,10 @@ def load_mask(source: Source, role: str, grid: Grid | None = None) -> Volume:
 
 
 def load_grid(source: Source, role: str) -> Grid:
-    """The grid of an image, from its header alone. Arguments and errors as in `load_image`."""
-    return image_grid(*open_image(source, role))
+    """The grid of an image, whose values may be anything. Arguments and errors as `load_image`."""
+    image, label = open_image(source, role)
+    check_whole(image, label)
+    return image_grid(image, label)
 
 
 def check_same_grid(own: Grid, grid: Grid, label: str) -> None:
@@ -105,7 +100,7 @@ def describe(source: Source, role: str = "image") -> dict[str, Any]:
     direction that each array axis runs to, such as "RAS".
     Raises InputError where it cannot be read.
     """
-    grid = load_grid(source, role)
+    grid = image_grid(*open_image(source, role))
     path = digest = None
     if isinstance(source, str | os.PathLike):
         path, digest = os.fspath(source), sha256(source)
@@ -139,13 +134,14 @@ def open_image(source: Source, role: str) -> tuple[nib.spatialimages.SpatialImag
     if isinstance(source, nib.spatialimages.SpatialImage):
         return source, role
     if isinstance(source, tuple) and len(source) == 2:
-        data, affine = np.asarray(source[0]), check_affine(source[1], role)
+        with reading(role, "is no array"):
+            data = np.asarray(source[0])
+        affine = check_affine(source[1], role)
         if data.dtype == bool:
             data = data.astype(np.uint8)
-        try:  # nibabel asks for a type before it takes 64-bit integers
+        with reading(f"{role} of {data.dtype} values", "cannot be taken as an image"):
+            # nibabel asks for a type before it takes 64-bit integers
             return nib.Nifti1Image(data, affine, dtype=data.dtype), role
-        except UNREADABLE as error:
-            raise InputError(f"{role} holds {data.dtype} values, not real numbers") from error
     if not isinstance(source, str | os.PathLike):
         raise InputError(
             f"{role} is a {type(source).__name__}: pass a path, a nibabel image or a pair "
@@ -153,16 +149,15 @@ def open_image(source: Source, role: str) -> tuple[nib.spatialimages.SpatialImag
         )
     path = Path(source)
     label = f"{role} {path}"
-    if not path.exists():
-        raise InputError(f"{label} does not exist")
-    if not path.is_file():
-        raise InputError(f"{label} is not a file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{label} is empty: 0 bytes")
-    try:
+    with reading(label):
+        if not path.exists():
+            raise InputError(f"{label} does not exist")
+        if not path.is_file():
+            raise InputError(f"{label} is not a file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{label} is empty: 0 bytes")
+    with reading(label, "cannot be read as an image"):
         image = nib.load(path)
-    except UNREADABLE as error:
-        raise InputError(f"{label} cannot be read as an image: {reason(error)}") from error
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise InputError(f"{label} holds a {type(image).__name__}, not a volume")
     return image, label
@@ -170,18 +165,19 @@ def open_image(source: Source, role: str) -> tuple[nib.spatialimages.SpatialImag
 
 def image_grid(image: nib.spatialimages.SpatialImage, label: str) -> Grid:
     """The grid of a nibabel image. Raises InputError where it is not one volume in the world."""
-    size = tuple(int(n) for n in image.shape)
+    with reading(label):
+        size, affine = tuple(int(n) for n in image.shape), image.affine
     shape, rest = size[:3], size[3:]
     found = f"{label} has shape {' x '.join(map(str, size))}"
-    if 0 in size:
+    if any(n < 1 for n in size):
         raise InputError(f"{found}: it is empty")
     if len(shape) < 3 or 1 in shape:
         raise InputError(f"{found}: a volume with at least 2 voxels along 3 axes is needed")
     if len(rest) > 1 and rest[0] == 1 and max(rest) > 1:
         raise InputError(f"{found}: {max(rest)} values per voxel, one is needed")
-    if np.prod(rest, dtype=int) != 1:
-        raise InputError(f"{found}: {np.prod(rest, dtype=int)} time points, one is needed")
-    return Grid((shape[0], shape[1], shape[2]), check_affine(image.affine, label))
+    if (count := math.prod(rest)) != 1:
+        raise InputError(f"{found}: {count} time points, one is needed")
+    return Grid((shape[0], shape[1], shape[2]), check_affine(affine, label))
 
 
 def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid) -> None:
@@ -244,17 +240,40 @@ def check_affine(affine: ArrayLike | None, label: str) -> Array:
 
 
 def read_values(image: nib.spatialimages.SpatialImage, label: str) -> NDArray:
-    """The voxel values with the file's scaling. Raises InputError where they are not real."""
+    """The voxel values with the file's scaling.
+
+    Raises InputError where they are not real numbers, or the file is damaged in any place.
+    """
     check_type(image, label)
-    try:
+    check_whole(image, label)
+    with reading(label):
         return np.asanyarray(image.dataobj)
-    except UNREADABLE as error:
-        raise InputError(f"{label} cannot be read: {reason(error)}") from error
+
+
+def check_whole(image: nib.spatialimages.SpatialImage, label: str) -> None:
+    """Raise InputError where a file of the image is damaged, or shorter than its header promises.
+
+    To be called before values are read: memory is taken as the header says.
+    """
+    if not nib.is_proxy(image.dataobj):
+        return
+    for part, holder in image.file_map.items():
+        if holder.filename is not None and os.path.exists(holder.filename):
+            check_promise(holder.filename, promised(image) if part == "image" else 0, label)
+
+
+def promised(image: nib.spatialimages.SpatialImage) -> int:
+    """How many bytes the image's file must hold, unpacked; 0 where the format is no plain array."""
+    proxy = image.dataobj
+    if not isinstance(proxy, nib.arrayproxy.ArrayProxy):
+        return 0
+    return int(proxy.offset) + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
 
 
 def check_type(image: nib.spatialimages.SpatialImage, label: str) -> None:
     """Raise InputError where the header says that the values are not real numbers."""
-    stored = image.get_data_dtype()
+    with reading(label):
+        stored = image.get_data_dtype()
     if stored.fields is not None:
         raise InputError(f"{label} holds colours ({'/'.join(stored.fields)}), not one value")
     if stored.kind not in "iuf":

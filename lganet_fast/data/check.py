@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,11 +18,13 @@ from ..io import (
     Source,
     check_same_grid,
     check_type,
+    check_whole,
     image_grid,
     open_image,
-    read_values,
+    promised,
 )
 from ..points import read_table
+from ..reading import reading
 from ..sections import SPLITS, DataSection
 from .case import Case, Item
 from .layouts import find_cases
@@ -138,24 +138,21 @@ def compare(case: Case, moving: Seen, fixed: Seen, problems: list[str]) -> None:
 def whole_grid(source: Source, role: str) -> tuple[Grid, str]:
     """An image's grid and what messages call it, its file being as long as its header promises.
 
+    Of a gzip file that is what its own note at the end says; the values are not unpacked.
     Raises InputError.
     """
     image, label = open_image(source, role)
     grid = image_grid(image, label)
     check_type(image, label)
     if isinstance(source, str | os.PathLike) and not as_long_as_promised(Path(source), image):
-        read_values(image, label)  # raises, unless the file is packed in several parts
+        check_whole(image, label)  # raises, unless the file is packed in several parts
     return grid, label
 
 
 def as_long_as_promised(path: Path, image: nib.spatialimages.SpatialImage) -> bool:
     """Whether a file holds as many bytes as its header says, from its size or gzip's note of it."""
-    proxy: Any = image.dataobj
-    if not nib.is_proxy(proxy):
-        return True
-    promised = proxy.offset + math.prod(image.shape) * proxy.dtype.itemsize
-    with open(path, "rb") as file:
-        if not path.name.lower().endswith((".gz", ".mgz")):
-            return file.seek(0, os.SEEK_END) >= promised
+    if not path.name.lower().endswith((".gz", ".mgz")):
+        return False
+    with reading(os.fspath(path)), open(path, "rb") as file:
         file.seek(-4, os.SEEK_END)
-        return int.from_bytes(file.read(4), "little") == promised % 2**32
+        return int.from_bytes(file.read(4), "little") == promised(image) % 2**32
