@@ -6,11 +6,11 @@ All raise InputError for a file that does not hold what its format says.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from scipy.ndimage import zoom
 
 from .affine import LPS, import_simpleitk
 from .errors import InputError
-from .files import atomic, reason
-from .grid import Grid
+from .files import atomic
+from .grid import FARTHEST, Grid
 from .io import check_affine, open_image, read_values, save_nifti
+from .reading import BLOCK, memory_limit, reading
 from .transform import DisplacementField
 
 VECTOR, DISPLACEMENT = 1007, 1006  # NIfTI intent codes
 FLIP = np.diag(LPS).astype(np.float32)  # RAS to LPS and back
 NPZ_KEYS = ("flow", "fixed_affine", "moving_affine", "fixed_shape", "moving_shape")
+DEFLATES = 1032  # bytes that one packed byte can stand for at most
+EXPANDS = 64  # times its size that a file of ITK may take in memory
 ABOUT = "flow[p] in voxels: voxel p of the fixed image lies at voxel p + flow[p] of the moving one"
 
 
@@ -56,8 +59,8 @@ def write_slicer(field: DisplacementField, path: Path, moving: Grid | None) -> N
 def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> DisplacementField:
     """Any ITK transform, evaluated on the fixed grid, or else on that of the first field in it."""
     sitk = import_simpleitk(f"reading {path}")
-    try:
-        with _silence():
+    with _reading_itk(path):
+        with _silence(), memory_limit(EXPANDS * path.stat().st_size):
             transform = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
         transform.FlattenTransform()
         parts = [transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())]
@@ -77,10 +80,6 @@ def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Displ
             grid.spacing.tolist(),
             (LPS @ grid.affine[:3, :3] / grid.spacing).ravel().tolist(),
         )
-    except RuntimeError as error:
-        raise InputError(
-            f"transform {path} cannot be read: damaged, or not a 3-D ITK transform"
-        ) from error
     return _field(sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * FLIP, grid, path)
 
 
@@ -88,6 +87,8 @@ def write_composite(field: DisplacementField, path: Path, moving: Grid | None) -
     """A CompositeTransform of one displacement field."""
     sitk = import_simpleitk(f"writing {path}")
     vectors = (field.displacement * FLIP).astype(np.float64).transpose(2, 1, 0, 3)
+    if not np.isfinite(vectors).all():
+        raise InputError(f"cannot write {path}: values would be NaN or infinite")
     image = sitk.GetImageFromArray(vectors, isVector=True)
     affine, spacing = field.grid.affine, field.grid.spacing
     image.SetOrigin((LPS @ affine[:3, 3]).tolist())
@@ -138,14 +139,16 @@ def write_learn2reg2021(field: DisplacementField, path: Path, moving: Grid | Non
 
 def read_npz(path: Path, fixed: Grid | None, moving: Grid | None) -> DisplacementField:
     """What `write_npz` writes."""
-    arrays = read_arrays(path)
-    if missing := [key for key in NPZ_KEYS if key not in arrays]:
+    present = array_shapes(path)
+    if missing := [key for key in NPZ_KEYS if key not in present]:
         raise InputError(f"transform {path} lacks the arrays {', '.join(missing)}")
+    arrays = read_arrays(path, NPZ_KEYS)
     grids = []
     for side in ("fixed", "moving"):
-        shape = tuple(int(n) for n in arrays[f"{side}_shape"].ravel())
-        if len(shape) != 3:
-            raise InputError(f"transform {path}: {side}_shape must hold 3 sizes, got {shape}")
+        sizes = arrays[f"{side}_shape"]
+        if sizes.shape != (3,) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+            raise InputError(f"transform {path}: {side}_shape must hold 3 sizes, got {sizes}")
+        shape = int(sizes[0]), int(sizes[1]), int(sizes[2])
         affine = check_affine(arrays[f"{side}_affine"], f"the {side} side of transform {path}")
         grids.append(Grid(shape, affine))
     return _from_voxels(arrays["flow"], path, grids[0], grids[1])
@@ -165,25 +168,65 @@ def write_npz(field: DisplacementField, path: Path, moving: Grid | None) -> None
     )
 
 
-def read_arrays(path: Path) -> dict[str, NDArray]:
-    """Every array of an .npz file; none that runs code when it is read."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(f"transform {path} cannot be read: {reason(error)}") from error
+def array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every array in an .npz file, whose values are not read."""
+    with reading(f"transform {path}"), zipfile.ZipFile(path) as file:
+        return {_name(info): _header(file, info)[0] for info in file.infolist()}
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray]:
+    """Some arrays of an .npz file, all of real numbers, their checksums compared.
+
+    Raises InputError for other values, and where the file is damaged or holds less than it claims:
+    before memory is taken for it.
+    """
+    with reading(f"transform {path}"), zipfile.ZipFile(path) as file:
+        members = {_name(info): info for info in file.infolist()}
+        return {name: _read_array(file, members[name]) for name in names}
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    return info.filename.removesuffix(".npy")
+
+
+def _header(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and type of a member, as many bytes as it says it has."""
+    npy: Any = np.lib.format
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    with file.open(info) as stream:
+        version = npy.read_magic(stream)
+        if version not in readers:
+            raise ValueError(f"{info.filename} is of version {version}, not 1.0 or 2.0")
+        shape, fortran, dtype = readers[version](stream)
+        held = info.file_size - stream.tell()
+    promised = math.prod(shape) * dtype.itemsize
+    room = DEFLATES * info.compress_size + BLOCK
+    if any(n < 0 for n in shape) or promised != held or info.file_size > room:
+        raise ValueError(f"{info.filename} promises {promised} bytes, but holds {held}")
+    return shape, fortran, dtype
+
+
+def _read_array(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray:
+    shape, fortran, dtype = _header(file, info)
+    if dtype.kind not in "iuf":
+        raise ValueError(f"{info.filename} holds {dtype} values, not real numbers")
+    values = file.read(info)[info.file_size - math.prod(shape) * dtype.itemsize :]
+    return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _write_arrays(path: Path, **arrays: Any) -> None:
+    numbers = [x for x in arrays.values() if x.dtype.kind == "f"]
+    if not all(np.isfinite(x).all() for x in numbers):
+        raise InputError(f"cannot write {path}: values would be NaN or infinite")
     with atomic(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
 
 def _only_array(path: Path) -> NDArray:
-    arrays = list(read_arrays(path).values())
-    if len(arrays) != 1:
-        raise InputError(f"transform {path} must hold one array, got {len(arrays)}")
-    return arrays[0]
+    name, *others = array_shapes(path) or [""]
+    if not name or others:
+        raise InputError(f"transform {path} must hold one array, got {len(others) + bool(name)}")
+    return read_arrays(path, (name,))[name]
 
 
 def _read_vectors(path: Path) -> tuple[NDArray, Grid]:
@@ -211,15 +254,23 @@ def _from_voxels(
             f"transform {path} holds a flow of shape {flow.shape}, but the fixed image needs "
             f"{(*fixed.shape, 3)}"
         )
+    _check_vectors(flow, path)
     field = DisplacementField.from_voxels(flow, fixed, moving)
     return _field(field.displacement, fixed, path)
 
 
 def _field(vectors: NDArray, grid: Grid, path: Path) -> DisplacementField:
-    """A field of RAS+ mm, refused where a number is not finite."""
+    """A field of RAS+ mm, whose numbers are checked."""
+    _check_vectors(vectors, path)
+    return DisplacementField(np.ascontiguousarray(vectors, np.float32), grid)
+
+
+def _check_vectors(vectors: NDArray, path: Path) -> None:
+    """Raise InputError where a number is not finite or beyond any volume."""
     if bad := int(vectors.size - np.isfinite(vectors).sum()):
         raise InputError(f"transform {path} has {bad} numbers that are NaN or infinite")
-    return DisplacementField(np.ascontiguousarray(vectors, np.float32), grid)
+    if max(vectors.max(), -vectors.min()) > FARTHEST:
+        raise InputError(f"transform {path} moves by more than {FARTHEST:g}")
 
 
 def _needed(moving: Grid | None, path: Path) -> Grid:
@@ -242,6 +293,16 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def _reading_itk(path: Path) -> Iterator[None]:
+    """Put what ITK says, which is lines of C++, in plain words."""
+    with reading(f"transform {path}"):
+        try:
+            yield
+        except RuntimeError as error:
+            raise ValueError("damaged, or not a 3-D ITK transform") from error
 
 
 def _grid_of(image: Any) -> Grid:

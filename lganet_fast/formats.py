@@ -18,6 +18,7 @@ from .fieldfiles import DISPLACEMENT, VECTOR
 from .files import check_extension
 from .grid import Grid
 from .io import IMAGE_EXTENSIONS, describe_grid, open_image
+from .reading import reading
 from .transform import DisplacementField
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -93,7 +94,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 def recognise(path: Path) -> str:
     """The format of a file, by its content. Raises InputError where it cannot be told."""
-    with open(path, "rb") as file:
+    with reading(f"transform {path}"), open(path, "rb") as file:
         start = file.read(8)
     if start == HDF5:
         return "h5"
@@ -130,16 +131,16 @@ def _recognise_nifti(path: Path) -> str:
 
 
 def _recognise_arrays(path: Path) -> str:
-    arrays = files.read_arrays(path)
+    arrays = files.array_shapes(path)
     if set(files.NPZ_KEYS) <= set(arrays):
         return "npz"
-    shapes = [array.shape for array in arrays.values()]
+    shapes = list(arrays.values())
     if len(shapes) == 1 and len(shapes[0]) == 4:
         if shapes[0][-1] == 3:
             return "learn2reg"
         if shapes[0][0] == 3:
             return "learn2reg2021"
-    found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+    found = ", ".join(f"{name} {shape}" for name, shape in arrays.items())
     raise InputError(f"transform {path} holds no known kind of field, but: {found or 'nothing'}")
 
 

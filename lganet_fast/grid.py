@@ -8,8 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .errors import InputError
+
 Array = NDArray[np.float64]
+FARTHEST = 1e8  # mm: coordinates beyond are of no volume, but a fault of a file
 SLAB = 500_000  # voxels whose coordinates are held at once
+
+
+def as_points(points: ArrayLike) -> Array:
+    """Points (..., 3) in mm as float64.
+
+    Raises InputError for another shape, and for coordinates that are not finite or beyond FARTHEST.
+    """
+    found = np.asarray(points, np.float64)
+    if found.shape[-1:] != (3,):
+        raise InputError(f"points must have shape (..., 3), got {found.shape}")
+    if not (np.abs(found) <= FARTHEST).all():
+        raise InputError(f"points must be finite and within {FARTHEST:g} mm of the origin")
+    return found
 
 
 @dataclass(frozen=True, eq=False)

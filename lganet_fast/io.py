@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
 from .files import atomic, check_extension, sha256
-from .grid import Array, Grid, Volume
+from .grid import FARTHEST, Array, Grid, Volume
 from .reading import check_promise, reading
 
 Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tuple[Any, Any]
 
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 LARGEST_LABEL = np.iinfo(np.int32).max
+LARGEST_VALUE = 1e15  # of an image: its square, and sums of such, must fit into float32
+SMALLEST_VOXEL = 1e-6  # mm
 
 
 def load_image(source: Source, role: str) -> Volume:
@@ -35,7 +37,10 @@ def load_image(source: Source, role: str) -> Volume:
     grid = image_grid(image, label)
     stored = read_values(image, label)
     _check_finite(stored, label)
-    data = stored.reshape(grid.shape).astype(np.float32)
+    with np.errstate(over="ignore"):
+        data = stored.reshape(grid.shape).astype(np.float32)
+    if not max(data.max(), -data.min()) <= LARGEST_VALUE:
+        raise InputError(f"{label} has values beyond {LARGEST_VALUE:g} in magnitude")
     if data.min() == data.max():
         raise InputError(f"{label} is constant: every voxel is {data.flat[0]:g}")
     return Volume(data, grid, label)
@@ -202,8 +207,11 @@ def save_nifti(
 ) -> None:
     """Write an array as it is, the grid's affine in both sform and qform.
 
-    intent: a NIfTI intent code. Raises InputError where the file cannot be written.
+    intent: a NIfTI intent code. Raises InputError where the file cannot be written, and for values
+    that are NaN or infinite.
     """
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise InputError(f"cannot write {path}: values would be NaN or infinite")
     image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
     image.set_sform(grid.affine, 1)
     image.set_qform(grid.affine, 1)
@@ -233,7 +241,14 @@ def check_affine(affine: ArrayLike | None, label: str) -> Array:
         raise InputError(f"{label} has an affine with numbers that are not finite")
     if not np.array_equal(matrix[3], (0, 0, 0, 1)):
         raise InputError(f"{label} has an affine whose last row is not 0 0 0 1")
+    if np.abs(matrix).max() > FARTHEST:
+        raise InputError(f"{label} has an affine with numbers beyond {FARTHEST:g}")
     lengths = np.sqrt((matrix[:3, :3] ** 2).sum(0))
+    if lengths.min() < SMALLEST_VOXEL:
+        raise InputError(
+            f"{label} has a singular affine: a voxel is {lengths.min():g} mm long, at least "
+            f"{SMALLEST_VOXEL:g} needed"
+        )
     if abs(np.linalg.det(matrix[:3, :3])) <= 1e-6 * lengths.prod():
         raise InputError(f"{label} has a singular affine: its axes do not span space")
     return matrix

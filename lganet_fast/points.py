@@ -10,8 +10,9 @@ import numpy as np
 
 from .affine import LPS
 from .errors import InputError
-from .files import atomic, reason
-from .grid import Array, Grid
+from .files import atomic
+from .grid import FARTHEST, Array, Grid
+from .reading import reading
 
 UNITS = ("lps", "ras", "voxel")
 
@@ -35,12 +36,9 @@ def read_table(path: str | os.PathLike[str]) -> PointTable:
 
     Other columns are kept as they are. Raises InputError, with the line, where it is neither.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"points {path} cannot be read: {reason(error)}") from error
+    with reading(f"points {path}"), open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     header = None
     columns = (0, 1, 2)
     width = 3
@@ -58,14 +56,21 @@ def read_table(path: str | os.PathLike[str]) -> PointTable:
         if len(row) != width:
             raise InputError(f"points {path}, line {line}: {len(row)} columns, not {width}")
         for axis, column in enumerate(columns):
-            if not (_is_number(row[column]) and np.isfinite(float(row[column]))):
-                raise InputError(f"points {path}, line {line}: {row[column]!r} is no number")
+            if not (_is_number(row[column]) and abs(float(row[column])) <= FARTHEST):
+                raise InputError(
+                    f"points {path}, line {line}: {row[column]!r} is no number within {FARTHEST:g}"
+                )
             points[i, axis] = float(row[column])
     return PointTable(points, columns, header, [row for _, row in lines])
 
 
 def write_table(path: str | os.PathLike[str], table: PointTable, points: Array) -> None:
-    """Write the table with other coordinates, points (N, 3), to 1e-6, whole or not at all."""
+    """Write the table with other coordinates, points (N, 3), to 1e-6, whole or not at all.
+
+    Raises InputError where a coordinate is not finite.
+    """
+    if not np.isfinite(points).all():
+        raise InputError(f"cannot write {path}: a point is NaN or infinite")
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if table.header is not None:

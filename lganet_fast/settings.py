@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from .losses import SIMILARITIES
 ITERATIONS = (40, 40, 10, 10)
 AFTER_NETWORK = (0, 0, 10, 10)
 SMOOTHNESS = {"lncc": 1.0, "mse": 0.1, "mind": 1.0}
+STIFFEST = 1e6  # smoothness from which on nothing moves
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -65,6 +65,6 @@ def check_settings(
             f"{'x'.join(map(str, ITERATIONS))}; got {'x'.join(map(str, counts)) or 'none'}"
         )
     strength = SMOOTHNESS[similarity] if smoothness is None else smoothness
-    if not (math.isfinite(strength) and strength >= 0):
-        raise InputError(f"smoothness must be a number from 0 on, got {strength}")
+    if not 0 <= strength <= STIFFEST:
+        raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength}")
     return Settings(similarity, counts, float(strength), affine, seed, precision, checkpoint)

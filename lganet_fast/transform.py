@@ -13,7 +13,7 @@ from torch import Tensor
 from . import jacobian
 from .device import CPU, LARGE_SLAB, fetched, placed, slab_size
 from .errors import InputError
-from .grid import SLAB, Array, Grid, Volume
+from .grid import SLAB, Array, Grid, Volume, as_points
 from .inverse import Inverter
 from .resample import (
     channels_first,
@@ -87,8 +87,11 @@ class DisplacementField:
         return cls(out, grid)
 
     def map(self, points: ArrayLike) -> Array:
-        """T(x): fixed points (..., 3) to moving points (..., 3), both in RAS+ mm."""
-        x = np.asarray(points, np.float64)
+        """T(x): fixed points (..., 3) to moving points (..., 3), both in RAS+ mm.
+
+        Raises InputError for what are no points.
+        """
+        x = as_points(points)
         return x + sample(self.displacement, self.grid.to_index(x), padding="half")
 
     def map_inverse(self, points: ArrayLike) -> Array:
@@ -96,8 +99,9 @@ class DisplacementField:
 
         |T(x) - y| is under 1e-3 mm wherever such an x exists; elsewhere x is the nearest guess, and
         `map` shows by how much it misses. A y outside the grid that no x inside reaches stays.
+        Raises InputError for what are no points.
         """
-        y = np.asarray(points, np.float64)
+        y = as_points(points)
         flat = y.reshape(-1, 3)
         inverter = Inverter(self.vectors(), self.grid)
         parts = [flat[i : i + SLAB] for i in range(0, len(flat), SLAB)] or [flat]

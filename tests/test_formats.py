@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +13,7 @@ from scipy.ndimage import zoom
 from synthetic import oblique_grid, wave
 
 from lganet_fast.errors import InputError
-from lganet_fast.formats import FORMATS, read_field, recognise, write_field
+from lganet_fast.formats import FORMATS, VECTOR, read_field, recognise, write_field
 from lganet_fast.grid import Grid
 from lganet_fast.transform import DisplacementField
 
@@ -253,7 +255,9 @@ def test_refuses_files_that_are_no_field(tmp_path, field):
     refused(tmp_path / "two.npz", "one array, got 2", "learn2reg", FIXED, MOVING)
     nan = field.displacement.copy()
     nan[0, 0, 0] = np.nan
-    DisplacementField(nan, FIXED).save(tmp_path / "nan.nii")
+    image = nib.Nifti1Image(nan[:, :, :, None], FIXED.affine)
+    image.header.set_intent(VECTOR)
+    nib.save(image, tmp_path / "nan.nii")
     refused(tmp_path / "nan.nii", "3 numbers that are NaN or infinite")
 
 
@@ -295,3 +299,56 @@ def test_load_is_read_field(tmp_path, field):
     field.save(tmp_path / "w.npz", "npz", MOVING)
     back = DisplacementField.load(tmp_path / "w.npz")
     np.testing.assert_allclose(back.displacement, field.displacement, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("fixed_shape", np.array([np.inf, 4, 4]), "must hold 3 sizes"),
+        ("fixed_shape", np.zeros((16, 16, 16, 3), int), "must hold 3 sizes"),
+        ("moving_shape", np.array([4, 4, -4]), "must hold 3 sizes"),
+        ("moving_shape", np.array(["a", "b", "c"]), "<U1 values, not real numbers"),
+        ("flow", np.zeros((4, 4, 4, 3), "U3"), "<U3 values, not real numbers"),
+        ("flow", np.zeros((4, 4, 4, 3), "M8[s]"), "datetime64"),
+        ("flow", np.zeros((4, 4, 4, 3), "c8"), "complex64"),
+        ("fixed_affine", np.zeros((2, 2), "m8[s]"), "timedelta64"),
+    ],
+)
+def test_odd_arrays_in_an_npz_file(tmp_path, name, value, message):
+    arrays = {f"{side}_affine": np.eye(4) for side in ("fixed", "moving")}
+    arrays |= {f"{side}_shape": np.array([4, 4, 4]) for side in ("fixed", "moving")}
+    arrays |= {"flow": np.zeros((4, 4, 4, 3), np.float32), name: value}
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError, match=message) as caught:
+        DisplacementField.load(tmp_path / "x.npz")
+    assert len(str(caught.value)) <= 300
+
+
+def test_what_an_npz_member_claims_is_checked(tmp_path):
+    path = tmp_path / "x.npz"
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f4", "fortran_order": False, "shape": (4000, 4000, 4000, 3)}
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("arr_0.npy", head.getvalue() + bytes(768))
+    with pytest.raises(InputError, match="promises 768000000000 bytes, but holds 768"):
+        DisplacementField.load(path)
+    np.savez_compressed(path, arr_0=np.ones((4, 4, 4, 3)))
+    whole = path.read_bytes()
+    for place, value in ((whole.index(b"PK\x01\x02") + 10, 99), (60, whole[60] ^ 1)):
+        path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"x\.npz cannot be read"):
+            DisplacementField.load(path, fixed=FIXED, moving=FIXED)
+
+
+def test_an_itk_file_that_claims_a_huge_grid(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    pytest.importorskip("SimpleITK")
+    path = tmp_path / "x.h5"
+    DisplacementField(np.zeros((*FIXED.shape, 3), np.float32), FIXED).save(path)
+    for sizes in ([3000] * 3, [1e6, 8, 8], [-1, 8, 8], [np.nan] * 3):
+        with h5py.File(path, "r+") as file:
+            file["TransformGroup/1/TransformFixedParameters"][:3] = sizes
+        with pytest.raises(InputError, match="damaged, or not a 3-D ITK transform"):
+            DisplacementField.load(path)
