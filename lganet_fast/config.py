@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .errors import InputError
-from .files import reason
+from .reading import reading
 from .sections import (
     DataSection,
     EvaluateSection,
@@ -74,7 +74,8 @@ def load(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Confi
     for override in overrides:
         section, name, value = _override(override)
         tables.setdefault(section, {})[name] = value
-    return build(tables)
+    with reading(f"configuration {source}", "cannot be used"):  # a number may have no end
+        return build(tables)
 
 
 def build(tables: Mapping[str, Mapping[str, Any]]) -> Config:
@@ -104,17 +105,17 @@ def shipped() -> list[str]:
 def read(source: str | os.PathLike[str], within: tuple[str, ...] = ()) -> Tables:
     """The tables of a file over those that it extends, not yet checked."""
     content = _content(source)
-    try:
+    with reading(os.fspath(source), "is not TOML"):
         tables = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is not TOML: {reason(error)}") from error
     base = tables.pop("extends", None)
     if base is None:
         return tables
     if not isinstance(base, str) or len(within) > 8:
         raise InputError(f"{source}: extends must name another configuration, got {base!r}")
-    beside = Path(source).parent / base
-    merged = read(beside if beside.is_file() else base, (*within, os.fspath(source)))
+    with reading(f"{source} extends {base!r}, which"):
+        beside = Path(source).parent / base
+        found = beside if beside.is_file() else base
+    merged = read(found, (*within, os.fspath(source)))
     for title, values in tables.items():
         if isinstance(values, dict) and isinstance(merged.get(title), dict):
             merged[title].update(values)
@@ -136,16 +137,16 @@ def dumps(config: Config) -> str:
 
 
 def _content(source: str | os.PathLike[str]) -> str:
-    path = Path(source)
-    if not path.is_file() and os.fspath(source) in shipped():
-        return (resources.files(__package__) / "configs" / f"{source}.toml").read_text("utf-8")
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"configuration {source} cannot be read: {reason(error)}; it must be a TOML file or "
-            f"one of {', '.join(shipped())}"
-        ) from error
+        with reading(f"configuration {source}"):
+            path = Path(source)
+            if not path.is_file() and os.fspath(source) in shipped():
+                own = resources.files(__package__) / "configs" / f"{source}.toml"
+                return own.read_text("utf-8")
+            return path.read_text("utf-8")
+    except InputError as error:
+        names = ", ".join(shipped())
+        raise InputError(f"{error}; it must be a TOML file or one of {names}") from error
 
 
 def _override(argument: str) -> tuple[str, str, Any]:
@@ -154,9 +155,12 @@ def _override(argument: str) -> tuple[str, str, Any]:
     if not (equals and dot and section and entry):
         raise InputError(f"a setting must read section.key=value, got {argument!r}")
     try:
-        return section, entry, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return section, entry, value.strip()
+        with reading(f"setting {argument}"):
+            return section, entry, tomllib.loads(f"value = {value}")["value"]
+    except InputError as error:
+        if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            return section, entry, value.strip()
+        raise
 
 
 def _known(what: str, found: Mapping[str, Any], allowed: list[str], of: str) -> None:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import InputError
-from .files import atomic, reason
+from .files import atomic
+from .reading import reading
 
 
 def read_rows(path: str | os.PathLike[str], needed: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file with a header, at least one.
 
-    Raises InputError where it cannot be read, lacks a column, or has a row of another length.
+    Raises InputError where it cannot be read, where a column is lacking or there twice, and for a
+    row of another length.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {reason(error)}") from error
+    with (
+        reading("cannot read", os.fspath(path)),
+        open(path, encoding="utf-8-sig", newline="") as file,
+    ):
+        reader = csv.reader(file, strict=True)
+        header, *lines = [[cell.strip() for cell in line] for line in reader if line] or [[]]
+    if repeated := [name for name, times in Counter(header).items() if times > 1]:
+        raise InputError(f"{path} has the column {repeated[0]!r} more than once")
     if lacking := [name for name in needed if name not in header]:
         raise InputError(
             f"{path} must have the columns {', '.join(needed)} in its first line; "

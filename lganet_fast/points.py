@@ -47,6 +47,8 @@ def read_table(path: str | os.PathLike[str]) -> PointTable:
         names = [name.strip().lower() for name in header]
         if not {"x", "y", "z"} <= set(names):
             raise InputError(f"points {path}, line 1: no columns x, y and z in {','.join(header)}")
+        if repeated := [name for name in "xyz" if names.count(name) > 1]:
+            raise InputError(f"points {path}, line 1: the column {repeated[0]} is there twice")
         columns = (names.index("x"), names.index("y"), names.index("z"))
         width = len(header)
     if not lines:

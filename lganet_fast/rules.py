@@ -47,7 +47,7 @@ def whole(low: int | None = None) -> Rule:
     def accept(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise RefusedError
-        if low is not None and value < low:
+        if abs(value) >= 2**63 or (low is not None and value < low):
             raise RefusedError
         return value
 

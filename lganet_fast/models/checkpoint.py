@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import atomic, check_extension, reason
+from ..files import atomic, check_extension
+from ..reading import reading
 from .lganetpp import LGANetPlusPlus
 from .published_format import (
     Shape,
@@ -89,45 +92,72 @@ def load_published(path: str | os.PathLike[str]) -> Checkpoint:
     filters, in_channel = first.shape[:2]
     grid = state.get("transformer.0.grid")
     size = tuple(grid.shape[2:]) if grid is not None and grid.dim() == 5 else (48, 48, 48)
-    model = build(path, {"size": size, "in_channel": in_channel, "filters": filters})
-    wanted = published_parameters(in_channel, filters)
+    with reading(os.fspath(path), "is for a network that cannot be"):
+        wanted = published_parameters(in_channel, filters)
     compare(path, wanted, {name: x for name, x in state.items() if not is_grid(name)})
+    model = build(path, {"size": size, "in_channel": in_channel, "filters": filters})
     model.load_state_dict(without_dead(state, model))
     return Checkpoint(model, PUBLISHED_CARD)
 
 
 def published_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The state dict in a file that torch.save wrote."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        raise InputError(f"cannot read {path} as a checkpoint: {reason(error)}") from error
+    found = read_torch(path, "as a checkpoint")
     if isinstance(found, dict) and isinstance(found.get("net"), dict):
         found = found["net"]
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(x, Tensor) for name, x in found.items()
     ):
         raise InputError(f'{path} holds no state dict, neither bare nor under "net"')
+    for name, x in found.items():
+        if not plain(x):
+            raise InputError(f"{path}: {name} is no plain tensor, with a number for each place")
     return found
+
+
+def plain(x: Tensor) -> bool:
+    """Whether a tensor is what it seems: not sparse, and not wider than its memory."""
+    if x.layout is not torch.strided or x.device.type != "cpu" or x.is_quantized:
+        return False
+    return x.numel() * x.element_size() <= x.untyped_storage().nbytes()
+
+
+def read_torch(path: str | os.PathLike[str], what: str) -> Any:
+    """What torch.save wrote, on the CPU, its checksums compared; nothing in it is ever executed.
+
+    what: completes the message, "cannot read PATH ...". Raises InputError.
+    """
+    with reading(f"cannot read {path}", what):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                if damaged := file.testzip():
+                    raise ValueError(f"{damaged} in it is damaged")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # which tells how to run what is in it
+            raise ValueError("it is damaged, or holds more than tensors") from error
 
 
 def load_lean(path: str | os.PathLike[str]) -> Checkpoint:
     """Read the lean format."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"cannot read {path} as a checkpoint: {reason(error)}") from error
+    with (
+        reading(f"cannot read {path}", "as a checkpoint"),
+        safe_open(path, framework="pt") as file,
+    ):
+        header = file.metadata() or {}
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header.get("format") != FORMAT:
         raise InputError(f'{path} is not in the format "{FORMAT}", got "{header.get("format")}"')
-    try:
+    with reading(os.fspath(path), "has a damaged header"):
         config = json.loads(header["architecture"])
+        config["size"] = tuple(config["size"])
         card = Card(**json.loads(header["card"]))
-        model = build(path, {**config, "size": tuple(config["size"])})
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} has a damaged header: {reason(error)}") from error
-    compare(path, {name: tuple(p.shape) for name, p in model.named_parameters()}, state)
+        if not all(isinstance(value, str) for value in vars(card).values()):
+            raise ValueError("its card must hold text alone")
+        with torch.device("meta"):  # no memory before it is known that the file fills it
+            empty = build(path, config)
+    compare(path, {name: tuple(p.shape) for name, p in empty.named_parameters()}, state)
+    model = build(path, config)
     model.load_state_dict(state)
     return Checkpoint(model, card)
 
@@ -150,11 +180,18 @@ def compare(
         for name in both
         if tuple(found[name].shape) != wanted[name]
     ]
+    # Of another shape, a tensor may take far more memory to look at than its file.
+    fitting = [
+        name
+        for name in both
+        if tuple(found[name].shape) == wanted[name] and found[name].is_floating_point()
+    ]
     lists = {
         "missing": [name for name in wanted if name not in found],
         "not of this network": [name for name in found if name not in wanted],
         "misshapen": shapes,
-        "not finite": [name for name in both if not found[name].isfinite().all()],
+        "not of real numbers": [name for name in both if not found[name].is_floating_point()],
+        "not finite": [name for name in fitting if not found[name].float().isfinite().all()],
     }
     faults = [f"{len(names)} {what} ({listed(names)})" for what, names in lists.items() if names]
     if faults:

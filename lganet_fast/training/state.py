@@ -12,7 +12,8 @@ import torch
 
 from ..config import Config
 from ..errors import InputError
-from ..files import atomic, reason
+from ..files import atomic
+from ..models.checkpoint import read_torch
 
 FORMAT = "lganet_fast training 1"
 # What may change when a run goes on: where it runs and what it shows, never what it computes.
@@ -54,10 +55,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """Read a state. Raises InputError where the file is none or is damaged."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        raise InputError(f"cannot read {path} as a run to resume: {reason(error)}") from error
+    state = read_torch(path, "as a run to resume")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f'{path} is not in the format "{FORMAT}"')
     return state

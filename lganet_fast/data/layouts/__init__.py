@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ...reading import reading
 from ...sections import DataSection
 from ..case import Case
 from .brains import ixi, lpba40, oasis, oasis_neurite
@@ -28,4 +29,6 @@ def find_cases(data: DataSection, split: str) -> list[Case]:
     Raises InputError where the folder is not laid out so. A split that a data set does not have is
     empty.
     """
-    return LAYOUTS[data.layout](data, data.folder(), split)
+    folder = data.folder()
+    with reading(f"the data in {folder}"):  # a name may be no file's, a folder locked
+        return LAYOUTS[data.layout](data, folder, split)

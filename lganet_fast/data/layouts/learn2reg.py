@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import reason
+from ...reading import reading
 from ...sections import DataSection
 from ..case import Case, Item, listing, random_pairs, stem
 
@@ -55,10 +55,8 @@ class Task:
         self.file, *others = listing(root, "_dataset.json")
         if others:
             raise InputError(f"{root} must have one *_dataset.json, has {1 + len(others)}")
-        try:
+        with reading(str(self.file)):
             self.content = json.loads(self.file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.file} cannot be read: {reason(error)}") from error
         if not isinstance(self.content, dict):
             raise InputError(f"{self.file} must hold an object")
         known = self.entries("training", ("image",))

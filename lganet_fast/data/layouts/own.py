@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import reason
+from ...reading import reading
 from ...sections import SPLITS, DataSection
 from ..case import IMAGES, Case, Item, divided, listing, stem, to_atlas
 
@@ -73,14 +73,13 @@ def atlas(data: DataSection, root: Path, split: str) -> list[Case]:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, restkey="", restval="")
-            rows = list(reader)
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} cannot be read: {reason(error)}") from error
+    with reading(str(table)), open(table, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restkey="", restval="", skipinitialspace=True, strict=True)
+        rows = list(reader)
+        columns = list(reader.fieldnames or [])
     for name in columns:
+        if columns.count(name) > 1:
+            raise InputError(f"{table} has the column {name!r} more than once")
         if name not in COLUMNS:
             raise InputError(f"{table}: unknown column {name!r}; columns are {', '.join(COLUMNS)}")
     for name in REQUIRED:
