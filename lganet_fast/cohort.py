@@ -128,7 +128,7 @@ def register_row(row: Row, folder: Path, settings: Settings, options: Mapping[st
             return Outcome(row.name, report, skipped=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RegistrationWarning)  # they go into cohort.csv
-            result = register(**row.files, out=folder, **options)
+            result = register(**row.files, out=folder, overwrite=True, **options)
     except (Exception, MemoryError) as error:  # whatever it is, the other pairs go on
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         return Outcome(row.name, failure=kind + reason(error))

@@ -48,6 +48,12 @@ OUTPUTS = (
 )
 
 
+def outputs(labels: bool, qc: bool) -> list[str]:
+    """The files that a run writes, with moving labels or not, with a page or not."""
+    lacking = {"warped_labels.nii.gz": not labels, "qc.html": not qc}
+    return [name for name in OUTPUTS if not lacking.get(name)]
+
+
 class RegistrationWarning(UserWarning):
     """Something about the input or the result that its user should look at."""
 
@@ -105,6 +111,7 @@ def register(
     seed: int = 0,
     precision: str = "float32",
     qc: bool = True,
+    overwrite: bool = False,
     quiet: bool = True,
 ) -> Registration:
     """Find, for every voxel of `fixed`, where it lies in `moving`, by instance optimisation.
@@ -114,7 +121,9 @@ def register(
         grid; they are carried along and scored, and do not steer. fixed_mask: non-zero where the
         similarity counts.
     out: a folder to write warped.nii.gz, warp.nii.gz, inverse_warp.nii.gz, warped_labels.nii.gz
-        (with moving_labels), report.json and, with `qc`, qc.html into: all of them or none.
+        (with moving_labels), report.json and, with `qc`, qc.html into: all of them or none. Those
+        of an earlier run are replaced; where some would go without any in their place, they are
+        only with `overwrite`.
     similarity: "lncc" (local cross-correlation, 5^3 windows), "mse" (one modality, one scale) or
         "mind" (MIND-SSC, across modalities).
     iterations: most iterations per level, coarse to fine, each level twice as fine as the one
@@ -139,8 +148,11 @@ def register(
         "fixed_mask": fixed_mask,
     }
     clock = Clock()
+    inputs_read = [s for s in (*sources.values(), weights) if isinstance(s, str | os.PathLike)]
+    expected = None if overwrite else outputs(moving_labels is not None, qc)
+    staged = out and staged_folder(out, OUTPUTS, expected=expected, inputs=inputs_read)
     with (
-        nullcontext() if out is None else staged_folder(out, OUTPUTS) as folder,
+        staged or nullcontext() as folder,
         ThreadPoolExecutor(BESIDE.get(place.type, 1)) as beside,  # what it does leaves Python free
     ):
         beside.submit(load_ahead, place, qc and folder is not None)

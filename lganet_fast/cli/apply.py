@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..files import check_extension
+from ..files import check_extension, check_no_input
 from ..grid import Grid
 from ..io import IMAGE_EXTENSIONS, load_grid, load_image, load_labels, save_volume
 from ..points import UNITS, from_world, read_table, to_world, write_table
@@ -76,6 +77,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Move what was given. Raises InputError for files and options that do not fit."""
+    for source in (args.transform, args.image, args.labels, args.points, args.reference):
+        if source is not None:
+            check_no_input(Path(args.out), [source])
     if args.points is None:
         _refuse(args, "units", "moving_grid", why="is for --points")
         _move_volume(args)

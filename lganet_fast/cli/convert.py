@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from ..files import check_extension
+from ..files import check_extension, check_no_input
 from ..formats import FORMATS, format_of, read_field, write_field
 from ..io import load_grid
 
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     """Convert. Raises InputError where either file or an option does not fit."""
     target = args.to or format_of(args.output)
     check_extension(args.output, FORMATS[target].extensions)
+    check_no_input(Path(args.output), [args.input])
     fixed = None if args.fixed is None else load_grid(args.fixed, "fixed")
     moving = None if args.moving is None else load_grid(args.moving, "moving")
     write_field(read_field(args.input, args.source, fixed, moving), args.output, target, moving)

@@ -108,6 +108,11 @@ def add_parser(subparsers: Any) -> None:
         default=True,
         help="write qc.html, a page to judge the result by, or not (default: --qc)",
     )
+    machine.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the results of an earlier run also where this one does not write them all",
+    )
     machine.add_argument("--quiet", action="store_true", help="print only errors and warnings")
     parser.set_defaults(run=run)
 
@@ -119,6 +124,7 @@ def run(args: argparse.Namespace) -> None:
     if args.pairs is not None:
         if given:
             raise InputError(f"--pairs names the files: leave out --{given[0].replace('_', '-')}")
+        del options["overwrite"]  # what is not of the same inputs and settings is done again
         run_pairs(args.pairs, {k: v for k, v in options.items() if k not in ROLES}, args.quiet)
         return
     for role in ("fixed", "moving"):
