@@ -21,11 +21,13 @@ from .errors import InputError
 from .files import make_folder, reason, sha256
 from .pair import ROLES
 from .ranks import join
+from .reading import reading
 from .registration import OUTPUTS, RegistrationWarning, register
 from .report import report_json
 from .settings import Settings, check_settings
 
 UNREAD = ("split", "fixed_points", "moving_points")  # what a table of pairs has for training
+TABLES = ("cohort.csv", "failures.csv")
 SUMMARY = ("name", "dice_before", "dice_after", "folded_percent", "seconds", "warnings")
 
 
@@ -73,6 +75,10 @@ def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
             raise InputError(f"{table}: {times} pairs are called {name}; give each its own name")
         if name in (".", "..") or Path(name).name != name:
             raise InputError(f"{table}: a name is that of a folder, got {name!r}")
+        if name.lower() in TABLES or name.startswith("."):
+            raise InputError(
+                f"{table}: {name!r} cannot be the name of a pair: files of ours have it"
+            )
     return found
 
 
@@ -138,17 +144,29 @@ def register_row(row: Row, folder: Path, settings: Settings, options: Mapping[st
 def finished(row: Row, folder: Path, settings: Settings, qc: bool) -> dict[str, Any] | None:
     """The report of an earlier run that left the whole result for these inputs and settings."""
     absent = {"warped_labels.nii.gz": "moving_labels" not in row.files, "qc.html": not qc}
-    if not all((folder / name).is_file() for name in OUTPUTS if not absent.get(name)):
-        return None
     try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        before = (content(report["inputs"]), report["settings"], digest(report["network"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        with reading(f"the result in {folder}"):
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            before = (content(report["inputs"]), report["settings"], digest(report["network"]))
+            summary_row(row.name, report)
+        for name in OUTPUTS:
+            if not absent.get(name):
+                check_output(folder / name)
+    except InputError:
         return None
     inputs = {role: io.describe(path, role) for role, path in row.files.items()}
     weights = None if settings.checkpoint is None else sha256(settings.checkpoint)
     now = (content(inputs), json.loads(report_json(asdict(settings))), weights)
     return report if before == now else None
+
+
+def check_output(path: Path) -> None:
+    """Raise InputError where a result is not there, or not whole."""
+    if path.name.endswith(io.IMAGE_EXTENSIONS):
+        image, label = io.open_image(path, "result")
+        io.check_whole(image, label)
+    elif not path.is_file() or path.stat().st_size == 0:
+        raise InputError(f"result {path} is missing or empty")
 
 
 def content(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -161,23 +179,29 @@ def digest(network: Mapping[str, Any] | None) -> str | None:
     return None if network is None else network["sha256"]
 
 
+def summary_row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair's row of cohort.csv. Raises what comes of a report that none is."""
+
+    def number(value: Any) -> float:
+        return float("nan") if value is None else value + 0.0
+
+    labels = dict(report["labels"] or {})
+    return {
+        "name": name,
+        "dice_before": number(labels.get("mean_dice_before")),
+        "dice_after": number(labels.get("mean_dice_after")),
+        "folded_percent": number(report["jacobian"]["folded_percent"]),
+        "seconds": number(report["seconds"]["total"]),
+        "warnings": "; ".join(report["warnings"]),
+    }
+
+
 def write_summary(out: Path, outcomes: list[Outcome]) -> None:
     """Write cohort.csv and failures.csv, the latter only where something failed."""
     rows = []
     for one in outcomes:
-        if one.report is None:
-            continue
-        labels = one.report["labels"] or {}
-        rows.append(
-            {
-                "name": one.name,
-                "dice_before": labels.get("mean_dice_before", float("nan")),
-                "dice_after": labels.get("mean_dice_after", float("nan")),
-                "folded_percent": one.report["jacobian"]["folded_percent"],
-                "seconds": one.report["seconds"]["total"],
-                "warnings": "; ".join(one.report["warnings"]),
-            }
-        )
+        if one.report is not None:
+            rows.append(summary_row(one.name, one.report))
     write_rows(out / "cohort.csv", SUMMARY, rows)
     failures = [{"name": one.name, "error": one.failure} for one in outcomes if one.failure]
     if failures:

@@ -163,12 +163,13 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"cannot write into {folder}: {reason(error)}") from error
 
 
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Of a file's bytes, in hexadecimal."""
+def sha256(*paths: str | os.PathLike[str]) -> str:
+    """Of the bytes of a file, or of several one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -101,14 +101,16 @@ def check_same_grid(own: Grid, grid: Grid, label: str) -> None:
 def describe(source: Source, role: str = "image") -> dict[str, Any]:
     """What a report says of an input: path, sha256, shape, spacing_mm and orientation.
 
-    path and sha256 (of the file's bytes) are None for what is in memory. orientation: the world
-    direction that each array axis runs to, such as "RAS".
+    path and sha256 (of its file, or files in the order of their names) are None for what is
+    in memory. orientation: the world direction that each array axis runs to, such as "RAS".
     Raises InputError where it cannot be read.
     """
-    grid = image_grid(*open_image(source, role))
+    image, label = open_image(source, role)
+    grid = image_grid(image, label)
     path = digest = None
     if isinstance(source, str | os.PathLike):
-        path, digest = os.fspath(source), sha256(source)
+        with reading(label):
+            path, digest = os.fspath(source), sha256(*files_of(image))
     return {
         "path": path,
         "sha256": digest,
@@ -272,9 +274,16 @@ def check_whole(image: nib.spatialimages.SpatialImage, label: str) -> None:
     """
     if not nib.is_proxy(image.dataobj):
         return
-    for part, holder in image.file_map.items():
-        if holder.filename is not None and os.path.exists(holder.filename):
-            check_promise(holder.filename, promised(image) if part == "image" else 0, label)
+    values = image.file_map["image"].filename
+    for path in files_of(image):
+        check_promise(path, promised(image) if path == values else 0, label)
+
+
+def files_of(image: nib.spatialimages.SpatialImage) -> list[str]:
+    """The files that an image was read from, such as .hdr and .img."""
+    names = (holder.filename for holder in image.file_map.values())
+    found = [os.fspath(name) for name in names if name is not None and os.path.exists(name)]
+    return list(dict.fromkeys(sorted(found)))
 
 
 def promised(image: nib.spatialimages.SpatialImage) -> int:

@@ -6,8 +6,12 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import nibabel as nib
+import numpy as np
 import pytest
 from synthetic import oblique_grid, synthetic_pair
 
@@ -187,3 +191,92 @@ def test_files_and_pairs_do_not_mix(tmp_path, monkeypatch, capsys, words, messag
     assert main(["register", "--out", "out", *words]) == 2
     assert message in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+ODD = [
+    ("jacobian", {}),
+    ("jacobian", None),
+    ("seconds", {}),
+    ("seconds", "x"),
+    ("seconds", {"total": "x"}),
+    ("warnings", None),
+    ("warnings", [1]),
+    ("labels", [1]),
+    ("labels", {"mean_dice_before": "x"}),
+    ("inputs", 5),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), ODD)
+def test_a_damaged_report_is_no_result(place, key, value, monkeypatch):
+    table(place / "data", "two,fixed.nii.gz,moving.nii.gz,,\n")
+    monkeypatch.setattr(cohort, "register", made_up)
+    assert run("--quiet") == 0
+    path = Path("out/two/report.json")
+    whole = path.read_text()
+    path.write_text(json.dumps({**json.loads(whole), key: value}))
+    assert run("--quiet") == 0
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("damage", ["[" * 20000, "[]", "null", "", "{"])
+def test_a_report_that_is_none_is_no_result(place, damage, monkeypatch):
+    table(place / "data", "two,fixed.nii.gz,moving.nii.gz,,\n")
+    monkeypatch.setattr(cohort, "register", made_up)
+    assert run("--quiet") == 0
+    path = Path("out/two/report.json")
+    whole = path.read_text()
+    path.write_text(damage)
+    assert run("--quiet") == 0
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("name", ["warped.nii.gz", "warp.nii.gz", "inverse_warp.nii.gz"])
+@pytest.mark.parametrize("keep", [0, -1])
+def test_a_damaged_file_is_no_result(place, name, keep, monkeypatch):
+    table(place / "data", "two,fixed.nii.gz,moving.nii.gz,,\n")
+    monkeypatch.setattr(cohort, "register", made_up)
+    assert run("--quiet") == 0
+    path = Path("out/two") / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:keep])
+    assert run("--quiet") == 0
+    assert path.read_bytes() == whole
+
+
+def made_up(fixed, moving, *, out, overwrite, **options):
+    """A registration's files without the work."""
+    assert overwrite
+    folder = Path(out)
+    folder.mkdir(exist_ok=True)
+    volume = io.load_image(fixed, "fixed")
+    for name in ("warped", "warp", "inverse_warp"):
+        io.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
+    settings = cohort.check_settings("lncc", options["iterations"], None, False, 0, "float32")
+    report = {
+        "inputs": {"fixed": io.describe(fixed, "fixed"), "moving": io.describe(moving, "moving")},
+        "settings": asdict(settings),
+        "network": None,
+        "jacobian": {"folded_percent": 0.0},
+        "seconds": {"total": 1.0},
+        "labels": None,
+        "warnings": [],
+    }
+    (folder / "report.json").write_text(json.dumps(report))
+    return SimpleNamespace(report=report)
+
+
+@pytest.mark.parametrize("name", ["failures.csv", "cohort.csv", "Cohort.CSV", ".hidden"])
+def test_a_pair_may_not_be_called_like_a_file_of_ours(place, name):
+    table(place / "data", f"{name},fixed.nii.gz,moving.nii.gz,,\n")
+    with pytest.raises(InputError, match="cannot be the name of a pair"):
+        read_pairs("data/pairs.csv")
+
+
+def test_an_input_of_two_files_is_both(tmp_path):
+    data = np.arange(24.0).reshape(2, 3, 4)
+    for name, values in (("a", data), ("b", data + 1)):
+        nib.save(nib.Nifti1Pair(values, np.eye(4)), tmp_path / f"{name}.img")
+    one, other = (io.describe(tmp_path / f"{name}.hdr", "fixed") for name in "ab")
+    assert one["sha256"] != other["sha256"]
+    assert one["sha256"] == io.describe(tmp_path / "a.img", "fixed")["sha256"]

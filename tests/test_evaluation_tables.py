@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -154,3 +155,38 @@ def test_a_case_is_kept_whole_under_its_settings(tmp_path):
     assert Store(tmp_path, {"a": [1, 3]}).get("x/y to ..") is None
     assert store.get("z") is None
     assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["cases"]
+
+
+WHOLE = {"settings": {"a": 1}, "case": {"case": "c", "dice": 0.5}, "labels": [{"label": 1}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "null",
+        "[" * 20000,
+        *(
+            json.dumps({**WHOLE, **change})
+            for change in (
+                {"settings": 5},
+                {"case": 5},
+                {"case": {"case": "c"}},
+                {"case": {"case": "d", "dice": 0.5}},
+                {"case": {"case": "c", "dice": "x"}},
+                {"case": {"case": "c", "dice": [1]}},
+                {"labels": 5},
+                {"labels": [5]},
+                {"labels": [{}]},
+                {"labels": None},
+            )
+        ),
+    ],
+)
+def test_a_damaged_case_is_not_there(tmp_path, content):
+    store = Store(tmp_path, {"a": 1}, (["case", "dice"], ["label"]))
+    store.make()
+    (tmp_path / "cases" / "c.json").write_text(json.dumps(WHOLE))
+    assert store.get("c").case["dice"] == 0.5
+    (tmp_path / "cases" / "c.json").write_text(content)
+    assert store.get("c") is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from urllib.parse import quote
 from ..csvfiles import read_rows
 from ..errors import InputError
 from ..files import make_folder
+from ..reading import reading
 from ..report import report_json, write_report_json
 from .scores import METRICS, Scores
 
@@ -22,12 +23,19 @@ Settings = Mapping[str, Any]
 class Store:
     """Scores of the cases in a folder, each written whole as soon as it is known.
 
-    settings: what scores depend on; scores under other settings count as not there.
+    settings: what scores depend on; scores under other settings count as not there. columns: those
+    that a case must have, and those that each of its labels must have.
     """
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        columns: tuple[Collection[str], Collection[str]] = ((), ()),
+    ) -> None:
         self.folder = folder / "cases"
         self.settings = json.loads(report_json(settings))
+        self.columns = columns
 
     def make(self) -> None:
         """Create the folder. Raises InputError where it cannot be."""
@@ -39,21 +47,30 @@ class Store:
         write_report_json(self._path(scores.case["case"]), found)
 
     def get(self, case: str) -> Scores | None:
-        """A case that was kept; None where it is not there, or damaged."""
+        """A case that was kept; None where it is not there, or damaged in any way."""
+        path = self._path(case)
         try:
-            found = json.loads(self._path(case).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            with reading(str(path)):
+                found = json.loads(path.read_text(encoding="utf-8"))
+                if found["settings"] != self.settings:
+                    return None
+                scores, *labels = (_numbers(row) for row in (found["case"], *found["labels"]))
+        except InputError:
             return None
-        if found.get("settings") != self.settings:
-            return None
-        return Scores(_numbers(found["case"]), [_numbers(row) for row in found["labels"]])
+        lacking = [key for key in self.columns[0] if key not in scores]
+        lacking += [key for row in labels for key in self.columns[1] if key not in row]
+        return None if lacking or scores.get("case") != case else Scores(scores, labels)
 
     def _path(self, case: str) -> Path:
         return self.folder / f"{quote(case, safe=' +,;=@')}.json"
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: math.nan if value is None else value for key, value in row.items()}
+    """A row as it was before JSON. Raises what comes of a row that none was."""
+    return {
+        key: value if key == "case" else math.nan if value is None else value + 0
+        for key, value in row.items()
+    }
 
 
 def read_cases(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:

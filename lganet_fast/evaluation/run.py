@@ -63,7 +63,9 @@ def evaluate(
             raise InputError(f"two methods are called {title}: give this one another name")
         pairs = Pairs(config, method)
         folder = Path(out) if out is not None else default_folder(config, checkpoint, method)
-        store = Store(folder, settings(config, checkpoint, method))
+        profile = config.evaluate.hd95
+        columns = case_columns(profile), label_columns(profile)
+        store = Store(folder, settings(config, checkpoint, method), columns)
         store.make()
         bar = tqdm(ranks.share(range(len(pairs))), disable=quiet or not ranks.first, unit="case")
         for index in bar:
