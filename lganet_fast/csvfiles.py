@@ -51,7 +51,7 @@ def write_rows(
     for row in rows:
         writer.writerow([_cell(row[name]) for name in columns])
     with atomic(path) as temporary:
-        temporary.write_text(out.getvalue(), encoding="utf-8")
+        temporary.write_text(out.getvalue(), encoding="utf-8", errors="backslashreplace")
 
 
 def _cell(value: Any) -> str:

@@ -100,7 +100,7 @@ def write_composite(field: DisplacementField, path: Path, moving: Grid | None) -
         try:
             with _silence():
                 sitk.WriteTransform(composite, str(temporary))
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"cannot write {path}: ITK failed, is the disk full?") from error
 
 

@@ -304,4 +304,4 @@ def write_page(
 
     maps = (None if volume is None else volume.data for volume in labels)
     page = qc_page(report, fixed, *images, transform, fetched(det), *maps)
-    (folder / "qc.html").write_text(page, encoding="utf-8")
+    (folder / "qc.html").write_text(page, encoding="utf-8", errors="backslashreplace")

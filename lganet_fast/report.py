@@ -19,7 +19,9 @@ def report_json(report: Mapping[str, Any]) -> str:
     report: nested mappings, sequences, numbers (numpy's too), strings, booleans and None; a path
     becomes a string. Raises TypeError for anything else.
     """
-    return json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A file's name that is no text comes back as it was: the escape is JSON's own.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_report_json(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:

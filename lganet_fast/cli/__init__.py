@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from ..errors import InputError
+from ..errors import InputError, one_line
+from ..files import reason
 from ..version import __version__
 from . import apply, convert, data, demo, doctor, evaluate, metrics, register, train
 
@@ -45,7 +48,7 @@ def print_warning(
     line: str | None = None,
 ) -> None:
     """Show a warning as one line, without the place in the code."""
-    print(f"lganet-fast: warning: {message}", file=file or sys.stderr)
+    say(f"warning: {message}")
 
 
 def interrupted(number: int, frame: FrameType | None) -> NoReturn:
@@ -55,11 +58,42 @@ def interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     before = signal.signal(signal.SIGTERM, interrupted)
+    code = 0
     try:
-        return execute(build_parser().parse_args(argv))
+        code = execute(build_parser().parse_args(argv))
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        code = flushed(code)
+    return code
+
+
+def flushed(code: int) -> int:
+    """Write out what was printed; the exit code, 2 where that cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
+        discard_output()
+    except OSError as error:
+        discard_output()
+        say(f"error: cannot write to standard output: {reason(error)}")
+        return code or 2
+    return code
+
+
+def discard_output() -> None:
+    """Send what is still to be printed nowhere, so that Python does not fail when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(message: str) -> None:
+    """One line on stderr, if that can be written."""
+    with suppress(OSError):
+        print(f"lganet-fast: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -68,18 +102,20 @@ def execute(arguments: argparse.Namespace) -> int:
         warnings.showwarning = print_warning
         try:
             arguments.run(arguments)
-            sys.stdout.flush()
         except InputError as error:
-            print(f"lganet-fast: error: {error}", file=sys.stderr)
+            say(f"error: {error}")
             return 2
         except MemoryError as error:
-            print(f"lganet-fast: error: out of memory: {error}", file=sys.stderr)
+            say(f"error: out of memory: {error}")
             return 2
         except KeyboardInterrupt as stop:
-            message = str(stop) or "interrupted; no partial file is left"
-            print(f"lganet-fast: {message}", file=sys.stderr)
+            say(str(stop) or "interrupted; no partial file is left")
             return 130
-        except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        except BrokenPipeError:
+            discard_output()
+        except OSError as error:
+            discard_output()
+            place = "" if error.filename is None else f"{error.filename}: "
+            say(f"error: {place}{reason(error)}")
+            return 2
     return 0

@@ -62,7 +62,7 @@ class Store:
         return None if lacking or scores.get("case") != case else Scores(scores, labels)
 
     def _path(self, case: str) -> Path:
-        return self.folder / f"{quote(case, safe=' +,;=@')}.json"
+        return self.folder / f"{quote(case, safe=' +,;=@', errors='surrogateescape')}.json"
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class Trainer:
         except OSError as error:
             raise InputError(f"cannot write into {self.folder}: {error.strerror}") from error
         with atomic(self.folder / "config.toml") as temporary:
-            temporary.write_text(dumps(self.config), encoding="utf-8")
+            temporary.write_text(dumps(self.config), "utf-8", "backslashreplace")
 
     def run(self, stop: Stop, quiet: bool) -> None:
         """Train to the end, or until asked to stop: then KeyboardInterrupt says how to go on."""
