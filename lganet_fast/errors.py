@@ -15,6 +15,10 @@ class InputError(ValueError):
         super().__init__(one_line(message))
 
 
+class InputWarning(UserWarning):
+    """Input that is used, but that its user should look at. The message is one line."""
+
+
 def one_line(text: str) -> str:
     """The text as one line of at most LONGEST printable characters, what is too long cut out."""
     line = " ".join(text.split())

@@ -23,6 +23,7 @@ from .affine import LPS, import_simpleitk
 from .errors import InputError
 from .files import atomic
 from .grid import FARTHEST, Grid
+from .headers import placement
 from .io import check_affine, open_image, read_values, save_nifti
 from .reading import BLOCK, memory_limit, reading
 from .transform import DisplacementField
@@ -237,7 +238,7 @@ def _read_vectors(path: Path) -> tuple[NDArray, Grid]:
         raise InputError(
             f"{label} must have shape X x Y x Z x 1 x 3, got {' x '.join(map(str, size))}"
         )
-    grid = Grid((size[0], size[1], size[2]), check_affine(image.affine, label))
+    grid = Grid((size[0], size[1], size[2]), check_affine(placement(image, label), label))
     return read_values(image, label).reshape(*grid.shape, 3), grid
 
 

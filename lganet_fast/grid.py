@@ -29,15 +29,27 @@ def as_points(points: ArrayLike) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
+class Forms:
+    """The two places that a NIfTI header may give, (4, 4) in RAS+ mm, and what each code says."""
+
+    qform: Array
+    qform_code: int
+    sform: Array
+    sform_code: int
+
+
+@dataclass(frozen=True, eq=False)
 class Grid:
     """A sampling grid: its size in voxels and the affine from voxel index to RAS+ millimetres.
 
     shape: (X, Y, Z), the array's axis order as nibabel hands it out.
-    affine: (4, 4), invertible.
+    affine: (4, 4), invertible. forms: both places that its NIfTI file gives, if it is of one, so
+    that what is written on this grid overlays in every tool.
     """
 
     shape: tuple[int, int, int]
     affine: Array
+    forms: Forms | None = None
 
     @property
     def spacing(self) -> Array:

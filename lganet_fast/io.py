@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,9 +15,10 @@ import numpy as np
 from isal import igzip
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import InputError
+from .errors import InputError, InputWarning, one_line
 from .files import atomic, check_extension, sha256
-from .grid import FARTHEST, Array, Grid, Volume
+from .grid import FARTHEST, Array, Forms, Grid, Volume
+from .headers import disagreements, forms_of, listening, placement
 from .reading import check_promise, reading
 
 Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tuple[Any, Any]
@@ -30,13 +34,12 @@ def load_image(source: Source, role: str) -> Volume:
 
     source: a path (.nii, .nii.gz, .mgz or whatever else nibabel reads), a nibabel image, or a pair
     (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). A fourth axis of length 1 is
-    dropped. role: what messages call it, such as "fixed".
+    dropped. NaN is taken as background, with a warning. role: what messages call it, as "fixed".
     Raises InputError where it is no readable volume of real, finite numbers that vary.
     """
     image, label = open_image(source, role)
-    grid = image_grid(image, label)
-    stored = read_values(image, label)
-    _check_finite(stored, label)
+    grid = noted_grid(image, label)
+    stored = without_nan(read_values(image, label), label)
     with np.errstate(over="ignore"):
         data = stored.reshape(grid.shape).astype(np.float32)
     if not max(data.max(), -data.min()) <= LARGEST_VALUE:
@@ -47,22 +50,24 @@ def load_image(source: Source, role: str) -> Volume:
 
 
 def load_labels(source: Source, role: str, grid: Grid | None = None) -> Volume:
-    """Read a label map as int32: whole numbers from 0 on, stored as integers or as floats.
+    """Read a label map as int32: whole numbers from 0 on, in integers, scaled ones, or floats.
 
     source, role: as in `load_image`. grid: where given, the grid it must lie on.
     Raises InputError for what `load_image` refuses (a constant map is allowed), for a value that is
     no label, and for another grid.
     """
     image, label = open_image(source, role)
-    own = image_grid(image, label)
+    own = noted_grid(image, label)
     if grid is not None:
         check_same_grid(own, grid, label)
     data = read_values(image, label).reshape(own.shape)
     if data.dtype.kind == "f":
         _check_finite(data, label)
-        odd = data[data != np.round(data)]
+        whole = np.round(data)
+        odd = data[np.abs(data - whole) > 1e-4 + 1e-6 * np.abs(data)]  # of scaled integers
         if odd.size:
             raise InputError(f"{label} must hold whole numbers, found {odd[0]:g}")
+        data = whole
     if data.min() < 0:
         raise InputError(f"{label} must hold labels from 0 on, found {data.min():g}")
     if data.max() > LARGEST_LABEL:
@@ -86,7 +91,7 @@ def load_grid(source: Source, role: str) -> Grid:
     """The grid of an image, whose values may be anything. Arguments and errors as `load_image`."""
     image, label = open_image(source, role)
     check_whole(image, label)
-    return image_grid(image, label)
+    return noted_grid(image, label)
 
 
 def check_same_grid(own: Grid, grid: Grid, label: str) -> None:
@@ -163,17 +168,46 @@ def open_image(source: Source, role: str) -> tuple[nib.spatialimages.SpatialImag
             raise InputError(f"{label} is not a file")
         if path.stat().st_size == 0:
             raise InputError(f"{label} is empty: 0 bytes")
-    with reading(label, "cannot be read as an image"):
+    with reading(label, "cannot be read as an image"), listening() as notes:
         image = nib.load(path)
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise InputError(f"{label} holds a {type(image).__name__}, not a volume")
+    for note in notes:
+        warn(f"{label}: {note}; other tools may place or read its voxels otherwise")
     return image, label
+
+
+def warn(message: str) -> None:
+    """Tell the user what to look at, in one line."""
+    warnings.warn(one_line(message), InputWarning, stacklevel=2)
+
+
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """What the block warns about its input; other warnings go on to where they went."""
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        yield found
+    for one in caught:
+        if not issubclass(one.category, InputWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        elif str(one.message) not in found:
+            found.append(str(one.message))
+
+
+def noted_grid(image: nib.spatialimages.SpatialImage, label: str) -> Grid:
+    """As `image_grid`, with a warning where other tools may place the voxels elsewhere."""
+    grid = image_grid(image, label)
+    for note in disagreements(image, grid):
+        warn(f"{label}: {note}")
+    return grid
 
 
 def image_grid(image: nib.spatialimages.SpatialImage, label: str) -> Grid:
     """The grid of a nibabel image. Raises InputError where it is not one volume in the world."""
     with reading(label):
-        size, affine = tuple(int(n) for n in image.shape), image.affine
+        size = tuple(int(n) for n in image.shape)
     shape, rest = size[:3], size[3:]
     found = f"{label} has shape {' x '.join(map(str, size))}"
     if any(n < 1 for n in size):
@@ -184,7 +218,8 @@ def image_grid(image: nib.spatialimages.SpatialImage, label: str) -> Grid:
         raise InputError(f"{found}: {max(rest)} values per voxel, one is needed")
     if (count := math.prod(rest)) != 1:
         raise InputError(f"{found}: {count} time points, one is needed")
-    return Grid((shape[0], shape[1], shape[2]), check_affine(affine, label))
+    affine = check_affine(placement(image, label), label)
+    return Grid((shape[0], shape[1], shape[2]), affine, forms_of(image))
 
 
 def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid) -> None:
@@ -201,16 +236,20 @@ def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid) -> None
         low, high = int(data.min()), int(data.max())
         fits = (t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
         data = data.astype(next(fits, np.uint64), copy=False)
-    save_nifti(path, data, grid)
+    save_nifti(path, data, grid, forms=grid.forms)
 
 
 def save_nifti(
-    path: str | os.PathLike[str], data: NDArray, grid: Grid, intent: int | None = None
+    path: str | os.PathLike[str],
+    data: NDArray,
+    grid: Grid,
+    intent: int | None = None,
+    forms: Forms | None = None,
 ) -> None:
     """Write an array as it is, the grid's affine in both sform and qform.
 
-    intent: a NIfTI intent code. Raises InputError where the file cannot be written, and for values
-    that are NaN or infinite.
+    intent: a NIfTI intent code. forms: to be written instead, where given.
+    Raises InputError where the file cannot be written, and for values that are NaN or infinite.
     """
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise InputError(f"cannot write {path}: values would be NaN or infinite")
@@ -222,6 +261,9 @@ def save_nifti(
         image.set_qform(None, 0)
     if intent is not None:
         image.header.set_intent(intent)
+    if forms is not None:
+        image.set_sform(forms.sform, forms.sform_code)
+        image.set_qform(forms.qform, forms.qform_code)
     image.header.set_xyzt_units("mm")
     with atomic(path) as temporary, open(temporary, "wb") as file:
         if temporary.suffix.lower() == ".gz":
@@ -303,6 +345,23 @@ def check_type(image: nib.spatialimages.SpatialImage, label: str) -> None:
     if stored.kind not in "iuf":
         kind = "complex" if stored.kind == "c" else str(stored)
         raise InputError(f"{label} holds {kind} values, not real numbers")
+
+
+def without_nan(data: NDArray, label: str) -> NDArray:
+    """The values with background in the place of NaN: 0, or the least value where that is less.
+
+    Raises InputError for infinite values, and where all are NaN.
+    """
+    if data.dtype.kind != "f" or np.isfinite(data).all():
+        return data
+    absent = np.isnan(data)
+    if absent.all() or np.isinf(data).any():
+        _check_finite(data, label)
+    background = min(0, data[~absent].min())
+    warn(
+        f"{label} has {int(absent.sum())} voxels that are NaN, of {data.size}: taken as background"
+    )
+    return np.where(absent, background, data)
 
 
 def _check_finite(data: NDArray, label: str) -> None:

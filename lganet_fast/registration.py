@@ -23,11 +23,12 @@ from tqdm import tqdm
 from . import io, summary
 from .affine import align_affine
 from .device import fetched
+from .errors import InputWarning
 from .files import sha256, staged_folder
 from .grid import Volume
 from .ops import OPERATIONS, choose_backend
 from .optimize import Step, optimise
-from .pair import Pair, pair_warnings, read_pair
+from .pair import Pair, pair_warnings, read_noted
 from .predict import open_checkpoint, predict
 from .report import write_report_json
 from .runtime import choose_device, guard_memory, peak_memory_mb, set_threads, versions
@@ -54,7 +55,7 @@ def outputs(labels: bool, qc: bool) -> list[str]:
     return [name for name in OUTPUTS if not lacking.get(name)]
 
 
-class RegistrationWarning(UserWarning):
+class RegistrationWarning(InputWarning):
     """Something about the input or the result that its user should look at."""
 
 
@@ -157,7 +158,7 @@ def register(
     ):
         beside.submit(load_ahead, place, qc and folder is not None)
         with clock.stage("read"):
-            pair = read_pair(sources)
+            pair, notes = read_noted(sources)
             inputs = {name: io.describe(s, name) for name, s in sources.items() if s is not None}
             network = about = None
             if weights is not None:
@@ -165,7 +166,7 @@ def register(
                 about = asdict(network.card) | network.model.config | {"sha256": sha256(weights)}
         with clock.stage("affine"):
             matrix = align_affine(pair.fixed, pair.moving, seed) if affine else np.eye(4)
-        notes = pair_warnings(pair, matrix)
+        notes += pair_warnings(pair, matrix)
         with clock.stage("optimise"):
             work = start = prepare(pair, matrix, place, settings.dtype)
             if network is not None:

@@ -66,5 +66,6 @@ def check_settings(
         )
     strength = SMOOTHNESS[similarity] if smoothness is None else smoothness
     if not 0 <= strength <= STIFFEST:
-        raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength}")
+        wanted = f"a number from 0 on, at most {STIFFEST:g}"
+        raise InputError(f"smoothness must be {wanted}, got {strength}")
     return Settings(similarity, counts, float(strength), affine, seed, precision, checkpoint)

@@ -85,7 +85,9 @@ def test_quiet_prints_nothing_and_no_qc_writes_no_page(files, capsys):
 def test_a_second_run_takes_the_place_of_the_first(files):
     assert register(*LABELS, "--quiet") == 0
     Path("out/mine.txt").write_text("kept")
-    assert register("--no-qc", "--quiet") == 0
+    assert register("--no-qc", "--quiet") == 2  # labels and page would be lost
+    assert names("out") == sorted({*OUTPUTS, "mine.txt"})
+    assert register("--no-qc", "--quiet", "--overwrite") == 0
     expected = {*OUTPUTS, "mine.txt"} - {"warped_labels.nii.gz", "qc.html"}
     assert names("out") == sorted(expected)
 

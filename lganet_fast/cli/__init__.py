@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from ..errors import InputError, one_line
+from ..errors import InputError, InputWarning, one_line
 from ..files import reason
 from ..version import __version__
 from . import apply, convert, data, demo, doctor, evaluate, metrics, register, train
@@ -100,6 +100,8 @@ def execute(arguments: argparse.Namespace) -> int:
     """Run a parsed command, what goes wrong in one line on stderr; returns the exit code."""
     with warnings.catch_warnings():
         warnings.showwarning = print_warning
+        warnings.simplefilter("ignore")  # what other packages say means nothing to the user
+        warnings.simplefilter("default", InputWarning)
         try:
             arguments.run(arguments)
         except InputError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, InputWarning
 from ..files import check_extension, check_no_input
 from ..grid import Grid
 from ..io import IMAGE_EXTENSIONS, load_grid, load_image, load_labels, save_volume
@@ -114,6 +114,7 @@ def _move_volume(args: argparse.Namespace) -> None:
         side = "fixed" if args.inverse else "moving"
         warnings.warn(
             f"the result is 0 everywhere: is {volume.name} on the {side} side of the transform?",
+            category=InputWarning,
             stacklevel=2,
         )
     save_volume(args.out, result.data, result.grid)
@@ -143,13 +144,16 @@ def _move_points(args: argparse.Namespace) -> None:
     within = inside(field.grid.to_index(fixed), field.grid.shape)
     if outside := int((~within).sum()):
         warnings.warn(
-            f"{outside} of {len(points)} points lie outside the transform's grid", stacklevel=2
+            f"{outside} of {len(points)} points lie outside the transform's grid",
+            category=InputWarning,
+            stacklevel=2,
         )
     missed = np.linalg.norm(field.map(fixed) - target, axis=1) > MISSED_MM
     if count := int((missed & within).sum()):
         warnings.warn(
             f"{count} of {len(points)} points have no inverse to within {MISSED_MM} mm; the "
             "nearest found is given",
+            category=InputWarning,
             stacklevel=2,
         )
     write_table(args.out, table, from_world(moved, units, sides[1]))

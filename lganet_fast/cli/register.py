@@ -167,6 +167,8 @@ def summary_text(result: Registration, out: str) -> str:
         ("time", f"{report['seconds']['total']:.1f} s"),
         ("results", out),
     ]
+    sides = (f"{role} {report['inputs'][role]['orientation']}" for role in ("fixed", "moving"))
+    rows.insert(0, ("orientation", ", ".join(sides)))
     labels = report["labels"]
     if labels:
         scores = f"{labels['mean_dice_before']:.4f} -> {labels['mean_dice_after']:.4f}"
