@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +27,7 @@ Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tu
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 LARGEST_LABEL = np.iinfo(np.int32).max
 LARGEST_VALUE = 1e15  # of an image: its square, and sums of such, must fit into float32
+STEP_UNITS = {8: "sec", 16: "msec", 24: "usec", 32: "hz", 40: "ppm", 48: "rads"}  # of NIfTI
 SMALLEST_VOXEL = 1e-6  # mm
 
 
@@ -47,6 +49,44 @@ def load_image(source: Source, role: str) -> Volume:
     if data.min() == data.max():
         raise InputError(f"{label} is constant: every voxel is {data.flat[0]:g}")
     return Volume(data, grid, label)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Volumes on one grid, to be resampled: values of any range, in the type they are stored in.
+
+    data: (X, Y, Z, N). step: from one volume to the next, 0 where there is none. unit: of the step.
+    """
+
+    data: NDArray
+    grid: Grid
+    name: str
+    step: float = 0.0
+    unit: str = "unknown"
+
+    def volumes(self) -> Iterator[Volume]:
+        """One after the other."""
+        for number in range(self.data.shape[3]):
+            yield Volume(self.data[..., number], self.grid, self.name)
+
+
+def load_series(source: Source, role: str) -> Series:
+    """Read an image or a series (X, Y, Z, N) that is to be resampled, not registered.
+
+    NaN is taken as background, with a warning. Arguments as in `load_image`. Raises InputError
+    where it is not readable, not of real numbers, or has infinite values or such beyond float32.
+    """
+    image, label = open_image(source, role)
+    grid = noted_grid(image, label, series=True)
+    data = without_nan(read_values(image, label), label)
+    if data.dtype.kind == "f" and max(data.max(), -data.min()) > np.finfo(np.float32).max:
+        raise InputError(f"{label} has values beyond float32")
+    data = data.reshape(*grid.shape, -1)
+    if data.shape[3] == 1 or not isinstance(image, nib.Nifti1Pair):
+        return Series(data, grid, label)
+    step, unit = float(image.header["pixdim"][4]), int(image.header["xyzt_units"]) & 56
+    known = np.isfinite(step) and step > 0
+    return Series(data, grid, label, step if known else 0.0, STEP_UNITS.get(unit, "unknown"))
 
 
 def load_labels(source: Source, role: str, grid: Grid | None = None) -> Volume:
@@ -196,16 +236,19 @@ def collected() -> Iterator[list[str]]:
             found.append(str(one.message))
 
 
-def noted_grid(image: nib.spatialimages.SpatialImage, label: str) -> Grid:
+def noted_grid(image: nib.spatialimages.SpatialImage, label: str, series: bool = False) -> Grid:
     """As `image_grid`, with a warning where other tools may place the voxels elsewhere."""
-    grid = image_grid(image, label)
+    grid = image_grid(image, label, series)
     for note in disagreements(image, grid):
         warn(f"{label}: {note}")
     return grid
 
 
-def image_grid(image: nib.spatialimages.SpatialImage, label: str) -> Grid:
-    """The grid of a nibabel image. Raises InputError where it is not one volume in the world."""
+def image_grid(image: nib.spatialimages.SpatialImage, label: str, series: bool = False) -> Grid:
+    """The grid of a nibabel image. Raises InputError where it is not one volume in the world.
+
+    series: it may be several volumes, along the fourth axis.
+    """
     with reading(label):
         size = tuple(int(n) for n in image.shape)
     shape, rest = size[:3], size[3:]
@@ -216,16 +259,23 @@ def image_grid(image: nib.spatialimages.SpatialImage, label: str) -> Grid:
         raise InputError(f"{found}: a volume with at least 2 voxels along 3 axes is needed")
     if len(rest) > 1 and rest[0] == 1 and max(rest) > 1:
         raise InputError(f"{found}: {max(rest)} values per voxel, one is needed")
-    if (count := math.prod(rest)) != 1:
+    if (count := math.prod(rest)) != 1 and not (series and len(rest) == 1):
         raise InputError(f"{found}: {count} time points, one is needed")
     affine = check_affine(placement(image, label), label)
     return Grid((shape[0], shape[1], shape[2]), affine, forms_of(image))
 
 
-def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid) -> None:
+def save_volume(
+    path: str | os.PathLike[str],
+    data: NDArray,
+    grid: Grid,
+    step: float = 0.0,
+    unit: str = "unknown",
+) -> None:
     """Write a volume as NIfTI: float32 for floats, the smallest integer type that holds integers.
 
-    path: ends in .nii or .nii.gz. data: (X, Y, Z). The same data always give the same bytes.
+    path: ends in .nii or .nii.gz. data: (X, Y, Z) or, of a series, (X, Y, Z, N). step, unit: as of
+    `Series`. The same data always give the same bytes.
     Raises InputError for another extension or where the file cannot be written.
     """
     check_extension(path, IMAGE_EXTENSIONS)
@@ -236,7 +286,7 @@ def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid) -> None
         low, high = int(data.min()), int(data.max())
         fits = (t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
         data = data.astype(next(fits, np.uint64), copy=False)
-    save_nifti(path, data, grid, forms=grid.forms)
+    save_nifti(path, data, grid, forms=grid.forms, step=step, unit=unit)
 
 
 def save_nifti(
@@ -245,6 +295,8 @@ def save_nifti(
     grid: Grid,
     intent: int | None = None,
     forms: Forms | None = None,
+    step: float = 0.0,
+    unit: str = "unknown",
 ) -> None:
     """Write an array as it is, the grid's affine in both sform and qform.
 
@@ -264,7 +316,9 @@ def save_nifti(
     if forms is not None:
         image.set_sform(forms.sform, forms.sform_code)
         image.set_qform(forms.qform, forms.qform_code)
-    image.header.set_xyzt_units("mm")
+    image.header.set_xyzt_units("mm", unit)
+    if step:
+        image.header["pixdim"][4] = step
     with atomic(path) as temporary, open(temporary, "wb") as file:
         if temporary.suffix.lower() == ".gz":
             with igzip.IGzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:

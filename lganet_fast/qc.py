@@ -17,6 +17,7 @@ from .qc_style import STYLE
 from .transform import DisplacementField
 from .views import PLANES, Views
 
+WHEN = ("before", "after")
 MISSING, TIMES = "\N{EN DASH}", " \N{MULTIPLICATION SIGN} "
 
 
@@ -107,7 +108,7 @@ def _results(report: Mapping[str, Any]) -> str:
         hd95 = _change(labels["mean_hd95_mm_before"], labels["mean_hd95_mm_after"], ".2f")
         cells += [
             ("Mean Dice", dice, f"over {len(labels['per_label'])} labels"),
-            ("Mean HD95", f"{hd95} mm", "95th percentile of surface distances"),
+            ("Mean HD95", f"{hd95} mm", _left_out(labels)),
         ]
     cells += [
         ("Folded voxels", f"{_number(jacobian['folded_percent'], '.3g')} %", "determinant ≤ 0"),
@@ -129,6 +130,16 @@ def _results(report: Mapping[str, Any]) -> str:
     )
     columns = 3 if labels else 4
     return f'<dl class="results" style="--columns: {columns}">{body}</dl>'
+
+
+def _left_out(labels: Mapping[str, Any]) -> str:
+    note, total = "95th percentile of surface distances", len(labels["per_label"])
+    columns = ([row[f"hd95_mm_{when}"] for row in labels["per_label"]] for when in WHEN)
+    without = [sum(_number(x, "g") == MISSING for x in column) for column in columns]
+    if not any(without):
+        return note
+    over = " and ".join(f"{total - count} of {total}" for count in without)
+    return f"{note}; over {over} labels, the others left out"
 
 
 def _figure(panel: Panel, views: Views) -> str:

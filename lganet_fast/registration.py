@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -151,9 +151,11 @@ def register(
     clock = Clock()
     inputs_read = [s for s in (*sources.values(), weights) if isinstance(s, str | os.PathLike)]
     expected = None if overwrite else outputs(moving_labels is not None, qc)
-    staged = out and staged_folder(out, OUTPUTS, expected=expected, inputs=inputs_read)
+    staged: AbstractContextManager[Any] = nullcontext()
+    if out is not None:
+        staged = staged_folder(out, OUTPUTS, expected=expected, inputs=inputs_read)
     with (
-        staged or nullcontext() as folder,
+        staged as folder,
         ThreadPoolExecutor(BESIDE.get(place.type, 1)) as beside,  # what it does leaves Python free
     ):
         beside.submit(load_ahead, place, qc and folder is not None)
@@ -176,7 +178,8 @@ def register(
             transform, inverse = transforms(velocity, work, pair)
             affinely = DisplacementField.from_affine(matrix, pair.fixed.grid, place)
             before, after = (carry(pair, t) for t in (affinely, transform))
-            scores = beside.submit(summary.label_scores, pair.fixed_labels, before[1], after[1])
+            labels = pair.fixed_labels, pair.moving_labels, before[1], after[1]
+            scores = beside.submit(summary.label_scores, *labels)
             saves = [] if folder is None else writes(*after, transform, inverse, Path(folder))
             written = [beside.submit(save) for save in saves]
         with clock.stage("measure"):
@@ -188,6 +191,7 @@ def register(
                 "inverse_consistency_mm": summary.inverse_residual(pair, transform, inverse),
                 "labels": scores.result(),
             }
+            notes += summary.label_warnings(measures["labels"])
         folded = jacobian["folded_percent"]
         if folded > FOLDED_PERCENT:
             notes.append(

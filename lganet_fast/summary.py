@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from .optimize import flow_of
 from .pair import Pair
 from .transform import DisplacementField
 from .workspace import Workspace
+
+NAMED = 8  # labels that a warning lists
 
 
 @torch.no_grad()
@@ -59,15 +63,48 @@ def inverse_residual(
     return inverse_consistency(transform, inverse, pair.moving.data > pair.moving.data.min())
 
 
+def missing(fixed: Volume, moving: Volume, after: Volume) -> dict[str, list[int]]:
+    """The labels of one map alone, and those of both that the warp has lost."""
+    one, other, left = (set(present(volume.data)) for volume in (fixed, moving, after))
+    return {
+        "only_fixed": sorted(one - other),
+        "only_moving": sorted(other - one),
+        "lost": sorted((one & other) - left),
+    }
+
+
+def label_warnings(labels: Mapping[str, Any] | None) -> list[str]:
+    """What to look at in the scores of labels before trusting their means."""
+    if labels is None:
+        return []
+    phrases = {
+        "only_fixed": "are in the fixed map alone",
+        "only_moving": "are in the moving map alone",
+        "lost": "are lost: the warped map has no voxel of them",
+    }
+    total = len(labels["per_label"])
+    return [
+        f"labels {', '.join(map(str, labels[key][:NAMED]))}{', ...' * (len(labels[key]) > NAMED)} "
+        f"({len(labels[key])} of {total}) {phrase}: Dice 0, left out of the mean HD95"
+        for key, phrase in phrases.items()
+        if labels[key]
+    ]
+
+
 def label_scores(
-    fixed: Volume | None, before: Volume | None, after: Volume | None
+    fixed: Volume | None,
+    moving: Volume | None,
+    before: Volume | None,
+    after: Volume | None,
 ) -> dict[str, Any] | None:
     """Dice and HD95 of every label before and after, and their means over labels.
 
-    All on the fixed grid. Returns None where either image came without labels. A label that one
-    map lacks has no HD95 (NaN) and is left out of its mean.
+    All on the fixed grid, but `moving`, which is the map as it was. Returns None where either image
+    came without labels. A label that one map lacks has no HD95 (NaN) and is left out of its mean:
+    `labels_without_hd95_...` counts those, and `only_fixed`, `only_moving` and `lost` name the
+    labels that one map lacks, or that the warp has left no voxel of.
     """
-    if fixed is None or before is None or after is None:
+    if fixed is None or moving is None or before is None or after is None:
         return None
     labels = present(fixed.data, before.data)
     spacing = fixed.grid.spacing
@@ -85,5 +122,10 @@ def label_scores(
     return {
         "interpolation": "nearest",
         **{f"mean_{name}": mean(column) for name, column in columns.items()},
+        **{
+            f"labels_without_hd95_{when}": sum(map(math.isnan, columns[f"hd95_mm_{when}"].values()))
+            for when in ("before", "after")
+        },
+        **missing(fixed, moving, after),
         "per_label": [{"label": n, **{k: c[n] for k, c in columns.items()}} for n in labels],
     }

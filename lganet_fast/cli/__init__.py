@@ -11,18 +11,49 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from ..errors import InputError, InputWarning, one_line
 from ..files import reason
 from ..version import __version__
 from . import apply, convert, data, demo, doctor, evaluate, metrics, register, train
 
+GIVEN = "options given"  # where a namespace notes them
 COMMANDS = (register, demo, apply, convert, metrics, data, train, evaluate, doctor)
+
+
+class Once(argparse._StoreAction):
+    """Keeps an option's value; a second one is refused, where argparse drops the first."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option: str | None = None,
+    ) -> None:
+        """Store the value. Raises ArgumentError where there is one already."""
+        if option is not None:
+            given = namespace.__dict__.setdefault(GIVEN, set())
+            if self.dest in given:
+                raise argparse.ArgumentError(self, "may be given once only")
+            given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in (None, "store"):
+            self.register("action", name, Once)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, without the note of which options were given."""
+        found = super().parse_args(args, namespace)
+        vars(found).pop(GIVEN, None)
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where to find help; exit with code 2."""

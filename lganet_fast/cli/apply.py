@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError, InputWarning
 from ..files import check_extension, check_no_input
 from ..grid import Grid
-from ..io import IMAGE_EXTENSIONS, load_grid, load_image, load_labels, save_volume
+from ..io import IMAGE_EXTENSIONS, Series, load_grid, load_labels, load_series, save_volume
 from ..points import UNITS, from_world, read_table, to_world, write_table
 from ..sampling import inside
 from ..transform import DisplacementField
@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
         help="field from fixed to moving points, in a format that carries its grid (see convert)",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--image", metavar="I", help="image to resample")
+    what.add_argument("--image", metavar="I", help="image to resample, or a series of them")
     what.add_argument("--labels", metavar="L", help="label map to resample")
     what.add_argument(
         "--points",
@@ -103,21 +103,29 @@ def _move_volume(args: argparse.Namespace) -> None:
     if args.inverse and args.reference is None:
         raise InputError("--inverse needs --reference: the moving image")
     check_extension(args.out, IMAGE_EXTENSIONS)
-    load = load_image if kind == "image" else load_labels
-    volume = load(args.image if kind == "image" else args.labels, kind)
+    series = read_series(args.image, args.labels)
     reference = None if args.reference is None else load_grid(args.reference, "reference")
     field = DisplacementField.load(args.transform)
     if args.inverse:
         field = field.invert(reference)
-    result = field.apply(volume, reference, interpolation)
-    if volume.data.any() and not result.data.any():
+    parts = [field.apply(volume, reference, interpolation) for volume in series.volumes()]
+    result = parts[0].data if len(parts) == 1 else np.stack([part.data for part in parts], -1)
+    if series.data.any() and not result.any():
         side = "fixed" if args.inverse else "moving"
         warnings.warn(
-            f"the result is 0 everywhere: is {volume.name} on the {side} side of the transform?",
+            f"the result is 0 everywhere: is {series.name} on the {side} side of the transform?",
             category=InputWarning,
             stacklevel=2,
         )
-    save_volume(args.out, result.data, result.grid)
+    save_volume(args.out, result, parts[0].grid, series.step, series.unit)
+
+
+def read_series(image: str | None, labels: str | None) -> Series:
+    """What is to be moved, an image or a series of them, or labels."""
+    if image is not None:
+        return load_series(image, "image")
+    volume = load_labels(str(labels), "labels")
+    return Series(volume.data[..., None], volume.grid, volume.name)
 
 
 def _move_points(args: argparse.Namespace) -> None:

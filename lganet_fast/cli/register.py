@@ -172,5 +172,7 @@ def summary_text(result: Registration, out: str) -> str:
     labels = report["labels"]
     if labels:
         scores = f"{labels['mean_dice_before']:.4f} -> {labels['mean_dice_after']:.4f}"
-        rows.insert(1, ("mean Dice", f"{scores} over {len(labels['per_label'])} labels"))
+        count, without = len(labels["per_label"]), labels["labels_without_hd95_after"]
+        over = f"{count} labels" + (f", {without} without HD95" if without else "")
+        rows.insert(2, ("mean Dice", f"{scores} over {over}"))
     return "\n".join(f"{name:<14} {value}" for name, value in rows)
