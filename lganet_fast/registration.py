@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -149,13 +149,9 @@ def register(
         "fixed_mask": fixed_mask,
     }
     clock = Clock()
-    inputs_read = [s for s in (*sources.values(), weights) if isinstance(s, str | os.PathLike)]
     expected = None if overwrite else outputs(moving_labels is not None, qc)
-    staged: AbstractContextManager[Any] = nullcontext()
-    if out is not None:
-        staged = staged_folder(out, OUTPUTS, expected=expected, inputs=inputs_read)
     with (
-        staged as folder,
+        staging(out, expected, [*sources.values(), weights]) as folder,
         ThreadPoolExecutor(BESIDE.get(place.type, 1)) as beside,  # what it does leaves Python free
     ):
         beside.submit(load_ahead, place, qc and folder is not None)
@@ -192,21 +188,13 @@ def register(
                 "labels": scores.result(),
             }
             notes += summary.label_warnings(measures["labels"])
-        folded = jacobian["folded_percent"]
-        if folded > FOLDED_PERCENT:
-            notes.append(
-                f"{folded:.2f}% of voxels fold: raise smoothness above {settings.smoothness:g}"
-            )
+        notes += fold_warnings(jacobian["folded_percent"], settings)
         report: dict[str, Any] = {
             "inputs": inputs,
             "settings": asdict(settings),
             "affine_matrix_ras_mm": matrix.tolist(),
             "versions": versions(),
-            "backend": {
-                "device": str(place),
-                "threads": used_threads,
-                "operations": {op: choose_backend(op, place.type).backend for op in OPERATIONS},
-            },
+            "backend": backends(place, used_threads),
             "network": about,
             **measures,
             "warnings": notes,
@@ -215,9 +203,9 @@ def register(
         if folder is not None:
             with clock.stage("write"):
                 if qc:
-                    labels = pair.fixed_labels, before[1], after[1]
+                    maps = pair.fixed_labels, before[1], after[1]
                     images = before[0].data, after[0].data
-                    write_page(report, pair.fixed, images, transform, det, labels, Path(folder))
+                    write_page(report, pair.fixed, images, transform, det, maps, Path(folder))
                 for save in written:
                     save.result()
         report |= {"seconds": clock.report(), "peak_memory_mb": peak_memory_mb(place)}
@@ -226,6 +214,32 @@ def register(
     for message in notes:
         warnings.warn(message, RegistrationWarning, stacklevel=2)
     return result
+
+
+def staging(
+    out: str | os.PathLike[str] | None, expected: Collection[str] | None, inputs: Sequence[Any]
+) -> AbstractContextManager[Any]:
+    """The folder in which the results are made; none where none are to be written.
+
+    expected, inputs: as `staged_folder` takes them; of the inputs, those that are paths.
+    """
+    if out is None:
+        return nullcontext()
+    paths = [s for s in inputs if isinstance(s, str | os.PathLike)]
+    return staged_folder(out, OUTPUTS, expected=expected, inputs=paths)
+
+
+def backends(place: torch.device, threads: int) -> dict[str, Any]:
+    """What ran where, for the report."""
+    operations = {op: choose_backend(op, place.type).backend for op in OPERATIONS}
+    return {"device": str(place), "threads": threads, "operations": operations}
+
+
+def fold_warnings(folded: float, settings: Settings) -> list[str]:
+    """What to tell of so many per cent of folded voxels."""
+    if folded <= FOLDED_PERCENT:
+        return []
+    return [f"{folded:.2f}% of voxels fold: raise smoothness above {settings.smoothness:g}"]
 
 
 def search(work: Workspace, settings: Settings, quiet: bool) -> Tensor:

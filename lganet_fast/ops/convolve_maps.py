@@ -83,8 +83,8 @@ def forward(
     leaky((x - shift) * scale, slope) is convolved, and is 0 where `mask` (B, C, H, W, D) is given
     and not > 0. The result (B, outputs, H, W, D) is + bias, then rectified if `relu`, then + add,
     then * times; it goes to `out` where that is given, channels of a wider tensor perhaps. moments:
-    float32 (2, B, outputs), mean and 1 / sqrt(variance + 1e-5) of the result as stored; empty unless
-    asked for; they repeat bit for bit. config: 0, or one of `configs`.
+    float32 (2, B, outputs), mean and 1 / sqrt(variance + 1e-5) of the result as stored; empty
+    unless asked for; they repeat bit for bit. config: 0, or one of `configs`.
     Raises ValueError for shapes and TypeError for types that do not fit, RuntimeError for layouts.
     """
     if not 1 <= len(maps) <= 3:
@@ -100,9 +100,9 @@ def forward(
         check("norm", norm, (2, batch, inputs), torch.float32)
     if mask is not None:
         check("mask", mask, (batch, inputs, *size), dtype)
-    for name, x in (("add", add), ("times", times), ("out", out)):
-        if x is not None:
-            check(name, x, (batch, outputs, *size), dtype)
+    for name, like in (("add", add), ("times", times), ("out", out)):
+        if like is not None:
+            check(name, like, (batch, outputs, *size), dtype)
     options = (list(maps), packed, bias, norm, slope, relu, add, times, mask, moments)
     exact = precision == "float32"
     if out is None:

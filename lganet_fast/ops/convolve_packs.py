@@ -74,7 +74,7 @@ def pack(weight: Tensor, precision: str) -> Tensor:
     if planes == 2:
         w = in_order(w, SINGLE).permute(0, 4, 8, 9, 2, 1, 3, 6, 5, 7)
     else:
-        w = in_order(w.squeeze(5), PAIRS).unflatten(-2, (5, 2))
+        w = torch.unflatten(in_order(w.squeeze(5), PAIRS), -2, (5, 2))
         w = w.permute(0, 4, 7, 9, 2, 1, 3, 5, 8, 6)
     if precision == "tf32":
         w = round_tf32(w.contiguous())
