@@ -26,6 +26,7 @@ from .device import fetched
 from .errors import InputWarning
 from .files import sha256, staged_folder
 from .grid import Volume
+from .models.checkpoint import Checkpoint
 from .ops import OPERATIONS, choose_backend
 from .optimize import Step, optimise
 from .pair import Pair, pair_warnings, read_noted
@@ -158,10 +159,7 @@ def register(
         with clock.stage("read"):
             pair, notes = read_noted(sources)
             inputs = {name: io.describe(s, name) for name, s in sources.items() if s is not None}
-            network = about = None
-            if weights is not None:
-                network = open_checkpoint(weights)
-                about = asdict(network.card) | network.model.config | {"sha256": sha256(weights)}
+            network, about = opened(weights)
         with clock.stage("affine"):
             matrix = align_affine(pair.fixed, pair.moving, seed) if affine else np.eye(4)
         notes += pair_warnings(pair, matrix)
@@ -227,6 +225,14 @@ def staging(
         return nullcontext()
     paths = [s for s in inputs if isinstance(s, str | os.PathLike)]
     return staged_folder(out, OUTPUTS, expected=expected, inputs=paths)
+
+
+def opened(weights: str | None) -> tuple[Checkpoint | None, dict[str, Any] | None]:
+    """The network of a file, if any, and what the report says of it."""
+    if weights is None:
+        return None, None
+    network = open_checkpoint(weights)
+    return network, asdict(network.card) | network.model.config | {"sha256": sha256(weights)}
 
 
 def backends(place: torch.device, threads: int) -> dict[str, Any]:
