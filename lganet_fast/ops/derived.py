@@ -79,9 +79,11 @@ def computed_anew() -> Iterator[None]:
         _anew[0] -= 1
 
 
-@register_optimizer_step_post_hook
-def count(optimizer: Optimizer, *_: Any) -> None:
-    """Count what fused optimisers write: they leave the versions of weights as they were."""
+def count_fused(optimizer: Optimizer, *_: Any) -> None:
+    """After a step: count what fused optimisers wrote, as they leave the versions as they were."""
     for group in optimizer.param_groups:
         if group.get("fused"):
             increment_version(group["params"])
+
+
+register_optimizer_step_post_hook(count_fused)
