@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import torch
+
+from .capture import ALONE, abandon
 
 Step = Callable[[], None]
 Recorder = Callable[[Step], Step]  # does not run the step, and returns what does what it did
@@ -30,13 +33,18 @@ def recorder_for(device: torch.device) -> Recorder | None:
 def cuda_graph(device: torch.device, step: Step) -> Step:
     """Record the launches of a step on a device as one CUDA graph."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    pool = torch.cuda.graph_pool_handle()
     stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):  # which makes its device the current one
-        graph.capture_begin(capture_error_mode="thread_local")
+    with ALONE, torch.cuda.stream(stream):  # which makes its device the current one
+        graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
             step()
-        finally:
             graph.capture_end()
+        except Exception:
+            with suppress(RuntimeError):
+                graph.capture_end()
+            abandon(graph, pool, stream)
+            raise
     return graph.replay
 
 

@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lganet_fast import capture
 from lganet_fast.models import graphed
 
 SYNCHRONISES = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten._unique2.default}
@@ -144,6 +145,6 @@ def fake_cuda(monkeypatch):
     release = lambda device, pool: fake.released.append(pool)  # noqa: E731
     monkeypatch.setattr(torch._C, "_cuda_releasePool", release)
     monkeypatch.setattr(graphed, "DEVICES", ("cpu",))
-    monkeypatch.setattr(graphed, "UNFINISHED", [])
+    monkeypatch.setattr(capture, "UNFINISHED", [])
     monkeypatch.setattr(graphed, "STREAMS", {})
     return fake

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lganet_fast import capture
 from lganet_fast.models import graphed
 
 
@@ -122,7 +123,7 @@ def test_what_cannot_be_captured_stays_eager_with_one_warning(cuda, unjoined):
     assert all(torch.equal(x, wanted) for x in found[:5])
     assert cuda.replays == 0
     # what CUDA could not end is ended and released, and its graph lives on
-    assert len(cuda.ended) == len(cuda.released) == len(graphed.UNFINISHED) == 2 * unjoined
+    assert len(cuda.ended) == len(cuda.released) == len(capture.UNFINISHED) == 2 * unjoined
     assert cuda.handles == 2  # no handle is used again without a graph that has it
     assert all(x is graphed.Seen.BROKEN for x in module.graphs.known.values())
     cuda.unjoined = False

@@ -27,6 +27,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import _get_current_function_mode_stack as function_modes
 from torch.utils._device import DeviceContext
 
+from ..capture import ALONE, abandon
 from ..files import reason
 from ..ops.dispatch import requested_backend
 from .weights import Stand, Weights
@@ -35,9 +36,7 @@ Function: TypeAlias = Callable[..., Tensor]
 
 DEVICES = ("cuda",)
 KEPT = 4  # kinds of call that a network remembers
-ALONE = threading.RLock()  # held by captures, and by first calls, which may synchronise
 STREAMS: dict[torch.device, Any] = {}  # on which graphs are captured
-UNFINISHED: list[Any] = []  # graphs whose capture broke: PyTorch's allocators may still ask them
 
 
 class Seen(Enum):
@@ -202,24 +201,6 @@ class Graph:
         self.copy(inputs)
         self.graph.replay()
         return self.output.clone()
-
-
-def abandon(graph: Any, pool: Any, stream: Any) -> None:
-    """Give back what a capture that failed held.
-
-    Where CUDA could not end it, PyTorch has not told its allocator and its random number generator
-    that it is over. The first is told here, and the second by a capture that ends well; the graph
-    must live on, as the allocators' filters refer to it.
-    """
-    try:
-        torch._C._cuda_endAllocateToPool(stream.device.index, pool)
-    except RuntimeError:  # it has been told
-        graph.reset()
-        return
-    UNFINISHED.append(graph)
-    torch._C._cuda_releasePool(stream.device.index, pool)
-    with torch.cuda.graph(torch.cuda.CUDAGraph(), None, stream, capture_error_mode="thread_local"):
-        torch.zeros((), device=stream.device)
 
 
 def suitable(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
