@@ -104,8 +104,8 @@ __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
       multiply_taps<K>(from, next_h, weights, sums);
   } else {
     multiply_taps<K>(from + second * next_w, next_h, weights, sums);  // taps 0 and 1 along w
-    from +=
-        2 * next_w;  // tap 2: taps 0 and 1 along h, then 2, twice, the second time for no weights
+    // tap 2: taps 0 and 1 along h, then 2, twice, the second time for weights that are 0
+    from += 2 * next_w;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       Rows<K> rows[K::kLines][2];
@@ -119,8 +119,7 @@ __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
   }
 }
 
-// What stays in shared memory: scale and offset of the normalisation, the bias, and the sums so
-// far.
+// What stays in shared memory: shift and scale of the normalisation, the bias, and the sums so far.
 template <typename K>
 __device__ __forceinline__ void fill_tables(const ConvolveCall<typename K::T>& call,
                                             const ConvolveCut& cut) {
@@ -130,9 +129,8 @@ __device__ __forceinline__ void fill_tables(const ConvolveCall<typename K::T>& c
   const int channels = cut.chunks * K::kind.chunk(), inputs = call.first[kMaps];
   for (int i = threadIdx.x; call.norm && i < channels; i += blockDim.x) {
     const float* from = call.norm + int64_t(blockIdx.z) * inputs + i;
-    const float scale = i < inputs ? from[int64_t(call.batch) * inputs] : 0.0f;
-    table[i] = scale;
-    table[channels + i] = i < inputs ? -from[0] * scale : 0.0f;
+    table[i] = i < inputs ? from[0] : 0.0f;
+    table[channels + i] = i < inputs ? from[int64_t(call.batch) * inputs] : 0.0f;
   }
   float* bias = reinterpret_cast<float*>(shared + cut.bias);
   for (int i = threadIdx.x; i < kColumns; i += blockDim.x) {

@@ -196,7 +196,7 @@ __device__ __forceinline__ void transform(const ConvolveCall<typename K::T>& cal
     if (norm) {
 #pragma unroll
       for (int k = 0; k < K::kPer; ++k) {
-        const float y = x[k] * table[k] + table[second + k];
+        const float y = (x[k] - table[k]) * table[second + k];
         x[k] = y > 0 ? y : y * call.slope;
       }
     }

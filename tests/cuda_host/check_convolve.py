@@ -195,6 +195,20 @@ def test_moments_repeat_bit_for_bit():
     assert torch.equal(moments, same)
 
 
+def test_mirrored_weights_give_the_gradient_to_the_input():
+    """Through the ReLU that followed: its stored result is the mask of the gradient."""
+    case = Case((16,), 8, (2, 3, 4, 9), "float32", mask=True)
+    made = inputs_of(case)
+    grad, stored = made["maps"][0].float().double(), made["mask"].float().double()
+    weight = uniform(16, 8, 3, 3, 3, seed=6)
+    x = uniform(2, 8, 3, 4, 9, seed=7).requires_grad_()
+    y = F.conv3d(x, weight, padding=1)
+    (wanted,) = torch.autograd.grad(y, x, torch.where(stored > 0, grad, 0.0))
+    made["weight"], made["bias"] = weight.transpose(0, 1).flip(2, 3, 4), torch.zeros(8)
+    error = (run(case, made)[0].double() - wanted).abs().max() / wanted.abs().max()
+    assert error.item() <= TOLERANCES["float32"]
+
+
 def test_kinds_are_those_of_the_packed_weights():
     for inputs, outputs, (precision, dtype) in itertools.product(
         range(1, 100), (1, 3, 8, 12, 16, 20, 24, 27, 32, 40, 48, 64, 96, 128), DTYPES.items()
