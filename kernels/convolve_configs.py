@@ -136,6 +136,8 @@ def candidates(
     """Every configuration whose sums fit the registers and whose tiles half the shared memory."""
     size = 2 if precision == "half" else 4
     found = []
+    # wgmma reads the left side from shared memory; on 12.0 ptxas spills soonest
+    room = {9: 32, 12: 8}.get(capability[0], 16)
     whole = padded(outputs, 8)
     blocks = [o for o in (8, 16, 32, 64, 128) if o == whole or 16 <= o < whole]
     for group in (1, 2, 4):
@@ -146,7 +148,8 @@ def candidates(
                     warps = 8 if rows * columns > (8192 if group == 1 else 4096) else 4
                     most = {"ieee": 16, "tf32x3": 32}.get(precision, 64 if group == 1 else 32)
                     sums = rows * columns / (32 * warps)
-                    if columns > 128 or not 4 <= sums <= most:
+                    held = rows * step * size / (128 * warps)  # registers of a thread
+                    if columns > 128 or not 4 <= sums <= most or held > room:
                         continue
                     stage = (rows + columns) * step * size
                     stages = min(4, shared(capability) // 2 // stage)

@@ -52,7 +52,7 @@ def test_kernels_in_the_interpreter():
 
 def test_without_triton():
     """Imports and tests pass, and what is skipped says why."""
-    names = ("attention", "correlate", "maps", "resources", "interpreted")
+    names = ("attention", "convolve", "correlate", "maps", "resources", "interpreted")
     tests = [str(HERE / f"test_triton_{name}.py") for name in names]
     output = check(["-c", HIDDEN], *tests, "-k", "not without_triton and not import_triton")
     assert output.count("triton is not installed") == 2
