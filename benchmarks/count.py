@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -30,7 +29,7 @@ from torch.utils.flop_counter import flop_registry
 from lganet_fast import ops
 from lganet_fast.models import LGANetPlusPlus, PublishedLGANetPlusPlus
 from lganet_fast.models.published import Warp
-from lganet_fast.ops import native, triton, tuned
+from lganet_fast.ops import convolve_on_cuda, native, triton, tuned
 
 from . import ROOT
 from . import published as op_for_op
@@ -212,11 +211,6 @@ def efficient(
     return out
 
 
-def hopper(device: Any = None) -> Any:
-    """What operations ask of the device."""
-    return SimpleNamespace(major=9, minor=0, multi_processor_count=132, total_memory=80 * 2**30)
-
-
 @contextmanager
 def as_on_cuda(path: str = "cudnn") -> Iterator[None]:
     """Let the operations choose as on a machine with a new GPU and everything compiled for it.
@@ -229,7 +223,7 @@ def as_on_cuda(path: str = "cudnn") -> Iterator[None]:
         stack.enter_context(mock.patch.dict(native.KERNELS, {"cuda": compiled}))
         stack.enter_context(mock.patch.object(triton, "INSTALLED", True))
         stack.enter_context(mock.patch.object(triton, "too_old", return_value=None))
-        stack.enter_context(mock.patch.object(torch.cuda, "get_device_properties", hopper))
+        stack.enter_context(mock.patch.object(convolve_on_cuda, "capability", return_value=(9, 0)))
         stack.enter_context(mock.patch.object(tuned, "winner", return_value=entry))
         stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", efficient))
         stack.enter_context(mock.patch.dict(os.environ, {"LGANET_FAST_GRAPH": "0"}))

@@ -23,13 +23,13 @@ BF16 = torch.bfloat16
 of_network = cache(count.of_network)
 PINNED = {
     # size, type, step, path of the convolutions: launching operators, GB moved by them, GFLOP
-    (IXI_OASIS, None, False, "cudnn"): (418, 11.46, 866.3),
-    (IXI_OASIS, BF16, False, "cudnn"): (499, 6.40, 866.3),
-    (IXI_OASIS, None, False, "triton"): (276, 5.76, 866.3),
-    (IXI_OASIS, BF16, False, "triton"): (366, 3.53, 866.3),
-    (LPBA40, None, False, "triton"): (276, 24.33, 3724.0),
-    (IXI_OASIS, None, True, "cudnn"): (1592, 28.23, 2599.4),
-    (IXI_OASIS, BF16, True, "cudnn"): (2584, 19.15, 2597.6),
+    (IXI_OASIS, None, False, "cudnn"): (342, 11.36, 867.8),
+    (IXI_OASIS, BF16, False, "cudnn"): (363, 6.31, 867.8),
+    (IXI_OASIS, None, False, "triton"): (200, 5.66, 867.8),
+    (IXI_OASIS, BF16, False, "triton"): (216, 3.45, 867.8),
+    (LPBA40, None, False, "triton"): (200, 23.89, 3730.6),
+    (IXI_OASIS, None, True, "cudnn"): (1577, 27.99, 2599.4),
+    (IXI_OASIS, BF16, True, "cudnn"): (2569, 18.90, 2597.6),
 }
 
 
