@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lganet_fast import ops
-from lganet_fast.ops import convolve_maps, convolve_training, native, triton, tuned
+from lganet_fast.ops import (
+    convolve_gradients,
+    convolve_maps,
+    convolve_training,
+    native,
+    triton,
+    tuned,
+)
 from lganet_fast.ops.dispatch import refusals
 from lganet_fast.ops.tuned import Entry
 
@@ -162,16 +169,11 @@ class Native(Cudnn):
 
     def configs(self, problem: Problem) -> list[int]:
         """As the library numbers them, the best by its model first."""
-        conv, size = problem.conv, problem.conv.shape
-        if conv.operation != "convolve_weight_gradient":
-            capability = torch.cuda.get_device_capability()
-            return convolve_maps.configs(*ends(conv), problem.type, size[1:], capability)
-        device = torch.cuda.get_device_properties()
-        block = device.shared_memory_per_block_optin
-        limits = [device.multi_processor_count, device.shared_memory_per_multiprocessor, block]
-        how = (size, problem.dtype.itemsize, problem.type == "float32", False, limits)
-        named = torch.ops.lganet_fast.convolve_weight_gradient_configs
-        return list(named(conv.inputs, conv.outputs, *how))
+        conv, size = problem.conv, problem.conv.shape[1:]
+        gradient = conv.operation == "convolve_weight_gradient"
+        named = convolve_gradients.configs if gradient else convolve_maps.configs
+        how = {"capability": torch.cuda.get_device_capability()}
+        return list(named(*ends(conv), problem.type, size, **how))
 
 
 class Triton(Cudnn):
