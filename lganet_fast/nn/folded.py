@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..ops import attention, derived, feed_forward
 from ..ops.fold import chained, side_by_side
+from .layers import cast
 from .lgam import WINDOW, LocalGlobalAttention, PositionAttention, tokens_of, volume_of
 
 
@@ -38,11 +39,6 @@ def position_attention(x: Tensor, part: PositionAttention) -> Tensor:
     weights = derived(position_weights, *parts, part.gamma, dtype=x.dtype)
     q, k, v = F.linear(tokens_of(x), *weights).chunk(3, 2)
     return x + volume_of(attention(q, k, v, 1.0), x)
-
-
-def cast(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Both in a type."""
-    return weight.to(dtype), bias.to(dtype)
 
 
 def stacked(*weights: Tensor, dtype: torch.dtype) -> Tensor:

@@ -119,8 +119,17 @@ def flow_conv(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Te
     is off by hundredths of a voxel at every step.
     """
     dtype = wide(torch.promote_types(x.dtype, weight.dtype))
+    if torch.is_grad_enabled() or weight.dtype == dtype:
+        weight, bias = cast(weight, bias, dtype)
+    else:
+        weight, bias = derived(cast, weight, bias, dtype=dtype)
     with torch.autocast(x.device.type, enabled=False):
-        return convolve(x.to(dtype), weight.to(dtype), bias.to(dtype), relu=relu)
+        return convolve(x.to(dtype), weight, bias, relu=relu)
+
+
+def cast(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Both in a type."""
+    return weight.to(dtype), bias.to(dtype)
 
 
 class FlowConv(Conv3):
