@@ -104,7 +104,7 @@ def meta(*size, dtype=torch.float16):
             "x must be torch.float16",
         ),
         ({"maps": [meta(2, 8, 4, 5, 6), meta(2, 16, 4, 5, 7)]}, ValueError, "x must have shape"),
-        ({"packed": meta(8)}, ValueError, r"packed must have shape \(5760,\), got \(8,\)"),
+        ({"packed": meta(8)}, ValueError, r"packed must have shape \(11520,\), got \(8,\)"),
         ({"bias": meta(16)}, TypeError, "bias must be torch.float32"),
         ({"norm": meta(2, 2, 16, dtype=torch.float32)}, ValueError, "norm must have shape"),
         ({"mask": meta(2, 16, 4, 5, 6)}, ValueError, "mask must have shape"),
