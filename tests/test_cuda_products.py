@@ -42,6 +42,7 @@ def test_factors_of_products_are_read_once_and_multiplied_once(usage):
     arch = next(name for name in ARCHS if name in usage)
     names = [name for name in usage[arch] if short(name) == "multiply_boxes"]
     listing = cuobjdump("-sass", "-arch", arch, "-fun", ",".join(names))
+    assert len(names) == sum(map(len, FITTING.values()))
     parts = {part.split(maxsplit=1)[0]: part for part in listing.split("Function : ")[1:]}
     for name in names:
         (kind, exact), (rows, outputs) = variant(name)
