@@ -136,8 +136,11 @@ def candidates(
     """Every configuration whose sums fit the registers and whose tiles half the shared memory."""
     size = 2 if precision == "half" else 4
     found = []
-    # wgmma reads the left side from shared memory; on 12.0 ptxas spills soonest
-    room = {9: 32, 12: 8}.get(capability[0], 16)
+    # Registers of a thread for the left side, and stages, so that ptxas spills none: wgmma reads
+    # that side from shared memory, the newest devices' products take the most.
+    newest = capability[0] >= 10 and precision == "tf32"
+    room = 32 if capability[0] == 9 else 8 if newest or capability[0] == 12 else 16
+    deep = 2 if newest else 4
     whole = padded(outputs, 8)
     blocks = [o for o in (8, 16, 32, 64, 128) if o == whole or 16 <= o < whole]
     for group in (1, 2, 4):
@@ -152,7 +155,7 @@ def candidates(
                     if columns > 128 or not 4 <= sums <= most or held > room:
                         continue
                     stage = (rows + columns) * step * size
-                    stages = min(4, shared(capability) // 2 // stage)
+                    stages = min(deep, shared(capability) // 2 // stage)
                     if stages >= 2:
                         how = (group, rows, step, block, warps, stages, precision)
                         found.append(Config(*how))
