@@ -120,6 +120,18 @@ def test_gradients(path, relu, needed):
         close(one, other, tolerance)
 
 
+def test_maps_that_lie_otherwise_are_copied():
+    x = torch.empty(2, 6, 3, 4, 5)
+    last = x.contiguous(memory_format=torch.channels_last_3d)
+    in_rows = convolve_on_cuda.in_rows
+    for fits in (last, last[:, 1:3], last[1:], last[:1, :, :1], x[:, :1], None):
+        assert in_rows(fits) is fits
+    for other in (x, last[:, :, ::2], last[..., :4]):
+        copy = in_rows(other)
+        assert copy.shape == other.shape
+        assert copy.is_contiguous(memory_format=torch.channels_last_3d)
+
+
 def test_second_derivatives_are_refused(path):
     x, weight, bias = map_of(4, 0).requires_grad_(), uniform(3, 4, 3, 3, 3), uniform(3)
     out = training.convolve(x, weight, bias, False, None)

@@ -9,9 +9,9 @@ was measured to be the fastest (`ops.tuned`), and cuDNN where nothing was measur
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -107,8 +107,28 @@ def convolve_on_cuda(
         entry = path("convolve", work.weight, maps[0], backend)
         if entry.path == "cudnn":
             return by_cudnn(maps, work, entry.config == 1)
+        maps = [in_rows(x) for x in maps]
+        work = replace(work, add=in_rows(work.add), times=in_rows(work.times))
         found = (by_triton if entry.path == "triton" else natively)(maps, work, entry.config)
         return found[0], (found[1] if work.moments else None)
+
+
+@overload
+def in_rows(x: Tensor) -> Tensor: ...
+@overload
+def in_rows(x: None) -> None: ...
+def in_rows(x: Tensor | None) -> Tensor | None:
+    """A map as our kernels read it, copied only where it lies otherwise.
+
+    Channels lie innermost and voxels one after another: channels_last_3d, or some of its channels.
+    """
+    if x is None or x.numel() == 0:
+        return x
+    step, fits = x.stride(4), x.shape[1] == 1 or x.stride(1) == 1
+    for axis in (4, 3, 2, 0):
+        fits = fits and (x.shape[axis] == 1 or x.stride(axis) == step)
+        step *= x.shape[axis]
+    return x if fits else x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:

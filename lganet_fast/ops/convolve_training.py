@@ -18,6 +18,7 @@ from .convolve_on_cuda import (
     by_cudnn,
     by_triton,
     fused,
+    in_rows,
     natively,
     pack_for_triton,
     path,
@@ -41,7 +42,7 @@ def differentiable(
 @torch.library.custom_op("lganet_fast_cuda::convolve", mutates_args=())
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, relu: bool, backend: str | None) -> Tensor:
     """The convolution by the path that is the fastest, or by the backend named."""
-    entry, work = path("convolve", weight, x, backend), Work(weight, bias, relu)
+    entry, work, x = path("convolve", weight, x, backend), Work(weight, bias, relu), in_rows(x)
     if entry.path == "cudnn":
         return by_cudnn([x], work, entry.config == 1)[0]
     return (by_triton if entry.path == "triton" else natively)([x], work, entry.config)[0]
@@ -155,7 +156,7 @@ def weight_gradient(
     entry = path("convolve_weight_gradient", weight, x, backend)
     if entry.path == "cudnn":
         return by_pytorch(grad, x, weight, out, [False, True, True])[1:]
-    how = precision(x.dtype)
+    how, x = precision(x.dtype), in_rows(x)
     if entry.path == "native":
         run = convolve_gradients.weight_gradient
         found = run([x], grad, precision=how, mask=out, config=entry.config)
