@@ -110,7 +110,7 @@ def test_gradients(path, relu, needed):
     wanted, found = F.conv3d(*given, padding=1), training.convolve(*given, relu, None)
     wanted = wanted.relu() if relu else wanted
     tolerance = 1e-6 if path == "native" else 1e-12
-    close(found, wanted, tolerance)
+    close(found.detach(), wanted.detach(), tolerance)
     grad = map_of(3, 3)
     for one, other in zip(
         torch.autograd.grad(found, leaves, grad),
@@ -124,9 +124,9 @@ def test_maps_that_lie_otherwise_are_copied():
     x = torch.empty(2, 6, 3, 4, 5)
     last = x.contiguous(memory_format=torch.channels_last_3d)
     in_rows = convolve_on_cuda.in_rows
-    for fits in (last, last[:, 1:3], last[1:], last[:1, :, :1], x[:, :1], None):
+    for fits in (last, last[:, 1:3], last[1:], last[:1, :, :1], x[:1, :1], None):
         assert in_rows(fits) is fits
-    for other in (x, last[:, :, ::2], last[..., :4]):
+    for other in (x, x[:, :1], last[:, :, ::2], last[..., :4]):
         copy = in_rows(other)
         assert copy.shape == other.shape
         assert copy.is_contiguous(memory_format=torch.channels_last_3d)
