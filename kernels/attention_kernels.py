@@ -73,7 +73,8 @@ def choices(tiles):
 
 
 # By how numbers are multiplied and whether a token is wider than 64: what spills no register on any
-# architecture and fits the shared memory of all. Registers are named where ptxas would spill.
+# architecture and fits the shared memory of all; none where every tile spills. Registers are named
+# where ptxas would spill.
 FORWARD = choices(
     {
         ("half", False): [(64, 32, 4, 3), (128, 32, 8, 2), (32, 32, 4, 2)],
@@ -93,7 +94,7 @@ QUERY = choices(
         ("tf32", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
         ("tf32", True): [(32, 32, 8, 2), (32, 16, 8, 2), (16, 16, 4, 2)],
         ("tf32x3", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
-        ("tf32x3", True): [],  # every tile spills
+        ("tf32x3", True): [],
         ("ieee", False): [(32, 32, 8, 2)],
         ("ieee", True): [(32, 32, 8, 2)],
     }
@@ -105,7 +106,7 @@ KEY = choices(
         ("tf32", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
         ("tf32", True): [(32, 32, 8, 2), (32, 16, 8, 2), (16, 16, 4, 2)],
         ("tf32x3", False): [(32, 16, 8, 2), (16, 16, 4, 2)],
-        ("tf32x3", True): [(16, 16, 4, 2)],
+        ("tf32x3", True): [],
         ("ieee", False): [(32, 32, 8, 2, 168)],
         ("ieee", True): [(32, 16, 8, 2)],
     }
