@@ -21,7 +21,9 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import ExecError
 
+WORDS = 180  # characters of what a compiler says that doctor shows
 ROOT = Path(__file__).parent
 TORCH_TARGET = "0x020a000000000000"  # PyTorch 2.10, the oldest whose stable ABI has what is used
 SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
@@ -41,6 +43,8 @@ def missing():
     """Why nothing can be compiled here; None where it can."""
     if os.name != "posix":
         return "only Linux and macOS builds compile it"
+    if not os.environ.get("CXX", "c++").strip():
+        del os.environ["CXX"]  # set, but to nothing
     if not shutil.which(shlex.split(os.environ.get("CXX", "c++"))[0]):
         return "no C++ compiler was found when it was installed"
     try:
@@ -48,6 +52,18 @@ def missing():
     except ImportError:
         return "torch was missing when it was built"
     return None
+
+
+def run_compiler(command, **_):
+    """Run a compiler or linker; where it fails, the exception has its own words."""
+    done = subprocess.run(
+        list(map(str, command)), check=False, capture_output=True, text=True, errors="replace"
+    )
+    sys.stderr.write(done.stdout + done.stderr)
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        wrong = [line for line in lines if "error" in line.lower()]
+        raise ExecError((wrong or lines or [f"{command[0]} failed without a word"])[0])
 
 
 def torch_folder(*parts):
@@ -171,17 +187,17 @@ class BuildNative(build_ext):
     def run(self):
         """Build; a failure is recorded, not raised."""
         asked_archs()  # a wrong name is an error, not a reason to go without
-        reason = missing()
-        no_cuda = reason
         inplace = self.inplace  # the base class changes it while it runs
-        if reason is None:
-            try:
+        try:
+            reason = no_cuda = missing()
+            if reason is None:
                 self.use_torch()
                 no_cuda = self.use_cuda()
                 super().run()
-            except Exception as error:  # any failure must leave a working pure-Python install
-                reason = no_cuda = f"compiling failed: {str(error).strip().splitlines()[0]}"
-                self.announce(f"lganet_fast: {reason}; installing without it", level=3)
+        except Exception as error:  # any failure must leave a working pure-Python install
+            words = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = no_cuda = f"compiling failed: {words[:WORDS]}"
+            self.announce(f"lganet_fast: {reason}; installing without it", level=3)
         self.inplace = inplace
         if reason is not None:
             self.extensions.clear()
@@ -208,6 +224,7 @@ class BuildNative(build_ext):
                 )
             return target
 
+        self.compiler.spawn = run_compiler
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             extension.extra_objects += pool.map(compile_one, extension.sources)
         extension.sources = []

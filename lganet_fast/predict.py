@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import os
+import re
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import InputError
-from .models.checkpoint import Checkpoint, load
+from .grid import Grid
+from .models.checkpoint import PUBLISHED_CARD, Card, Checkpoint, load
 from .optimize import taper
 from .workspace import MARGIN, Workspace
+
+SAME_SPACING = 0.1  # relative difference of voxel sizes that a network is not warned about
+
+
+def card_warnings(card: Card, grid: Grid) -> list[str]:
+    """What the network is given otherwise than its card says. grid: the working grid."""
+    found = []
+    trained = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", card.spacing)]
+    backwards = card.axis_order.lower().startswith("z")
+    own = grid.spacing[::-1] if backwards else grid.spacing
+    if len(trained) in (1, 3) and not np.allclose(own, trained, rtol=SAME_SPACING):
+        found.append(
+            f"the network was trained on voxels of {card.spacing}, and is given voxels of "
+            f"{' x '.join(f'{x:.3g}' for x in own)} mm"
+        )
+    if card.intensity not in ("unknown", "range", PUBLISHED_CARD.intensity):
+        found.append(
+            f"the network was trained on intensities by {card.intensity}, and is given background "
+            "0 and foreground of about 1"
+        )
+    return found
 
 
 def predict(checkpoint: Checkpoint, work: Workspace) -> Tensor:

@@ -30,7 +30,7 @@ from .models.checkpoint import Checkpoint
 from .ops import OPERATIONS, choose_backend
 from .optimize import Step, optimise
 from .pair import Pair, pair_warnings, read_noted
-from .predict import open_checkpoint, predict
+from .predict import card_warnings, open_checkpoint, predict
 from .report import write_report_json
 from .runtime import choose_device, guard_memory, peak_memory_mb, set_threads, versions
 from .settings import Settings, check_settings
@@ -166,6 +166,7 @@ def register(
         with clock.stage("optimise"):
             work = start = prepare(pair, matrix, place, settings.dtype)
             if network is not None:
+                notes += card_warnings(network.card, start.grid)
                 work = start.after(predict(network, start))
             velocity = search(work, settings, quiet)
         with clock.stage("transform"):

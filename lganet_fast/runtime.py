@@ -6,13 +6,14 @@ import math
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 
 import torch
 
-from .errors import InputError
+from .errors import InputError, InputWarning
 from .version import __version__
 
 PACKAGES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK")
@@ -67,11 +68,32 @@ def peak_memory_mb(device: torch.device) -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
+def _forked() -> None:
+    """In a forked process: one thread. OpenMP would wait for those that only the parent has."""
+    global _alone  # noqa: PLW0603
+    _alone = True
+    torch.set_num_threads(1)
+
+
+_alone = False  # whether this process may compute on one thread only
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 def set_threads(threads: int | None) -> int:
     """Use this many CPU threads (all that this process may run on where None); returns it.
 
-    Raises InputError for less than one.
+    A process that was forked has one, with a warning where more were
+    asked for. Raises InputError for less than one.
     """
+    if _alone:
+        if threads is not None and threads > 1:
+            warnings.warn(
+                "a forked process computes on one thread: start workers by spawn for more",
+                InputWarning,
+                stacklevel=2,
+            )
+        threads = min(threads, 1) if threads is not None else 1
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
     affinity = getattr(os, "sched_getaffinity", None)

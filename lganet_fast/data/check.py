@@ -27,6 +27,7 @@ from ..points import read_table
 from ..reading import reading
 from ..sections import SPLITS, DataSection
 from .case import Case, Item
+from .dataset import turned
 from .layouts import find_cases
 from .volumes import called, prepared_grid, sources
 
@@ -125,6 +126,8 @@ def compare(case: Case, moving: Seen, fixed: Seen, problems: list[str]) -> None:
         if a.shape != b.shape:
             sizes = f"{by(np.array(a.shape))} and {by(np.array(b.shape))}"
             problems.append(f"{sides} must be one shape, have {sizes} voxels after data.crop")
+        elif fault := turned(a.affine, b.affine):
+            problems.append(f"{sides} {fault}")
         elif not np.allclose(a.spacing, b.spacing, rtol=0.01):
             sizes = f"{by(a.spacing)} and {by(b.spacing)}"
             problems.append(f"{sides} must have voxels of one size, have {sizes} mm")

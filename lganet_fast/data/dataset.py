@@ -8,9 +8,11 @@ from concurrent.futures import Future
 from threading import Lock
 from typing import Any
 
+import nibabel as nib
 from torch.utils.data import Dataset
 
 from ..errors import InputError
+from ..grid import Array
 from ..sections import DataSection, Intensity
 from .case import Case, Item
 from .sample import Sample
@@ -48,6 +50,7 @@ class PairDataset(Dataset[Sample]):
             moving.image,
             fixed.image,
             fixed.affine,
+            moving_affine=moving.affine,
             moving_labels=moving.labels,
             fixed_labels=fixed.labels,
             moving_points=moving.points,
@@ -61,12 +64,14 @@ class PairDataset(Dataset[Sample]):
 
 
 def check_paired(case: Case, moving: Prepared, fixed: Prepared) -> None:
-    """Raise InputError where two sides are of different shapes or their points do not pair."""
+    """Raise InputError where sides differ in shape or direction, or their points do not pair."""
     if moving.image.shape != fixed.image.shape:
         raise InputError(
             f"moving {case.moving.image} and fixed {case.fixed.image} must be one shape, have "
             f"{moving.image.shape} and {fixed.image.shape} voxels"
         )
+    if fault := turned(moving.affine, fixed.affine):
+        raise InputError(f"moving {case.moving.image} and fixed {case.fixed.image} {fault}")
     if moving.points is None or fixed.points is None:
         return
     if len(moving.points) != len(fixed.points):
@@ -74,6 +79,14 @@ def check_paired(case: Case, moving: Prepared, fixed: Prepared) -> None:
             f"points {case.moving.points} and {case.fixed.points} must be paired by row, have "
             f"{len(moving.points)} and {len(fixed.points)}"
         )
+
+
+def turned(moving: Array, fixed: Array) -> str:
+    """What is wrong where the voxels of two images are stored in different directions, else ""."""
+    one, other = ("".join(nib.aff2axcodes(affine)) for affine in (moving, fixed))
+    if one == other:
+        return ""
+    return f"must be stored in one orientation, have {one} and {other}: reorient one of them"
 
 
 class Shelf:
@@ -86,6 +99,10 @@ class Shelf:
         self.room = room
         self._lock = Lock()
         self._kept: OrderedDict[Any, Future] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[Shelf], tuple[int | None]]:
+        """For another process: an empty one, as a lock cannot be sent."""
+        return Shelf, (self.room,)
 
     def get(self, key: Any, make: Callable[[], Prepared]) -> Prepared:
         """What is kept under the key, else what `make` returns; an exception is not kept."""

@@ -19,7 +19,8 @@ class Sample:
     name: such as "S02_to_S01", moving to fixed. moving, fixed: (H, W, D) float32, cropped, of the
     configured intensity and pooled. labels: int32 on the same grids. points: (N, 3) float64 in
     voxels of these arrays, paired by row; some may lie outside a crop. masks: bool.
-    affine: (4, 4) float64, from voxels of these arrays to RAS+ mm, of the fixed image.
+    affine, moving_affine: (4, 4) float64, from voxels of these arrays to RAS+ mm, of the fixed and
+    the moving image.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Sample:
     fixed_points: Array | None = None
     moving_mask: NDArray[np.bool_] | None = None
     fixed_mask: NDArray[np.bool_] | None = None
+    moving_affine: Array | None = None
 
     def tensors(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """(moving, fixed), each (1, 1, H, W, D), on the device."""
