@@ -1,7 +1,8 @@
 // The threads of one block on the host: each has a stack of its own and all take turns on one
-// thread of the host, so a barrier costs a switch of stacks. Threads run from the first to the last
-// in one block and from the last to the first in the next, so that a barrier that is missing shows
-// whichever of two threads it should have held back.
+// thread of the host, so a barrier costs a switch of stacks. A warp runs on until only others can
+// let it go on, so that it gets as far ahead of them as the barriers let it. Threads run from the
+// first to the last in one block and from the last to the first in the next. So a barrier that is
+// missing shows, whichever of two threads it should have held back.
 #pragma once
 
 #include <sys/mman.h>
@@ -10,6 +11,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -87,12 +89,13 @@ class Team {
 
   int current() const { return current_; }
   Copies& copies() { return threads_[current_]->copies; }
-  void progress() { idle_ = 0; }
+  void progress() { idle_ = stuck_ = 0; }
   void turn_around() { backwards_ = !backwards_; }
 
   // Lets the others run.
   void yield() {
-    if (++idle_ > 4 * threads_.size()) fail("a barrier that some threads never reach");
+    ++stuck_;
+    if (++idle_ > 4 * threads_.size() + 64) fail("a barrier that some threads never reach");
     const int mine = current_;
     const int other = next();
     if (other == mine) return;
@@ -104,12 +107,20 @@ class Team {
   static inline Team* running = nullptr;
 
  private:
-  int next() const {
-    const int count = int(threads_.size()), step = backwards_ ? count - 1 : 1;
-    int t = current_;
-    do t = (t + step) % count;
-    while (threads_[t]->done && t != current_);
-    return t;
+  // The next of this warp, or, once none of it has got anywhere for a round, of another one.
+  int next() {
+    const int count = int(threads_.size()), warps = (count + 31) / 32;
+    for (int w = stuck_ < 32 ? 0 : 1; w <= warps; ++w) {
+      const int first = (current_ / 32 + (backwards_ ? warps - w % warps : w)) % warps * 32;
+      const int lanes = std::min(32, count - first);
+      for (int k = 1; k <= lanes; ++k) {
+        const int from = w % warps == 0 ? current_ - first : backwards_ ? 0 : lanes - 1;
+        const int t = first + (from + (backwards_ ? lanes - k : k)) % lanes;
+        if (w > 0) stuck_ = 0;
+        if (!threads_[t]->done) return t;
+      }
+    }
+    return current_;
   }
 
   void switch_from(Thread& from, int to) {
@@ -157,7 +168,7 @@ class Team {
   std::vector<std::unique_ptr<Thread>> threads_;
   Thread home_;
   const void* home_bottom_ = nullptr;
-  size_t home_size_ = 0, idle_ = 0;
+  size_t home_size_ = 0, idle_ = 0, stuck_ = 0;  // the last two: switches since a thread got on
   int current_ = 0, left_ = 0;
   bool backwards_ = false;
 };
