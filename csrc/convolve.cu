@@ -24,6 +24,7 @@ using Maybe = std::optional<Tensor>;
 // Numbers from one voxel to the next of a map whose channels lie side by side, and whose voxels do.
 int64_t pitch_of(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() == 5, name, " must have 5 axes");
+  if (is_empty(x)) return x.size(1);  // however it lies; an axis of none is nothing to divide by
   int64_t voxels = 1, pitch = x.size(1);
   bool found = false;
   for (int axis : {4, 3, 2, 0}) {
@@ -135,8 +136,9 @@ Tensor convolve_as(const Tensor& out, const std::vector<Tensor>& maps, const Opt
                          kind.weight_bytes() / int64_t(sizeof(T));
   STD_TORCH_CHECK(options.packed.scalar_type() == out.scalar_type() &&
                       options.packed.numel() == packed && options.packed.is_contiguous() &&
-                      options.packed.is_cuda(),
-                  "packed must be what convolve_packs.pack makes for this precision");
+                      options.packed.is_cuda() &&
+                      options.packed.get_device_index() == out.get_device_index(),
+                  "packed must be what convolve_packs.pack makes for this precision, beside x");
   call.weights = options.packed.data_ptr();
   check_floats(options.bias, out, outputs, "bias");
   call.bias = reinterpret_cast<const float*>(options.bias.data_ptr());
