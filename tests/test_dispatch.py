@@ -8,7 +8,15 @@ from ops_checks import uniform
 from torch._dynamo.testing import CompileCounter
 
 from lganet_fast import ops
-from lganet_fast.ops import OPERATIONS, choose_backend, dispatch, explain, use_backend
+from lganet_fast.ops import (
+    OPERATIONS,
+    choose_backend,
+    dispatch,
+    explain,
+    native,
+    triton,
+    use_backend,
+)
 
 VARIABLE = "LGANET_FAST_BACKEND"
 
@@ -53,6 +61,18 @@ def test_auto_never_fails_and_explains(operation, device):
     assert line.startswith(f"{operation} on {device}: {choice.backend}")
     assert "\n" not in line
     assert all(f"{name}: {why}" in line for name, why in choice.refused.items())
+
+
+@pytest.mark.skipif(not native.LOADED, reason=f"no operators: {native.REASON}")
+def test_a_device_that_nothing_is_compiled_for_has_the_reference(monkeypatch):
+    why = "it needs compute capability 8.0, got 7.5"
+    monkeypatch.setitem(native.KERNELS, "cuda", frozenset({"warp"}))
+    assert choose_backend("warp", "cuda").backend == "native"
+    monkeypatch.setattr(triton, "too_old", lambda: why)
+    choice = choose_backend("warp", "cuda")
+    assert choice.backend == "reference"
+    assert choice.refused["native"] == why
+    assert "native" not in choose_backend("attention", "cuda").refused  # it is PyTorch's
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

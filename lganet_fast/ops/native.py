@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import torch
 
+from . import triton
+
 COMPILED = (
     "warp",
     "compose",
@@ -81,7 +83,7 @@ def refusal(operation: str, device: str) -> str | None:
     if operation not in COMPILED:
         return "it has no compiled kernel"
     if operation in KERNELS.get(device, ()):
-        return None
+        return triton.too_old() if device == "cuda" else None
     return missing(device) or f"it has no compiled kernel for {device}"
 
 
