@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ from .files import atomic
 from .grid import FARTHEST, Grid
 from .headers import placement
 from .io import check_affine, open_image, read_values, save_nifti
-from .reading import BLOCK, memory_limit, reading
+from .reading import BLOCK, reading
 from .transform import DisplacementField
 
 VECTOR, DISPLACEMENT = 1007, 1006  # NIfTI intent codes
@@ -33,6 +34,16 @@ FLIP = np.diag(LPS).astype(np.float32)  # RAS to LPS and back
 NPZ_KEYS = ("flow", "fixed_affine", "moving_affine", "fixed_shape", "moving_shape")
 DEFLATES = 1032  # bytes that one packed byte can stand for at most
 EXPANDS = 64  # times its size that a file of ITK may take in memory
+TRIAL = """
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+except (ImportError, OSError, ValueError):
+    pass
+import SimpleITK
+SimpleITK.ReadTransform(sys.argv[1])
+"""
 ABOUT = "flow[p] in voxels: voxel p of the fixed image lies at voxel p + flow[p] of the moving one"
 
 
@@ -61,7 +72,8 @@ def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Displ
     """Any ITK transform, evaluated on the fixed grid, or else on that of the first field in it."""
     sitk = import_simpleitk(f"reading {path}")
     with _reading_itk(path):
-        with _silence(), memory_limit(EXPANDS * path.stat().st_size):
+        _try_in_another_process(path)
+        with _silence():
             transform = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
         transform.FlattenTransform()
         parts = [transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())]
@@ -294,6 +306,21 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _try_in_another_process(path: Path) -> None:
+    """Raise RuntimeError where ITK cannot read a file: a damaged one may end its process.
+
+    The other process has no more memory than a whole file of this size can need.
+    """
+    most = EXPANDS * path.stat().st_size + (1 << 30)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, "-c", TRIAL, str(path), str(most)]
+    done = subprocess.run(
+        words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"ITK ended with {done.returncode}")
 
 
 @contextmanager

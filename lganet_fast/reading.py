@@ -69,26 +69,3 @@ def check_promise(path: str | os.PathLike[str], promised: int, label: str) -> No
             f"{label} cannot be read: its header promises {promised} {packed}bytes, but it "
             f"holds {length}"
         )
-
-
-@contextmanager
-def memory_limit(more: int) -> Iterator[None]:
-    """Let the block take `more` bytes and 512 MiB, for readers that believe what a file claims.
-
-    Beyond that the system refuses, which the reader reports. Does nothing where the system cannot.
-    """
-    try:
-        import resource
-
-        with open("/proc/self/statm", encoding="ascii") as file:
-            held = int(file.read().split()[0]) * resource.getpagesize()
-    except (ImportError, OSError):  # not Linux
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = held + more + (512 << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (most if soft < 0 else min(soft, most), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -83,8 +83,8 @@ if hasattr(os, "register_at_fork"):
 def set_threads(threads: int | None) -> int:
     """Use this many CPU threads (all that this process may run on where None); returns it.
 
-    A process that was forked has one, with a warning where more were
-    asked for. Raises InputError for less than one.
+    A process that was forked has one, with a warning where more were asked for.
+    Raises InputError for less than one.
     """
     if _alone:
         if threads is not None and threads > 1:

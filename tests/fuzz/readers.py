@@ -1,0 +1,155 @@
+"""Every reader, with whole files for it, made by the package's own writers and by others'."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from lganet_fast import LGANetPlusPlus, config, io
+from lganet_fast.affine import import_simpleitk
+from lganet_fast.csvfiles import read_rows
+from lganet_fast.data.layouts.own import _rows
+from lganet_fast.data.pickles import read_arrays
+from lganet_fast.errors import InputError
+from lganet_fast.evaluation.results import Store
+from lganet_fast.formats import read_field
+from lganet_fast.grid import Grid
+from lganet_fast.models import checkpoint
+from lganet_fast.points import read_table
+from lganet_fast.training import state
+from lganet_fast.transform import DisplacementField
+
+SHAPE = (9, 8, 7)
+GRID = Grid(SHAPE, np.array([[0, -1.5, 0, 9], [2, 0, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1.0]]))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """read: from a path to arrays and text. sealed: the format has checksums, so that no change of
+    what is read may go unnoticed. rate: how often it is tried, relative to the others.
+    """
+
+    name: str
+    content: bytes
+    read: Callable[[Path], Any]
+    sealed: bool = False
+    rate: float = 1.0
+
+
+def image(path: Path) -> Any:
+    volume = io.load_image(path, "fixed")
+    return volume.data, volume.grid.affine
+
+
+def labels(path: Path) -> Any:
+    return io.load_labels(path, "labels").data
+
+
+def grid(path: Path) -> Any:
+    found = io.load_grid(path, "reference")
+    return found.affine, np.array(found.shape)
+
+
+def series(path: Path) -> Any:
+    return io.load_series(path, "image").data
+
+
+def field(path: Path) -> Any:
+    found = read_field(path, None if path.suffix != ".npy" else "itk")
+    return found.displacement, found.grid.affine
+
+
+def voxel_field(path: Path) -> Any:
+    return read_field(path, "learn2reg", GRID, GRID).displacement
+
+
+def points(path: Path) -> Any:
+    table = read_table(path)
+    return table.points, str(table.rows)
+
+
+def network(path: Path) -> Any:
+    found = checkpoint.load(path)
+    return [p.detach().numpy() for p in found.model.parameters()], str(asdict(found.card))
+
+
+def cached_case(path: Path) -> Any:
+    store = Store(path.parent, {"a": 1}, (["case", "dice"], ["label"]))
+    store.folder = path.parent
+    found = store.get(path.stem)
+    if found is None:
+        raise InputError("not there")
+    return str(found)
+
+
+def readers(folder: Path) -> Iterator[Reader]:  # noqa: PLR0915
+    """All of them; `folder` is for the whole files."""
+    random = np.random.default_rng(0)
+    floats = random.normal(size=SHAPE).astype(np.float32)
+    whole = random.integers(0, 5, SHAPE).astype(np.int16)
+
+    def made(name: str, write: Callable[[Path], Any]) -> bytes:
+        write(folder / name)
+        return (folder / name).read_bytes()
+
+    for name in ("a.nii", "a.nii.gz"):
+        sealed = name.endswith("gz")
+        content = made(name, lambda path: io.save_volume(path, floats, GRID))
+        yield Reader(name, content, image, sealed, 2)
+        yield Reader(name, content, grid, sealed)
+        content = made(name, lambda path: io.save_volume(path, whole, GRID))
+        yield Reader(name, content, labels, sealed)
+    scaled = nib.Nifti1Image(floats, GRID.affine)
+    scaled.set_data_dtype(np.int16)
+    yield Reader("s.nii", made("s.nii", lambda path: nib.save(scaled, path)), image)
+    many = np.stack([floats] * 3, -1)
+    content = made("t.nii.gz", lambda path: io.save_volume(path, many, GRID, 2.0, "sec"))
+    yield Reader("t.nii.gz", content, series, True)
+    for name in ("a.mgh", "a.mgz"):
+        mgh = nib.MGHImage(floats, GRID.affine)
+        content = made(name, lambda path, mgh=mgh: nib.save(mgh, path))
+        yield Reader(name, content, image, name == "a.mgz")
+
+    shift = random.normal(size=(*SHAPE, 3)).astype(np.float32)
+    moved = DisplacementField(shift, GRID)
+    for name in ("w.nii", "w.nii.gz"):
+        content = made(name, moved.save)
+        yield Reader(name, content, field, name.endswith("gz"))
+    content = made("w.npz", lambda path: moved.save(path, "npz", GRID))
+    yield Reader("w.npz", content, field, True)
+    content = made("l.npz", lambda path: moved.save(path, "learn2reg", GRID))
+    yield Reader("l.npz", content, voxel_field, True)
+    try:
+        import_simpleitk("fuzzing")
+    except InputError:
+        pass
+    else:
+        yield Reader("w.h5", made("w.h5", moved.save), field, rate=0.2)
+
+    for protocol in (3, 5):
+        yield Reader("a.pkl", pickle.dumps((floats, whole), protocol), read_arrays)
+    yield Reader("p.csv", b"x,y,z,label\n1,2,3,a\n4.5,-6,7e1,b\n", points, rate=0.5)
+    yield Reader("r.csv", b"case,dice\na,0.5\nb,0.25\n", lambda p: str(read_rows(p, ("case",))))
+    yield Reader("q.csv", b"fixed,moving,split\na.nii,b.nii,train\n", lambda p: str(_rows(p)))
+    text = config.dumps(config.load("lpba40", ["data.root=/data"])).encode()
+    yield Reader("c.toml", text, lambda p: str(config.load(p)))
+    case = {"settings": {"a": 1}, "case": {"case": "c", "dice": 0.5}, "labels": [{"label": 1}]}
+    yield Reader("c.json", json.dumps(case).encode(), cached_case, rate=0.5)
+
+    torch.manual_seed(0)
+    small = LGANetPlusPlus((48, 48, 48), lgam=False, fifm=False, msfm=False)
+    content = made("n.safetensors", lambda path: checkpoint.save(small, path))
+    yield Reader("n.safetensors", content, network, rate=0.1)
+    first = {"encoder.conv0.0.weight": torch.ones(8, 1, 3, 3, 3)}
+    yield Reader("n.pt", made("n.pt", lambda path: torch.save(first, path)), network, rate=0.5)
+    run = {"step": 3, "best": 0.5, "network": first}
+    content = made("last.pt", lambda path: state.save(path, run))
+    yield Reader("last.pt", content, lambda p: str(state.load(p)), True, 0.5)
