@@ -58,13 +58,6 @@ def read_pair(sources: Mapping[str, io.Source | None]) -> Pair:
     )
 
 
-def read_noted(sources: Mapping[str, io.Source | None]) -> tuple[Pair, list[str]]:
-    """As `read_pair`, with what its user should look at."""
-    with io.collected() as notes:
-        pair = read_pair(sources)
-    return pair, notes
-
-
 def apply_affine(matrix: NDArray[np.floating], points: NDArray[np.floating]) -> Array:
     """(..., 3) points through a (4, 4) matrix."""
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3], np.float64)

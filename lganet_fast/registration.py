@@ -29,7 +29,7 @@ from .grid import Volume
 from .models.checkpoint import Checkpoint
 from .ops import OPERATIONS, choose_backend
 from .optimize import Step, optimise
-from .pair import Pair, pair_warnings, read_noted
+from .pair import Pair, pair_warnings, read_pair
 from .predict import card_warnings, open_checkpoint, predict
 from .report import write_report_json
 from .runtime import choose_device, guard_memory, peak_memory_mb, set_threads, versions
@@ -156,8 +156,8 @@ def register(
         ThreadPoolExecutor(BESIDE.get(place.type, 1)) as beside,  # what it does leaves Python free
     ):
         beside.submit(load_ahead, place, qc and folder is not None)
-        with clock.stage("read"):
-            pair, notes = read_noted(sources)
+        with clock.stage("read"), io.collected() as notes:
+            pair = read_pair(sources)
             inputs = {name: io.describe(s, name) for name, s in sources.items() if s is not None}
             network, about = opened(weights)
         with clock.stage("affine"):

@@ -23,7 +23,10 @@ COMMANDS = (register, demo, apply, convert, metrics, data, train, evaluate, doct
 
 
 class Once(argparse._StoreAction):
-    """Keeps an option's value; a second one is refused, where argparse drops the first."""
+    """Keeps an option's value; of a file, a second one is refused, where argparse drops the first.
+
+    Of other options the last one counts, so that what a script says can be changed.
+    """
 
     def __call__(
         self,
@@ -33,7 +36,7 @@ class Once(argparse._StoreAction):
         option: str | None = None,
     ) -> None:
         """Store the value. Raises ArgumentError where there is one already."""
-        if option is not None:
+        if option is not None and self.type is self.choices is self.default is None:
             given = namespace.__dict__.setdefault(GIVEN, set())
             if self.dest in given:
                 raise argparse.ArgumentError(self, "may be given once only")
