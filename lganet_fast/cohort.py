@@ -129,7 +129,7 @@ def register_pairs(
 def register_row(row: Row, folder: Path, settings: Settings, options: Mapping[str, Any]) -> Outcome:
     """Register a pair into a folder, unless it was done before."""
     try:
-        report = finished(row, folder, settings, options["qc"])
+        report = finished(row, folder, settings, options["qc"], options.get("share", False))
         if report is not None:
             return Outcome(row.name, report, skipped=True)
         with warnings.catch_warnings():
@@ -141,13 +141,20 @@ def register_row(row: Row, folder: Path, settings: Settings, options: Mapping[st
     return Outcome(row.name, result.report)
 
 
-def finished(row: Row, folder: Path, settings: Settings, qc: bool) -> dict[str, Any] | None:
-    """The report of an earlier run that left the whole result for these inputs and settings."""
+def finished(
+    row: Row, folder: Path, settings: Settings, qc: bool, share: bool = False
+) -> dict[str, Any] | None:
+    """The report of an earlier run that left the whole result for these inputs and settings.
+
+    share: it must not have a path.
+    """
     absent = {"warped_labels.nii.gz": "moving_labels" not in row.files, "qc.html": not qc}
     try:
         with reading(f"the result in {folder}"):
             report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-            before = (content(report["inputs"]), report["settings"], digest(report["network"]))
+            before = (content(report["inputs"]), lasting(report), digest(report["network"]))
+            if share and any(os.path.dirname(x["path"]) for x in report["inputs"].values()):
+                return None
             summary_row(row.name, report)
         for name in OUTPUTS:
             if not absent.get(name):
@@ -156,7 +163,11 @@ def finished(row: Row, folder: Path, settings: Settings, qc: bool) -> dict[str, 
         return None
     inputs = {role: io.describe(path, role) for role, path in row.files.items()}
     weights = None if settings.checkpoint is None else sha256(settings.checkpoint)
-    now = (content(inputs), json.loads(report_json(asdict(settings))), weights)
+    now = (
+        content(inputs),
+        lasting(json.loads(report_json({"settings": asdict(settings)}))),
+        weights,
+    )
     return report if before == now else None
 
 
@@ -172,6 +183,11 @@ def check_output(path: Path) -> None:
 def content(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """What a report says of the inputs, without where they were."""
     return {role: {**entry, "path": None} for role, entry in inputs.items()}
+
+
+def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a report, without where the checkpoint was: its bytes are compared."""
+    return {**report["settings"], "checkpoint": None}
 
 
 def digest(network: Mapping[str, Any] | None) -> str | None:

@@ -31,7 +31,7 @@ from .ops import OPERATIONS, choose_backend
 from .optimize import Step, optimise
 from .pair import Pair, pair_warnings, read_pair
 from .predict import card_warnings, open_checkpoint, predict
-from .report import write_report_json
+from .report import named_only, write_report_json
 from .runtime import choose_device, guard_memory, peak_memory_mb, set_threads, versions
 from .settings import Settings, check_settings
 from .transform import DisplacementField
@@ -114,6 +114,7 @@ def register(
     precision: str = "float32",
     qc: bool = True,
     overwrite: bool = False,
+    share: bool = False,
     quiet: bool = True,
 ) -> Registration:
     """Find, for every voxel of `fixed`, where it lies in `moving`, by instance optimisation.
@@ -126,6 +127,7 @@ def register(
         (with moving_labels), report.json and, with `qc`, qc.html into: all of them or none. Those
         of an earlier run are replaced; where some would go without any in their place, they are
         only with `overwrite`.
+    share: have names in the place of paths in the report and in qc.html.
     similarity: "lncc" (local cross-correlation, 5^3 windows), "mse" (one modality, one scale) or
         "mind" (MIND-SSC, across modalities).
     iterations: most iterations per level, coarse to fine, each level twice as fine as the one
@@ -188,16 +190,19 @@ def register(
             }
             notes += summary.label_warnings(measures["labels"])
         notes += fold_warnings(jacobian["folded_percent"], settings)
-        report: dict[str, Any] = {
-            "inputs": inputs,
-            "settings": asdict(settings),
-            "affine_matrix_ras_mm": matrix.tolist(),
-            "versions": versions(),
-            "backend": backends(place, used_threads),
-            "network": about,
-            **measures,
-            "warnings": notes,
-        }
+        report: dict[str, Any] = named_only(
+            {
+                "inputs": inputs,
+                "settings": asdict(settings),
+                "affine_matrix_ras_mm": matrix.tolist(),
+                "versions": versions(),
+                "backend": backends(place, used_threads),
+                "network": about,
+                **measures,
+                "warnings": notes,
+            },
+            [*sources.values(), weights] if share else [],
+        )
         result = Registration(after[0], transform, inverse, after[1], report)
         if folder is not None:
             with clock.stage("write"):

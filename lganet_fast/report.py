@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,26 @@ def write_report_json(path: str | os.PathLike[str], report: Mapping[str, Any]) -
     text = report_json(report)
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def named_only(report: Any, paths: Sequence[Any]) -> Any:
+    """A report to be shared: in every text of it, files' names in the place of these paths.
+
+    What is no path among them is passed over. The command that a network was trained by loses its
+    folders too.
+    """
+    if isinstance(report, Mapping):
+        named = {key: named_only(item, paths) for key, item in report.items()}
+        if paths and isinstance(command := named.get("command"), str):
+            named["command"] = " ".join(PurePath(word).name for word in command.split())
+        return named
+    if isinstance(report, list | tuple):
+        return type(report)(named_only(item, paths) for item in report)
+    if isinstance(report, str):
+        known = (os.fspath(path) for path in paths if isinstance(path, str | os.PathLike))
+        for path in sorted(known, key=len, reverse=True):
+            report = report.replace(path, PurePath(path).name)
+    return report
 
 
 def _plain(value: Any) -> Any:

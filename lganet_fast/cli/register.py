@@ -109,6 +109,11 @@ def add_parser(subparsers: Any) -> None:
         help="write qc.html, a page to judge the result by, or not (default: --qc)",
     )
     machine.add_argument(
+        "--share",
+        action="store_true",
+        help="write files' names instead of their paths into report.json and qc.html",
+    )
+    machine.add_argument(
         "--overwrite",
         action="store_true",
         help="replace the results of an earlier run also where this one does not write them all",
