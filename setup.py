@@ -21,7 +21,6 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import ExecError
 
 WORDS = 180  # characters of what a compiler says that doctor shows
 ROOT = Path(__file__).parent
@@ -63,7 +62,7 @@ def run_compiler(command, **_):
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         wrong = [line for line in lines if "error" in line.lower()]
-        raise ExecError((wrong or lines or [f"{command[0]} failed without a word"])[0])
+        raise NotPossibleError((wrong or lines or [f"{command[0]} failed without a word"])[0])
 
 
 def torch_folder(*parts):
@@ -224,7 +223,7 @@ class BuildNative(build_ext):
                 )
             return target
 
-        self.compiler.spawn = run_compiler
+        self.compiler.spawn = self.compiler.call = run_compiler  # old and new setuptools
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             extension.extra_objects += pool.map(compile_one, extension.sources)
         extension.sources = []

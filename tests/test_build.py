@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,43 @@ def test_with_a_compiler_that_fails_the_package_is_pure_python_and_says_why(tmp_
     reason = build(tmp_path, CXX=str(broken), CC=str(broken))
     assert reason.startswith("compiling failed")
     assert probe(tmp_path) == f"reference | {reason}"
+
+
+OLD = """#!/bin/sh
+for word in "$@"; do
+    [ "$word" = -std=c++20 ] && { echo "g++: error: unknown option '-std=c++20'" >&2; exit 1; }
+done
+"""
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_compiler_that_is_too_old_is_heard_in_its_own_words(tmp_path, empty):
+    old = tmp_path / "bin" / "c++"
+    old.parent.mkdir()
+    for name in ("c++", "g++", "gcc", "cc"):
+        old.with_name(name).write_text(OLD)
+        old.with_name(name).chmod(0o755)
+    path = f"{old.parent}{os.pathsep}{os.environ['PATH']}"
+    reason = build(tmp_path, CXX=" " if empty else str(old), CC=str(old), PATH=path, NVCC="none")
+    assert reason == "compiling failed: g++: error: unknown option '-std=c++20'"
+
+
+def test_an_environment_that_makes_no_sense_breaks_no_install(tmp_path):
+    assert build(tmp_path, CXX="'").startswith("compiling failed")
+
+
+def test_the_source_distribution_has_every_source(tmp_path):
+    copy_sources(tmp_path)
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels")
+    shutil.copy(ROOT / "MANIFEST.in", tmp_path)
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", "dist"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (made,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(made) as file:
+        names = {name.split("/", 1)[1] for name in file.getnames() if "/" in name}
+    sources = (path for name in ("csrc", "kernels") for path in (ROOT / name).rglob("*.*"))
+    wanted = {str(path.relative_to(ROOT)) for path in sources if path.suffix != ".pyc"}
+    assert wanted <= names
 
 
 needs_compiler = pytest.mark.skipif(
