@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 LONGEST = 300  # characters of a message
+WORD = 120  # characters of a word in a message that would be longer
 
 
 class InputError(ValueError):
@@ -20,10 +23,19 @@ class InputWarning(UserWarning):
 
 
 def one_line(text: str) -> str:
-    """The text as one line of at most LONGEST printable characters, what is too long cut out."""
-    line = " ".join(text.split())
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    if len(line) <= LONGEST:
-        return line
-    half = (LONGEST - len(" ... ")) // 2
-    return f"{line[:half]} ... {line[-half:]}"
+    """The text as one line of at most LONGEST printable characters.
+
+    Where it is longer, long words such as paths lose their middle, and then the line its end.
+    """
+    line = _printable(text.split())
+    if len(line) > LONGEST:
+        line = _printable(map(_shortened, text.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."
+
+
+def _printable(words: Iterable[str]) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(words))
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= WORD else f"{word[: WORD // 2]}...{word[-WORD // 2 :]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,8 +62,9 @@ def staged_folder(
     place of one of the names, or the disk is full.
     """
     target = Path(os.path.abspath(path))
-    if target.exists() and not target.is_dir():
-        raise InputError(f"cannot write into {target}: it is not a folder")
+    with _writing_into(target):
+        if target.exists() and not target.is_dir():
+            raise InputError(f"cannot write into {target}: it is not a folder")
     for name in names:
         check_no_folder(target / name)
         check_no_input(target / name, inputs)
@@ -93,8 +95,14 @@ def staged_folder(
 
 
 def check_no_folder(path: Path) -> None:
-    """Raise InputError where a folder lies in the place of a file to be written."""
-    if path.is_dir():
+    """Raise InputError where a folder lies in the place of a file to be written, or no file can."""
+    try:
+        folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
+    if folder:
         raise InputError(f"cannot write {path}: it is a folder")
 
 
@@ -151,7 +159,9 @@ def move_files(source: Path, target: Path, names: Iterable[str]) -> None:
 def _writing_into(target: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot write into {target}: {reason(error)}") from error
 
 

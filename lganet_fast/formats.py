@@ -54,8 +54,9 @@ def read_field(
     Raises InputError where the file is unreadable, no field, of unknown units, or lacks a grid.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"transform {path} does not exist or is not a file")
+    with reading(f"transform {path}"):
+        if not path.is_file():
+            raise InputError(f"transform {path} does not exist or is not a file")
     name = _known(format) if format else recognise(path)
     field = FORMATS[name].read(path, fixed, moving)
     if fixed is not None and not field.grid.matches(fixed):

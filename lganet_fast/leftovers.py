@@ -37,7 +37,7 @@ def place_beside(target: Path, folder: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        with suppress(OSError):  # it may be on a disk that is gone
+        with suppress(OSError, ValueError):  # it may be on a disk that is gone
             if place.is_dir():
                 shutil.rmtree(place, ignore_errors=True)
             else:

@@ -75,8 +75,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises InputError, naming the entries, where a tensor is missing, unknown, misshapen or not
     finite, and where the file cannot be read or is no such checkpoint.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not a file")
+    with reading(f"checkpoint {path}"):
+        if not Path(path).is_file():
+            raise InputError(f"{path} is not a file")
     read = load_lean if Path(path).suffix.lower() == ".safetensors" else load_published
     checkpoint = read(path)
     checkpoint.model.eval()
