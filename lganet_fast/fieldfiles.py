@@ -239,14 +239,17 @@ def _only_array(path: Path) -> NDArray:
     name, *others = array_shapes(path) or [""]
     if not name or others:
         raise InputError(f"transform {path} must hold one array, got {len(others) + bool(name)}")
-    return read_arrays(path, (name,))[name]
+    array = read_arrays(path, (name,))[name]
+    if not array.size:
+        raise InputError(f"transform {path} is empty: its array has shape {array.shape}")
+    return array
 
 
 def _read_vectors(path: Path) -> tuple[NDArray, Grid]:
     """The vectors of a NIfTI file as stored, (X, Y, Z, 3), and their grid."""
     image, label = open_image(path, "transform")
     size = tuple(int(n) for n in image.shape)
-    if size[3:] not in ((3,), (1, 3)):
+    if size[3:] not in ((3,), (1, 3)) or min(size) < 1:
         raise InputError(
             f"{label} must have shape X x Y x Z x 1 x 3, got {' x '.join(map(str, size))}"
         )

@@ -352,3 +352,16 @@ def test_an_itk_file_that_claims_a_huge_grid(tmp_path):
             file["TransformGroup/1/TransformFixedParameters"][:3] = sizes
         with pytest.raises(InputError, match="damaged, or not a 3-D ITK transform"):
             DisplacementField.load(path)
+
+
+def test_an_empty_field(tmp_path):
+    image = nib.Nifti1Image(np.zeros((2, 2, 2, 1, 3), np.float32), np.eye(4))
+    image.header.set_intent(VECTOR)
+    nib.save(image, tmp_path / "x.nii")
+    content = bytearray((tmp_path / "x.nii").read_bytes())
+    content[42:44] = bytes(2)  # no voxel along the first axis
+    (tmp_path / "x.nii").write_bytes(content)
+    np.savez(tmp_path / "x.npz", np.zeros((3, 0, 4, 4)))
+    for name, kind in (("x.nii", None), ("x.nii", "slicer"), ("x.npz", "learn2reg2021")):
+        with pytest.raises(InputError, match=r"must have shape|is empty"):
+            read_field(tmp_path / name, kind, FIXED, MOVING)
