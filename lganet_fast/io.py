@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,7 +26,6 @@ Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tu
 IMAGE_EXTENSIONS = (".nii", ".nii.gz")
 LARGEST_LABEL = np.iinfo(np.int32).max
 LARGEST_VALUE = 1e15  # of an image: its square, and sums of such, must fit into float32
-STEP_UNITS = {8: "sec", 16: "msec", 24: "usec", 32: "hz", 40: "ppm", 48: "rads"}  # of NIfTI
 SMALLEST_VOXEL = 1e-6  # mm
 
 
@@ -49,44 +47,6 @@ def load_image(source: Source, role: str) -> Volume:
     if data.min() == data.max():
         raise InputError(f"{label} is constant: every voxel is {data.flat[0]:g}")
     return Volume(data, grid, label)
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """Volumes on one grid, to be resampled: values of any range, in the type they are stored in.
-
-    data: (X, Y, Z, N). step: from one volume to the next, 0 where there is none. unit: of the step.
-    """
-
-    data: NDArray
-    grid: Grid
-    name: str
-    step: float = 0.0
-    unit: str = "unknown"
-
-    def volumes(self) -> Iterator[Volume]:
-        """One after the other."""
-        for number in range(self.data.shape[3]):
-            yield Volume(self.data[..., number], self.grid, self.name)
-
-
-def load_series(source: Source, role: str) -> Series:
-    """Read an image or a series (X, Y, Z, N) that is to be resampled, not registered.
-
-    NaN is taken as background, with a warning. Arguments as in `load_image`. Raises InputError
-    where it is not readable, not of real numbers, or has infinite values or such beyond float32.
-    """
-    image, label = open_image(source, role)
-    grid = noted_grid(image, label, series=True)
-    data = without_nan(read_values(image, label), label)
-    if data.dtype.kind == "f" and max(data.max(), -data.min()) > np.finfo(np.float32).max:
-        raise InputError(f"{label} has values beyond float32")
-    data = data.reshape(*grid.shape, -1)
-    if data.shape[3] == 1 or not isinstance(image, nib.Nifti1Pair):
-        return Series(data, grid, label)
-    step, unit = float(image.header["pixdim"][4]), int(image.header["xyzt_units"]) & 56
-    known = np.isfinite(step) and step > 0
-    return Series(data, grid, label, step if known else 0.0, STEP_UNITS.get(unit, "unknown"))
 
 
 def load_labels(source: Source, role: str, grid: Grid | None = None) -> Volume:
@@ -275,7 +235,7 @@ def save_volume(
     """Write a volume as NIfTI: float32 for floats, the smallest integer type that holds integers.
 
     path: ends in .nii or .nii.gz. data: (X, Y, Z) or, of a series, (X, Y, Z, N). step, unit: as of
-    `Series`. The same data always give the same bytes.
+    `series.Series`. The same data always give the same bytes.
     Raises InputError for another extension or where the file cannot be written.
     """
     check_extension(path, IMAGE_EXTENSIONS)

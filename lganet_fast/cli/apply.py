@@ -12,9 +12,10 @@ import numpy as np
 from ..errors import InputError, InputWarning
 from ..files import check_extension, check_no_input
 from ..grid import Grid
-from ..io import IMAGE_EXTENSIONS, Series, load_grid, load_labels, load_series, save_volume
+from ..io import IMAGE_EXTENSIONS, load_grid, load_labels, save_volume
 from ..points import UNITS, from_world, read_table, to_world, write_table
 from ..sampling import inside
+from ..series import Series, load_series
 from ..transform import DisplacementField
 
 INTERPOLATIONS = {"image": ("linear", "nearest"), "labels": ("nearest", "label")}

@@ -24,6 +24,7 @@ from lganet_fast.formats import read_field
 from lganet_fast.grid import Grid
 from lganet_fast.models import checkpoint
 from lganet_fast.points import read_table
+from lganet_fast.series import load_series
 from lganet_fast.training import state
 from lganet_fast.transform import DisplacementField
 
@@ -59,7 +60,7 @@ def grid(path: Path) -> Any:
 
 
 def series(path: Path) -> Any:
-    return io.load_series(path, "image").data
+    return load_series(path, "image").data
 
 
 def field(path: Path) -> Any:
