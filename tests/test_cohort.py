@@ -139,12 +139,16 @@ def test_another_checkpoint_under_one_name_is_another_setting(place, monkeypatch
     folder = place / "made"
     folder.mkdir()
     for name in ("warped.nii.gz", "warp.nii.gz", "inverse_warp.nii.gz"):
-        (folder / name).touch()
+        shutil.copy("data/fixed.nii.gz", folder / name)
     Path("weights").write_bytes(b"first")
     report = {
         "inputs": {role: io.describe(path) for role, path in row.files.items()},
         "settings": {**cohort.asdict(settings), "iterations": [1]},
         "network": {"sha256": cohort.sha256("weights")},
+        "labels": None,
+        "jacobian": {"folded_percent": 0.0},
+        "seconds": {"total": 1.0},
+        "warnings": [],
     }
     (folder / "report.json").write_text(json.dumps(report))
     assert cohort.finished(row, folder, settings, qc=False) == report

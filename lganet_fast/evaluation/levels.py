@@ -41,14 +41,14 @@ def level_flows(checkpoint: Checkpoint, moving: Tensor, fixed: Tensor) -> list[T
     flow = integrate(found[4])
     flows = [flow]
     for level in LEVELS[1:]:
-        flow = compose(double(2 * flow), integrate(found[level]))
+        flow = compose(double(flow), integrate(found[level]))
         flows.append(flow)
     size = fixed.shape[2:]
     out = []
     for level, coarse in zip(LEVELS, flows, strict=True):
         whole = coarse
         for _ in range(level - 1):
-            whole = double(2 * whole)
+            whole = double(whole)
         if backwards(checkpoint):
             whole = turned_back(whole)
         out.append(whole[:, :, : size[0], : size[1], : size[2]])
