@@ -22,7 +22,8 @@ def epilogue(
     Returns the moments of what was stored, (2, B, C) in float32: mean and 1 / sqrt(var + 1e-5),
     where they are asked for. Raises ValueError for maps that lie otherwise.
     """
-    pitch(y, "y")
+    if y.numel():
+        pitch(y, "y")
     out = y if out is None else out
     return sweep(y, out, bias=bias, relu=relu, add=add, times=times, moments=moments)
 

@@ -161,6 +161,8 @@ def sweep(
     Returns the moments of y as `out` has it, (2, B, C), where they are asked for. Raises
     ValueError for maps that lie otherwise.
     """
+    if not x.numel():
+        return x.new_zeros((2, *x.shape[:2]), dtype=torch.float32) if moments else None
     runs = Runs.of(x)
     maps = [x, add, times, mask, out]
     others = [Runs.of(other) if other is not None else runs for other in maps]
@@ -168,8 +170,6 @@ def sweep(
         raise ValueError("all maps must have one shape and one memory format")
     if bias is not None and runs.channels != x.shape[1]:
         raise ValueError("a bias needs maps in channels_last_3d")
-    if not x.numel():
-        return x.new_zeros((2, *x.shape[:2]), dtype=torch.float32) if moments else None
     parts = runs.parts(x) if moments else None
     run(
         sweep_kernel,

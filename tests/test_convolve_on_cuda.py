@@ -132,6 +132,36 @@ def test_maps_that_lie_otherwise_are_copied():
         assert copy.is_contiguous(memory_format=torch.channels_last_3d)
 
 
+def test_what_cudnn_takes_and_gives_is_brought_into_rows(monkeypatch):
+    """Contiguous maps and weights give a contiguous result, which the pass behind cannot read."""
+
+    def finish(y, bias, relu, add, times, moments):
+        for x in (y, add, times):
+            assert convolve_on_cuda.in_rows(x) is x
+        y += bias[:, None, None, None]
+        y.copy_((y.relu() + add) * times)
+        return reference.moments(y)
+
+    def normalise(x, moments, slope, out):
+        assert convolve_on_cuda.in_rows(x) is x
+        out.copy_(reference.normalised(x, moments, slope))
+
+    monkeypatch.setattr(convolve_on_cuda, "swept", lambda _: True)
+    monkeypatch.setattr(convolve_on_cuda, "finish", finish)
+    monkeypatch.setattr(convolve_on_cuda, "normalise", normalise)
+    x, weight, bias = uniform(2, 4, *SIZE), uniform(3, 4, 3, 3, 3, seed=1), uniform(3, seed=2)
+    add, times = uniform(2, 3, *SIZE, seed=3), uniform(2, 3, *SIZE, seed=4)
+    norm = Norm(uniform(2, 2, 4, seed=5), 0.1)
+    kept = x.clone()
+    for through in (None, norm):
+        wanted = whole([x], weight, bias, *(through or (None, 1.0)), True, add, times, None)
+        work = Work(weight, bias, True, through, add, times, True)
+        found, about = convolve_on_cuda.by_cudnn([x], work, False)
+        close(found, wanted, 1e-12)
+        close(about, reference.moments(wanted))
+    assert torch.equal(x, kept)
+
+
 def test_second_derivatives_are_refused(path):
     x, weight, bias = map_of(4, 0).requires_grad_(), uniform(3, 4, 3, 3, 3), uniform(3)
     out = training.convolve(x, weight, bias, False, None)

@@ -74,8 +74,10 @@ def path(operation: str, weight: Tensor, x: Tensor, backend: str | None = None) 
         choice = choose_backend("convolve", "cuda", asked, dtype=x.dtype)
         return tuned.Entry(PATHS[choice.backend], 0, 0.0)
     voxels = x.shape[0] * x.shape[2:].numel()
+    if not voxels or x.dtype == torch.float64 or torch.compiler.is_compiling():
+        return CUDNN
     device = capability(x.device.index)
-    if not voxels or x.dtype == torch.float64 or torch.compiler.is_compiling() or device is None:
+    if device is None:
         return CUDNN
     outputs, inputs = weight.shape[:2]
     found = tuned.winner(operation, inputs, outputs, precision(x.dtype), voxels, device)
@@ -151,6 +153,8 @@ def by_cudnn(maps: Sequence[Tensor], work: Work, measure: bool) -> tuple[Tensor,
         out = torch.ops.aten.cudnn_convolution(x, weight, ones, ones, ones, 1, True, repeat, tf32)
     else:
         out = F.conv3d(x, weight, padding=1)
+    if swept(out):  # of contiguous maps and weights, or without cuDNN, it lies otherwise
+        out, work = in_rows(out), replace(work, add=in_rows(work.add), times=in_rows(work.times))
     return finished(out, work)
 
 
@@ -163,8 +167,9 @@ def through(x: Tensor, norm: Norm, inplace: bool = False) -> Tensor:
     """A map as it is read through a norm, in its own memory where that is free."""
     if not swept(x):
         return reference.normalised(x, *norm)
-    out = x if inplace else torch.empty_like(x)
-    normalise(x, norm.moments, norm.slope, out)
+    rows = in_rows(x)
+    out = rows if inplace or rows is not x else torch.empty_like(x)
+    normalise(rows, norm.moments, norm.slope, out)
     return out
 
 
