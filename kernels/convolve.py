@@ -142,7 +142,7 @@ def forward(
         PITCHES=tuple(pitch(m) for m in maps),
         OTHERS=tuple(pitch(other) for other in (*others, out)),
         RELU=relu,
-        WIDE=wide(*maps, *others, out),
+        WIDE=wide(*maps, *others, out, batch=True),
         **how.arguments(),
     )
     return out, None if parts is None else join(parts)
@@ -222,7 +222,7 @@ def weight_gradient(
                 CHANNELS=inputs,
                 OUTPUTS=outputs,
                 PITCHES=(pitch(x), pitch(grad), pitch(other)),
-                WIDE=wide(x, grad, other),
+                WIDE=wide(x, grad, other, batch=True),
                 **how.arguments(),
             )
         total = parts.sum(0).view(3, 3, 3, channels, outputs)

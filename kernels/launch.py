@@ -7,13 +7,16 @@ import torch
 import triton
 from torch import Tensor
 
+from lganet_fast.capture import ALONE
+
 OFFSETS_32 = 2**31  # from this many numbers on, offsets take 64 bits
 
 
 def launch(kernel: Any, programs: Any, **arguments: Any) -> None:
     """Run an autotuned kernel on the device of its tensors.
 
-    `programs(meta)` counts the programs of a configuration.
+    `programs(meta)` counts the programs of a configuration. One thread at a time: a kernel keeps
+    its arguments while it measures, and must not do that beside a capture.
 
     Which configuration wins a race changes the order of sums, so where results must repeat bit
     for bit the first that fits runs.
@@ -22,10 +25,11 @@ def launch(kernel: Any, programs: Any, **arguments: Any) -> None:
     def grid(meta: Mapping[str, Any]) -> tuple[int]:
         return (programs(meta),)
 
-    with torch.cuda.device_of(next(x for x in arguments.values() if isinstance(x, Tensor))):
+    first = next(x for x in arguments.values() if isinstance(x, Tensor))
+    with ALONE, torch.cuda.device_of(first):
         if torch.are_deterministic_algorithms_enabled():
-            first = kernel.early_config_prune(kernel.configs, {}, **arguments)[0]
-            kernel.fn[grid](**arguments, **first.all_kwargs())
+            config = kernel.early_config_prune(kernel.configs, {}, **arguments)[0]
+            kernel.fn[grid](**arguments, **config.all_kwargs())
         else:
             kernel[grid](**arguments)
 
@@ -55,15 +59,16 @@ def pitch(x: Tensor, name: str = "a map") -> int:
     return pitch
 
 
-def wide(*tensors: Tensor) -> bool:
-    """Whether an offset inside one item of any batch (B, ...) may pass 2^31.
+def wide(*tensors: Tensor, batch: bool = False) -> bool:
+    """Whether an offset inside one item of any batch (B, ...), or the whole, may pass 2^31.
 
     Where the item is as it is given, or without gaps, as results are.
     """
+    first = 0 if batch else 1
 
     def last(x: Tensor) -> int:
-        steps = zip(x.shape[1:], x.stride()[1:], strict=True)
-        return max(sum((n - 1) * step for n, step in steps), x.shape[1:].numel())
+        steps = zip(x.shape[first:], x.stride()[first:], strict=True)
+        return max(sum((n - 1) * step for n, step in steps), x.shape[first:].numel())
 
     return any(last(x) >= OFFSETS_32 for x in tensors)
 

@@ -41,6 +41,21 @@ def test_norm_act_in_float64_is_the_references(cuda, monkeypatch):  # noqa: F811
         norm_act(x, 0.1, backend="triton")
 
 
+def test_offsets_into_a_large_batch_take_64_bits(monkeypatch):
+    """The convolution's voxels are numbered through the batch, of which no item is large."""
+    pytest.importorskip("triton")
+    from lganet_fast.kernels import convolve
+
+    asked = []
+    monkeypatch.setattr(convolve, "run", lambda *_, **given: asked.append(given["WIDE"]))
+    for batch in (8, 9):
+        x = torch.empty(batch, 32, 200, 200, 200, device="meta").to(memory_format=CHANNELS_LAST)
+        packed = torch.empty(9, 32, 3, 32, device="meta")
+        convolve.forward([x], packed, config=0)
+        convolve.weight_gradient([x], x, config=0)
+    assert asked == [False, False, True, True]
+
+
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("dtype", GPU_TOLERANCES)
