@@ -49,8 +49,11 @@ def native_warp(image: Tensor, flow: Tensor, nearest: bool, border: bool) -> Ten
 def result_in_format_of(image: Tensor, *size: int) -> Tensor:
     """An empty tensor as the compiled operators make it: channels_last_3d where the image is."""
     last = image.stride(1) == 1 and image.shape[1] > 1
-    return image.new_empty(size).to(
-        memory_format=torch.channels_last_3d if last else torch.contiguous_format
+    return torch.empty(
+        size,
+        dtype=image.dtype,
+        device=image.device,
+        memory_format=torch.channels_last_3d if last else torch.contiguous_format,
     )
 
 
