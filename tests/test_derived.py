@@ -10,6 +10,7 @@ from torch import nn
 from lganet_fast.ops import derived
 from lganet_fast.ops.derived import computed_anew
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CALLS = []
 
 
@@ -91,3 +92,30 @@ def test_computed_anew_where_that_is_asked_for():
     with computed_anew():
         assert derived(doubled, weight) is not kept
     assert derived(doubled, weight) is kept
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_another_stream_waits_for_what_is_kept():
+    weight, side = torch.ones(3, device="cuda"), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(10**8)
+        derived(doubled, weight)
+    assert torch.equal(derived(doubled, weight), torch.full((3,), 2.0, device="cuda"))
+    assert len(CALLS) == 1
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_what_a_capture_computes_is_not_kept():
+    weight, graph = torch.ones(3, device="cuda"), torch.cuda.CUDAGraph()
+    with torch.no_grad():
+        doubled(weight)
+    with torch.no_grad(), torch.cuda.graph(graph):
+        captured = derived(doubled, weight)
+    kept = derived(doubled, weight)
+    assert kept.data_ptr() != captured.data_ptr()
+    weight.add_(1)
+    graph.replay()
+    assert torch.equal(captured, 2 * weight)

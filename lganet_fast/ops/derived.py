@@ -23,6 +23,18 @@ class Kept:
 
     state: tuple[Any, ...]
     result: Any
+    made: tuple[Any, Any] | None  # the stream that makes it, and the event behind that
+
+    def awaited(self, weight: Tensor) -> Any:
+        """The result, behind which whatever the current stream does next comes.
+
+        Inside a capture nothing is waited for: what ran before it on its stream has waited.
+        """
+        if self.made is not None and not torch.cuda.is_current_stream_capturing():
+            stream = torch.cuda.current_stream(weight.device)
+            if stream != self.made[0]:
+                stream.wait_event(self.made[1])
+        return self.result
 
 
 _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()  # first weight -> what was made of it
@@ -35,7 +47,8 @@ def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) 
 
     make: a function of a module, the same object at each call, without side effects. The result
     must not be written to; it goes when the first weight goes. Where changes cannot be told
-    (weights made under torch.inference_mode) and while it is traced, it is computed at each call.
+    (weights made under torch.inference_mode) and while it is traced, it is computed at each call;
+    what a CUDA graph's capture computes is not kept, as it is there only behind a replay.
     """
     if torch.compiler.is_compiling() or _anew[0] or any(w.is_inference() for w in weights):
         return made(make, *weights, **options)
@@ -44,10 +57,16 @@ def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) 
     with _lock:
         found = _kept.setdefault(weights[0], {}).get(key)  # type: ignore[no-untyped-call]
     if found is not None and same(found.state, state):
-        return found.result
+        return found.awaited(weights[0])
     result = made(make, *weights, **options)
+    event = None
+    if weights[0].is_cuda and torch.cuda.is_initialized():  # a fake tensor's device may not be
+        if torch.cuda.is_current_stream_capturing():
+            return result
+        stream = torch.cuda.current_stream(weights[0].device)
+        event = stream, stream.record_event()
     with _lock:
-        _kept[weights[0]][key] = Kept(state, result)
+        _kept[weights[0]][key] = Kept(state, result, event)
     return result
 
 
