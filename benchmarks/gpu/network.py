@@ -160,6 +160,8 @@ def two_threads(work: Work) -> dict[str, Any]:
     network = lean(SIZE, work.device).eval()
     inputs = [pair(SIZE, torch.float32, work.device), pair(SIZE, torch.float32, work.device)[::-1]]
     rights = [twice(network, x)[1] for x in inputs]
+    if not work.dry:
+        torch.cuda.synchronize()  # the streams below do not wait for this one
     equal: list[bool] = []
 
     def use(number: int) -> None:
