@@ -211,6 +211,18 @@ def efficient(
     return out
 
 
+CONV3D = F.conv3d
+
+
+def in_rows(x: Tensor, weight: Tensor, *args: Any, **keywords: Any) -> Tensor:
+    """By cuDNN, channels innermost in every type: without a device they are not in bfloat16."""
+    out: Tensor = CONV3D(x, weight, *args, **keywords)
+    last = torch.channels_last_3d
+    if out.requires_grad or out.dtype != torch.bfloat16:
+        return out
+    return torch.empty(out.shape, dtype=out.dtype, device=out.device, memory_format=last)
+
+
 @contextmanager
 def as_on_cuda(path: str = "cudnn") -> Iterator[None]:
     """Let the operations choose as on a machine with a new GPU and everything compiled for it.
@@ -226,6 +238,7 @@ def as_on_cuda(path: str = "cudnn") -> Iterator[None]:
         stack.enter_context(mock.patch.object(convolve_on_cuda, "capability", return_value=(9, 0)))
         stack.enter_context(mock.patch.object(tuned, "winner", return_value=entry))
         stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", efficient))
+        stack.enter_context(mock.patch.object(F, "conv3d", in_rows))
         stack.enter_context(mock.patch.dict(os.environ, {"LGANET_FAST_GRAPH": "0"}))
         yield
 
