@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..ops import attention, derived, feed_forward
 from ..ops.fold import chained, side_by_side
-from .layers import cast
+from .layers import in_type
 from .lgam import WINDOW, LocalGlobalAttention, PositionAttention, tokens_of, volume_of
 
 
@@ -86,7 +86,7 @@ def local_global_attention(x: Tensor, parts: Sequence[LocalGlobalAttention]) -> 
         where = {"windows": counts[0] * counts[1] * counts[2]}
     rounds = [part for part in parts for _ in range(2)]
     steps = [step for part in rounds for step in steps_of(part, x.dtype)]
-    norms = [derived(cast, p.ln.weight, p.ln.bias, dtype=x.dtype) for p in rounds for _ in range(2)]
+    norms = [in_type(p.ln.weight, p.ln.bias, x.dtype) for p in rounds for _ in range(2)]
     tokens, normed = feed_forward(tokens_of(x), None, [], norms[0], published)
     for (local, heads, layers), norm in zip(steps, [*norms[1:], None], strict=True):
         assert normed is not None

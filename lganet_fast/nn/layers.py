@@ -119,12 +119,16 @@ def flow_conv(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Te
     is off by hundredths of a voxel at every step.
     """
     dtype = wide(torch.promote_types(x.dtype, weight.dtype))
-    if torch.is_grad_enabled() or weight.dtype == dtype:
-        weight, bias = cast(weight, bias, dtype)
-    else:
-        weight, bias = derived(cast, weight, bias, dtype=dtype)
+    weight, bias = in_type(weight, bias, dtype)
     with torch.autocast(x.device.type, enabled=False):
         return convolve(x.to(dtype), weight, bias, relu=relu)
+
+
+def in_type(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Both in a type; cast once where no gradient is asked for."""
+    if torch.is_grad_enabled() or weight.dtype == dtype:
+        return cast(weight, bias, dtype)
+    return derived(cast, weight, bias, dtype=dtype)
 
 
 def cast(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
