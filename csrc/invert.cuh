@@ -21,9 +21,10 @@ LGANET_HD void turn(const A (&matrix)[9], const A (&v)[3], A (&out)[3]) {
     out[a] = matrix[3 * a] * v[0] + matrix[3 * a + 1] * v[1] + matrix[3 * a + 2] * v[2];
 }
 
-// u with u + field(p + u) = goal at every voxel p, where that is found; see ops/invert.py.
+// u with u + field(p + u) = goal at every voxel p, where that is found; see ops/invert.py. Where
+// more than one block is to fit, the compiler spills in float64.
 template <typename A, typename I>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     invert_points(Array<const A, I> field, Array<const A, I> goal, Array<const A, I> start,
                   Array<A, I> out, bool* solved, Reading<A> reading, Inversion<A> how,
                   Voxels<I> voxels) {

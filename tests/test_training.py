@@ -214,7 +214,7 @@ def test_two_processes_are_one_with_twice_the_batch(brains, tmp_path):
     assert len(set(one)) == 3
     assert two == pytest.approx(one, abs=1e-5, rel=0)
     scores = [lines(tmp_path / name)[-1]["validation"] for name in ("one", "two")]
-    assert scores[1] == pytest.approx(scores[0], abs=1e-5)
+    assert scores[1] == pytest.approx(scores[0], abs=5e-5)  # rounding of other batches, three steps
 
 
 @pytest.mark.parametrize("name", layouts.WRITERS)

@@ -60,7 +60,7 @@ def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) 
         return found.awaited(weights[0])
     result = made(make, *weights, **options)
     event = None
-    if weights[0].is_cuda and torch.cuda.is_initialized():  # a fake tensor's device may not be
+    if weights[0].is_cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         if torch.cuda.is_current_stream_capturing():
             return result
         stream = torch.cuda.current_stream(weights[0].device)
