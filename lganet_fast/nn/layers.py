@@ -53,11 +53,6 @@ def done(x: Map) -> Tensor:
     return x if isinstance(x, Tensor) else through(x.x, x.norm)
 
 
-def add(x: Tensor, y: Tensor) -> Tensor:
-    """X + y, in the memory of x where no gradient needs it."""
-    return x + y if torch.is_grad_enabled() else x.add_(y)
-
-
 def times(x: Tensor, y: Tensor) -> Tensor:
     """X * y, in the memory of x where no gradient needs it."""
     return x * y if torch.is_grad_enabled() else x.mul_(y)
