@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lganet_fast.ops import native
-from lganet_fast.runtime import set_threads
+from lganet_fast.runtime.machine import set_threads
 
 from . import machine, plot, table, timing
 from .case import Case, Size

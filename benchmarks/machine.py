@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from lganet_fast import doctor
+from lganet_fast.cli.diagnosis import diagnose
+from lganet_fast.runtime.hardware import output_of
 
 from . import ROOT
 
 
 def stamp() -> dict[str, Any]:
     """Processor, GPU, versions, threads, commit and date, None where something is not there."""
-    found = doctor.diagnose()
+    found = diagnose()
     packages = {p["name"]: p["version"] for p in found["packages"]}
     devices = found["cuda"]["devices"]
     return {
@@ -42,8 +43,8 @@ def stamp() -> dict[str, Any]:
 def commit() -> str | None:
     """The sources' commit, and whether files in it were changed."""
     git = ("git", "-C", str(ROOT))
-    name = doctor.output_of(*git, "rev-parse", "--short=12", "HEAD")
-    changed = name and doctor.output_of(*git, "status", "--porcelain", "--untracked-files=no")
+    name = output_of(*git, "rev-parse", "--short=12", "HEAD")
+    changed = name and output_of(*git, "status", "--porcelain", "--untracked-files=no")
     return f"{name} with changes" if changed else name
 
 

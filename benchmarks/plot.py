@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lganet_fast.files import atomic
+from lganet_fast.runtime.files import atomic
 
 from . import machine
 from .results import Results, Row

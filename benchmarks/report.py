@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lganet_fast.files import atomic
+from lganet_fast.runtime.files import atomic
 
 from . import ROOT, machine, table
 from .results import Results, committed

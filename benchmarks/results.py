@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lganet_fast.files import atomic
+from lganet_fast.runtime.files import atomic
 
 FOLDER = Path(__file__).parent / "results"
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lganet_fast import doctor
-from lganet_fast.files import reason
+from lganet_fast.runtime import hardware
+from lganet_fast.runtime.files import reason
 
 from . import memory, timing
 from .case import MODES, Case, ready, shown, traffic
@@ -63,7 +63,7 @@ class Variant:
 @cache
 def no_cuda() -> str:
     """Why there is no CUDA device."""
-    return str(doctor.cuda_devices()["reason"])
+    return str(hardware.cuda_devices()["reason"])
 
 
 @dataclass

@@ -22,8 +22,8 @@ import torch
 from matplotlib.figure import Figure
 
 from lganet_fast import ops
-from lganet_fast.files import atomic
-from lganet_fast.runtime import available_memory, set_threads
+from lganet_fast.runtime.files import atomic
+from lganet_fast.runtime.machine import available_memory, set_threads
 
 from . import ROOT, machine, networks, timing
 from .case import Size, flow, image

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import lganet_fast
-from lganet_fast.metrics import dice
+from lganet_fast.metrics.scores import dice
 
 from .case import Case, Way
 
@@ -19,7 +19,7 @@ NAMES = ("fixed", "moving", "fixed_labels", "moving_labels")
 @cache
 def template_pair():
     """The demo's brain and its deformed copy, written to a folder that lives as long as we do."""
-    from lganet_fast import demo
+    from lganet_fast.registration import demo
 
     folder = tempfile.TemporaryDirectory()
     demo.save_pair(demo.make_pair(*demo.load_template(2), 0), Path(folder.name))

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from lganet_fast import doctor
 from lganet_fast.ops import BACKENDS
 from lganet_fast.ops.dispatch import refusals
+from lganet_fast.runtime import hardware
 
 from .case import Call, Size, Way
 
@@ -67,11 +67,11 @@ def no_compilation(device: str) -> str | None:
     if device == "cpu":
         found = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
         return None if found else "torch.compile needs a C++ compiler, none was found"
-    return None if doctor.package_version("triton") else "torch.compile needs triton"
+    return None if hardware.package_version("triton") else "torch.compile needs triton"
 
 
 def no_bfloat16(device: str) -> str | None:
     """Why bfloat16 would only be imitated on the device, or None."""
-    if device != "cpu" or any((doctor.simd() or {}).get(name) for name in BF16):
+    if device != "cpu" or any((hardware.simd() or {}).get(name) for name in BF16):
         return None
     return "this processor has no bfloat16 instructions"

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lganet_fast.capture import ALONE
+from lganet_fast.runtime.capture import ALONE
 
 OFFSETS_32 = 2**31  # from this many numbers on, offsets take 64 bits
 

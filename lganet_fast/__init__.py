@@ -1,26 +1,21 @@
-"""Deformable 3D medical image registration."""
+"""Deformable 3D medical image registration.
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+Rooms, each importing only from those before it: runtime, ops; config, nn; volumes; transforms,
+models; metrics, losses, report; registration, data; training, evaluation; cli.
+"""
 
+import sys
+from typing import TYPE_CHECKING
+
+from .lazy import MovedModules, attach
 from .version import __version__
 
 if TYPE_CHECKING:
     from . import ops
     from .errors import InputError
     from .models import LGANetPlusPlus
-    from .registration import Registration, RegistrationWarning, register
-    from .transform import DisplacementField
-
-# Read when first used, so that the command answers before torch has loaded.
-_HOME = {
-    "DisplacementField": "transform",
-    "InputError": "errors",
-    "LGANetPlusPlus": "models",
-    "Registration": "registration",
-    "RegistrationWarning": "registration",
-    "register": "registration",
-}
+    from .registration.pairwise import Registration, RegistrationWarning, register
+    from .transforms.field import DisplacementField
 
 __all__ = [
     "DisplacementField",
@@ -33,13 +28,26 @@ __all__ = [
     "register",
 ]
 
+_load = attach(
+    __name__,
+    {
+        "DisplacementField": "transforms.field",
+        "InputError": "errors",
+        "LGANetPlusPlus": "models",
+        "Registration": "registration.pairwise",
+        "RegistrationWarning": "registration.pairwise",
+        "register": "registration.pairwise",
+    },
+)
 
-def __getattr__(name: str) -> Any:
+
+def __getattr__(name: str) -> object:
     """Load a public name from its module."""
     if name == "ops":
-        return import_module(".ops", __name__)
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
+        from . import ops
+
+        return ops
+    return _load(name)
+
+
+sys.meta_path.append(MovedModules())

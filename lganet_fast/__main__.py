@@ -52,10 +52,10 @@ def main() -> int:
     """Run the command; returns its exit code."""
     on_interrupt(leave)
     open_standard_files()
-    from . import heap
+    from .runtime import malloc
 
     wait_politely()
-    heap.keep()
+    malloc.keep()
     from .cli import main as run
 
     try:

@@ -12,8 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lganet_fast import capture
 from lganet_fast.models import graphed
+from lganet_fast.runtime import capture
 
 SYNCHRONISES = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten._unique2.default}
 

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from synthetic import wave
 
-from lganet_fast.grid import Array
+from lganet_fast.volumes.grid import Array
 
 SIZE = (20, 24, 28)  # of every volume, as the network gets it
 MARGIN = 2  # voxels around it where a data set is cropped

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from lganet_fast.grid import Array, Grid, Volume
+from lganet_fast.volumes.grid import Array, Grid, Volume
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 from synthetic import anatomy, oblique_grid
 
-from lganet_fast.affine import align_affine
 from lganet_fast.errors import InputError
-from lganet_fast.grid import Volume
+from lganet_fast.registration.affine import align_affine
+from lganet_fast.volumes.grid import Volume
 
 
 def pair():

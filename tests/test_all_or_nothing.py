@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from lganet_fast import files
 from lganet_fast.errors import InputError
-from lganet_fast.files import atomic, check_no_input, staged_folder
-from lganet_fast.leftovers import DAY, HOST
+from lganet_fast.runtime import files
+from lganet_fast.runtime.files import atomic, check_no_input, staged_folder
+from lganet_fast.runtime.leftovers import DAY, HOST
 
 NAMES = ("a", "b", "c")
 

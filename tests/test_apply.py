@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from synthetic import oblique_grid, synthetic_pair, wave
 
-from lganet_fast import io, points
 from lganet_fast.cli import main
 from lganet_fast.errors import InputError
-from lganet_fast.transform import DisplacementField
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes import nifti, points
 
 FIXED = oblique_grid((23, 25, 16), (2.4, 2.0, 3.4), 20)
 MOVING = oblique_grid((27, 22, 24), (2.0, 2.6, 2.3), -35)
@@ -35,7 +35,7 @@ def folder(tmp_path_factory, pair, field):
     field.save(folder / "warp.nii.gz")
     for name in ("fixed", "moving", "fixed_labels", "moving_labels"):
         volume = getattr(pair, name)
-        io.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
+        nifti.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
     random = np.random.default_rng(5)
     index = random.uniform(4, np.array(FIXED.shape) - 5, (40, 3))
     fixed = FIXED.to_world(index)

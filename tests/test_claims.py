@@ -10,16 +10,17 @@ import pytest
 import torch
 from networks import SIZE
 
-from lganet_fast import InputError, config, io
-from lganet_fast.csvfiles import read_rows
+from lganet_fast import InputError, config
 from lganet_fast.data.layouts.own import _rows
 from lganet_fast.data.pickles import read_arrays
-from lganet_fast.files import staged_folder
-from lganet_fast.formats import read_field
-from lganet_fast.grid import Grid
 from lganet_fast.models import LGANetPlusPlus
 from lganet_fast.models.checkpoint import FORMAT, load
-from lganet_fast.points import read_table
+from lganet_fast.runtime.csv_files import read_rows
+from lganet_fast.runtime.files import staged_folder
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes import nifti
+from lganet_fast.volumes.grid import Grid
+from lganet_fast.volumes.points import read_table
 
 FIRST = "encoder.conv0.0.weight"
 DEEP = "[" * 20000
@@ -91,10 +92,12 @@ def test_headers_of_odd_text(tmp_path):
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
 def test_names_that_no_file_can_have(tmp_path, name):
     for read in (
-        lambda path: io.load_image(path, "fixed"),
-        lambda path: io.save_volume(f"{path}.nii", np.ones((2, 2, 2)), Grid((2, 2, 2), np.eye(4))),
+        lambda path: nifti.load_image(path, "fixed"),
+        lambda path: nifti.save_volume(
+            f"{path}.nii", np.ones((2, 2, 2)), Grid((2, 2, 2), np.eye(4))
+        ),
         lambda path: staged_folder(path).__enter__(),
-        read_field,
+        DisplacementField.load,
         read_table,
         read_arrays,
         load,

@@ -19,10 +19,11 @@ import torch
 from synthetic import oblique_grid, synthetic_pair
 
 import lganet_fast
-from lganet_fast import __version__, io
+from lganet_fast import __version__
 from lganet_fast.cli import COMMANDS, build_parser, main
-from lganet_fast.grid import Grid
-from lganet_fast.registration import OUTPUTS
+from lganet_fast.registration.pairwise import OUTPUTS
+from lganet_fast.volumes import nifti
+from lganet_fast.volumes.grid import Grid
 
 GRID = oblique_grid((24, 26, 22), (3.0, 2.8, 3.2), 10)
 QUICK = ["--iterations", "6x3", "--threads", "2"]
@@ -46,7 +47,7 @@ def files(tmp_path, monkeypatch, pair):
     monkeypatch.chdir(tmp_path)
     for name in ("fixed", "moving", "fixed_labels", "moving_labels"):
         volume = getattr(pair, name)
-        io.save_volume(f"{name}.nii.gz", volume.data, volume.grid)
+        nifti.save_volume(f"{name}.nii.gz", volume.data, volume.grid)
     return tmp_path
 
 
@@ -312,7 +313,7 @@ def test_memory_that_is_not_there(files, capsys, monkeypatch):
     def refuse(*arguments):
         raise MemoryError("Unable to allocate 9.9 TiB")
 
-    monkeypatch.setattr("lganet_fast.registration.read_pair", refuse)
+    monkeypatch.setattr("lganet_fast.registration.pairwise.read_pair", refuse)
     before = names(".")
     assert_refused(capsys, before, register(), "out of memory: Unable to allocate 9.9 TiB")
 
@@ -386,7 +387,7 @@ def test_results_go_through_the_other_commands(files, capsys):
 
 def test_demo_command(files, capsys, monkeypatch):
     pytest.importorskip("nilearn")
-    from lganet_fast import demo
+    from lganet_fast.registration import demo
 
     coarse = demo.load_template(8)
     monkeypatch.setattr(demo, "load_template", lambda resolution: coarse)
@@ -433,7 +434,7 @@ def test_interrupt_leaves_no_file(tmp_path, number, out):
     pair = synthetic_pair(grid, grid)
     for name in ("fixed", "moving"):
         volume = getattr(pair, name)
-        io.save_volume(tmp_path / f"{name}.nii", volume.data, volume.grid)
+        nifti.save_volume(tmp_path / f"{name}.nii", volume.data, volume.grid)
     before = names(tmp_path)
     words = ["register", "--fixed", "fixed.nii", "--moving", "moving.nii", "--out", out]
     process = subprocess.Popen(

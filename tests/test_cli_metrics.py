@@ -11,9 +11,9 @@ import pytest
 from lganet_fast.cli import main
 from lganet_fast.cli.metrics import add_parser
 from lganet_fast.errors import InputError
-from lganet_fast.grid import Grid
-from lganet_fast.io import save_volume
-from lganet_fast.transform import DisplacementField
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes.grid import Grid
+from lganet_fast.volumes.nifti import save_volume
 
 GRID = Grid((10, 9, 8), np.array([[-2.0, 0, 0, 30], [0, 1, 0, -4], [0, 0, 1.5, 7], [0, 0, 0, 1]]))
 SHIFT = np.array([2.0, -1.0, 2.0])

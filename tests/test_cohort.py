@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from synthetic import oblique_grid, synthetic_pair
 
-from lganet_fast import InputError, cohort, io
+from lganet_fast import InputError
 from lganet_fast.cli import main
-from lganet_fast.cohort import read_pairs
+from lganet_fast.registration import cohort
+from lganet_fast.registration.cohort import read_pairs
+from lganet_fast.volumes import nifti
 
 GRID = oblique_grid((18, 20, 16), (4.0, 3.8, 4.2), 10)
 HEADER = "name,fixed,moving,fixed_labels,moving_labels\n"
@@ -31,7 +33,7 @@ def images(tmp_path_factory):
     pair = synthetic_pair(GRID, GRID)
     for name in ("fixed", "moving", "fixed_labels", "moving_labels"):
         volume = getattr(pair, name)
-        io.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
+        nifti.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
     return folder
 
 
@@ -88,8 +90,8 @@ def test_what_is_done_is_skipped_until_it_changes(place, capsys):
     second = times()
     assert (second["one"], second["two"] > first["two"]) == (first["one"], True)
     Path("out/two/report.json").write_text("{")
-    labels = io.load_labels("data/moving_labels.nii.gz", "labels")
-    io.save_volume("data/moving_labels.nii.gz", labels.data // 2, labels.grid)
+    labels = nifti.load_labels("data/moving_labels.nii.gz", "labels")
+    nifti.save_volume("data/moving_labels.nii.gz", labels.data // 2, labels.grid)
     assert run("--quiet") == 0
     third = times()
     assert third["one"] > second["one"]
@@ -142,7 +144,7 @@ def test_another_checkpoint_under_one_name_is_another_setting(place, monkeypatch
         shutil.copy("data/fixed.nii.gz", folder / name)
     Path("weights").write_bytes(b"first")
     report = {
-        "inputs": {role: io.describe(path) for role, path in row.files.items()},
+        "inputs": {role: nifti.describe(path) for role, path in row.files.items()},
         "settings": {**cohort.asdict(settings), "iterations": [1]},
         "network": {"sha256": cohort.sha256("weights")},
         "labels": None,
@@ -253,12 +255,15 @@ def made_up(fixed, moving, *, out, overwrite, **options):
     assert overwrite
     folder = Path(out)
     folder.mkdir(exist_ok=True)
-    volume = io.load_image(fixed, "fixed")
+    volume = nifti.load_image(fixed, "fixed")
     for name in ("warped", "warp", "inverse_warp"):
-        io.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
+        nifti.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
     settings = cohort.check_settings("lncc", options["iterations"], None, False, 0, "float32")
     report = {
-        "inputs": {"fixed": io.describe(fixed, "fixed"), "moving": io.describe(moving, "moving")},
+        "inputs": {
+            "fixed": nifti.describe(fixed, "fixed"),
+            "moving": nifti.describe(moving, "moving"),
+        },
         "settings": asdict(settings),
         "network": None,
         "jacobian": {"folded_percent": 0.0},
@@ -281,6 +286,6 @@ def test_an_input_of_two_files_is_both(tmp_path):
     data = np.arange(24.0).reshape(2, 3, 4)
     for name, values in (("a", data), ("b", data + 1)):
         nib.save(nib.Nifti1Pair(values, np.eye(4)), tmp_path / f"{name}.img")
-    one, other = (io.describe(tmp_path / f"{name}.hdr", "fixed") for name in "ab")
+    one, other = (nifti.describe(tmp_path / f"{name}.hdr", "fixed") for name in "ab")
     assert one["sha256"] != other["sha256"]
-    assert one["sha256"] == io.describe(tmp_path / "a.img", "fixed")["sha256"]
+    assert one["sha256"] == nifti.describe(tmp_path / "a.img", "fixed")["sha256"]

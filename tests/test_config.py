@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from lganet_fast import InputError, config
+from lganet_fast.config import loading
 from lganet_fast.models import LGANetPlusPlus
 
 MINIMAL = '[data]\nlayout = "atlas"\n'
@@ -88,7 +89,7 @@ def test_written_values_survive(tmp_path):
         settings, data=dataclasses.replace(settings.data, root=strange, validation=0.25)
     )
     text = config.dumps(settings)
-    assert config.tomllib.loads(text)["data"]["root"] == strange
+    assert loading.tomllib.loads(text)["data"]["root"] == strange
     assert config.load(written(tmp_path, text)) == settings
 
 

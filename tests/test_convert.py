@@ -10,8 +10,8 @@ import pytest
 from synthetic import oblique_grid, wave
 
 from lganet_fast.cli import main
-from lganet_fast.formats import recognise
-from lganet_fast.transform import DisplacementField
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.transforms.formats import recognise
 
 FIXED = oblique_grid((14, 12, 10), (1.9, 1.5, 3.1), 20)
 MOVING = oblique_grid((15, 11, 13), (1.4, 2.2, 1.7), -35)

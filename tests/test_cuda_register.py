@@ -6,9 +6,10 @@ import torch
 from ops_checks import uniform
 from synthetic import oblique_grid, synthetic_pair
 
-from lganet_fast import register, steps
+from lganet_fast import register
 from lganet_fast.ops import invert, native
-from lganet_fast.transform import DisplacementField
+from lganet_fast.runtime import steps
+from lganet_fast.transforms.field import DisplacementField
 
 pytestmark = [
     pytest.mark.gpu,
@@ -65,7 +66,7 @@ def test_replayed_as_launched(monkeypatch):
 
 
 def test_fields_do_on_the_device_what_they_do_here(monkeypatch):
-    monkeypatch.setattr("lganet_fast.transform.LARGE_SLAB", 20_000)
+    monkeypatch.setattr("lganet_fast.transforms.field.LARGE_SLAB", 20_000)
     pair = synthetic_pair()
     random = 2 * torch.nn.functional.interpolate(
         uniform(1, 3, 6, 6, 6, seed=1), size=pair.fixed.grid.shape, mode="trilinear"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from synthetic import oblique_grid
 
-from lganet_fast import io
 from lganet_fast.errors import InputError
+from lganet_fast.volumes import nifti
 
 GRID = oblique_grid((7, 6, 5), (1.0, 0.8, 2.5), 25)
 
@@ -37,16 +37,16 @@ def test_every_flipped_bit_of_a_packed_file_is_noticed(tmp_path, name):
     array = np.random.default_rng(0).integers(0, 50, (8, 8, 8)).astype(np.int16)
     kind = nib.MGHImage if name.endswith("mgz") else nib.Nifti1Image
     path = save(tmp_path / name, array, image=kind)
-    whole, grid = path.read_bytes(), io.load_grid(path, "fixed")
+    whole, grid = path.read_bytes(), nifti.load_grid(path, "fixed")
     for place in range(0, len(whole), 5):
         flipped = whole[place] ^ 1 << place % 8
         path.write_bytes(damaged(whole, place, bytes([flipped])))
         try:
-            found = io.load_image(path, "fixed")
+            found = nifti.load_image(path, "fixed")
         except InputError:
             continue
         np.testing.assert_array_equal(found.data, array)  # a bit of gzip's own header
-        assert io.load_grid(path, "reference").matches(grid)
+        assert nifti.load_grid(path, "reference").matches(grid)
 
 
 def test_packed_files_are_read_to_their_end(tmp_path, data):
@@ -54,13 +54,13 @@ def test_packed_files_are_read_to_their_end(tmp_path, data):
     whole = path.read_bytes()
     for wrong in (whole + b"junk", whole[:-1], whole[:-8], whole + whole[:-1]):
         path.write_bytes(wrong)
-        for read in (io.load_image, io.load_grid):
+        for read in (nifti.load_image, nifti.load_grid):
             with pytest.raises(InputError, match="cannot be read"):
                 read(path, "fixed")
     cut = len(whole) // 2
     plain = gzip.decompress(whole)
     path.write_bytes(gzip.compress(plain[:cut]) + gzip.compress(plain[cut:]))
-    np.testing.assert_array_equal(io.load_image(path, "fixed").data, data)
+    np.testing.assert_array_equal(nifti.load_image(path, "fixed").data, data)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_an_odd_header_is_one_line(tmp_path, data, name, place, value):
     if name.endswith("mgz"):
         whole = gzip.compress(damaged(gzip.decompress(whole), place, value))
     path.write_bytes(whole if name.endswith("mgz") else damaged(whole, place, value))
-    for read in (io.load_image, io.load_labels):
+    for read in (nifti.load_image, nifti.load_labels):
         with pytest.raises(InputError) as caught:
             read(path, "fixed")
         assert str(caught.value).startswith(f"fixed {path}")
@@ -99,7 +99,7 @@ def test_no_memory_is_taken_for_what_a_header_only_claims(tmp_path, name):
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="its header promises 54000000352"):
-            io.load_image(tmp_path / name, "fixed")
+            nifti.load_image(tmp_path / name, "fixed")
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
@@ -109,7 +109,7 @@ def test_a_message_is_one_printable_line(tmp_path):
     path = tmp_path / ("\x1b[31m\n" + "long" * 40)
     path.mkdir()
     with pytest.raises(InputError) as caught:
-        io.load_image(path / ("name" * 40), "fixed")
+        nifti.load_image(path / ("name" * 40), "fixed")
     message = str(caught.value)
     assert len(message) <= 300
     assert message.isprintable()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lganet_fast import InputError, config, data
-from lganet_fast.metrics import dice
-from lganet_fast.sections import SPLITS
+from lganet_fast.config.schema import SPLITS
+from lganet_fast.metrics.scores import dice
 
 COUNTS = {
     "lpba40": (3, 1, 2),

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lganet_fast import demo
 from lganet_fast.cli.demo import summary_text
 from lganet_fast.errors import InputError
-from lganet_fast.grid import Grid, Volume
-from lganet_fast.metrics import dice
-from lganet_fast.transform import DisplacementField
+from lganet_fast.metrics.scores import dice
+from lganet_fast.registration import demo
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes.grid import Grid, Volume
 
 
 @pytest.fixture(scope="module")

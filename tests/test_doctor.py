@@ -9,9 +9,11 @@ from argparse import Namespace
 import pytest
 import torch
 
-from lganet_fast import __version__, doctor
+from lganet_fast import __version__
+from lganet_fast.cli import diagnosis
 from lganet_fast.cli import doctor as command
 from lganet_fast.ops import OPERATIONS, choose_backend
+from lganet_fast.runtime import hardware
 
 GPU = {
     "name": "Example GPU",
@@ -49,7 +51,7 @@ def test_json_is_the_diagnosis(capsys):
 
 def test_gpu_adds_its_own_rows(capsys, monkeypatch):
     monkeypatch.setattr(
-        doctor, "cuda_devices", lambda: {"devices": [GPU], "driver": "600.1", "reason": None}
+        diagnosis, "cuda_devices", lambda: {"devices": [GPU], "driver": "600.1", "reason": None}
     )
     text = printed(capsys)
     assert "Example GPU, compute capability 9.0, 80.0 GiB, of which 79.0 GiB available" in text
@@ -60,9 +62,9 @@ def test_gpu_adds_its_own_rows(capsys, monkeypatch):
 
 def test_missing_package_says_how_to_get_it(capsys, monkeypatch):
     absent = ("SimpleITK", "nilearn")
-    version = doctor.package_version
+    version = hardware.package_version
     monkeypatch.setattr(
-        doctor, "package_version", lambda name: None if name in absent else version(name)
+        diagnosis, "package_version", lambda name: None if name in absent else version(name)
     )
     lines = printed(capsys).splitlines()
     for name, extra in zip(absent, ("itk", "demo"), strict=True):
@@ -86,17 +88,17 @@ def broken(*arguments, **options):
 def test_survives_a_machine_that_answers_nothing(capsys, monkeypatch):
     """Every probe fails, and the text still comes, saying so."""
     for owner, name in (
-        (doctor.Path, "read_text"),
-        (doctor.os, "sysconf"),
-        (doctor.metadata, "version"),
-        (doctor.subprocess, "run"),
-        (doctor, "available_memory"),
+        (hardware.Path, "read_text"),
+        (hardware.os, "sysconf"),
+        (hardware.metadata, "version"),
+        (hardware.subprocess, "run"),
+        (hardware, "available_memory"),
         (torch.cuda, "device_count"),
         (torch.backends.cpu, "get_cpu_capability"),
     ):
         monkeypatch.setattr(owner, name, broken, raising=False)
-    monkeypatch.delattr(doctor.os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(doctor.platform, "processor", lambda: "")
+    monkeypatch.delattr(hardware.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(hardware.platform, "processor", lambda: "")
     text = printed(capsys)
     assert text.count("not found") > 8
     json.loads(printed(capsys, as_json=True))
@@ -111,8 +113,8 @@ CPUINFO = {
 @pytest.mark.parametrize("machine", CPUINFO)
 def test_vector_instructions(capsys, monkeypatch, machine):
     content, expected = CPUINFO[machine]
-    monkeypatch.setattr(doctor.Path, "read_text", lambda self, encoding: content)
-    monkeypatch.setattr(doctor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(hardware.Path, "read_text", lambda self, encoding: content)
+    monkeypatch.setattr(hardware.platform, "machine", lambda: machine)
     assert expected in printed(capsys)
 
 
@@ -131,4 +133,4 @@ def test_reason_for_no_cuda(monkeypatch, build, driver, hidden, why):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     monkeypatch.setattr(torch.version, "cuda", build)
     monkeypatch.setattr(torch.cuda, "init", broken)
-    assert doctor.why_no_cuda(driver).startswith(why)
+    assert hardware.why_no_cuda(driver).startswith(why)

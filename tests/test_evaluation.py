@@ -18,12 +18,12 @@ from lganet_fast.cli import main
 from lganet_fast.data import open_split
 from lganet_fast.evaluation import evaluate, methods, run
 from lganet_fast.evaluation.levels import level_flows
-from lganet_fast.grid import Grid
-from lganet_fast.metrics import dice, hd95
+from lganet_fast.metrics.scores import dice, hd95
 from lganet_fast.models.checkpoint import Card, save
-from lganet_fast.predict import network_flow, open_checkpoint
-from lganet_fast.registration import register
-from lganet_fast.settings import check_settings
+from lganet_fast.models.inference import network_flow, open_checkpoint
+from lganet_fast.registration.pairwise import register
+from lganet_fast.registration.settings import check_settings
+from lganet_fast.volumes.grid import Grid
 
 FIGURES = ["labels.png", "metrics.png", "slices.png"]
 

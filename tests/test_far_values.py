@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import lganet_fast
-from lganet_fast import io
 from lganet_fast.errors import InputError
-from lganet_fast.formats import VECTOR
-from lganet_fast.grid import Grid
-from lganet_fast.points import read_table, write_table
-from lganet_fast.settings import check_settings
-from lganet_fast.transform import DisplacementField
+from lganet_fast.registration.settings import check_settings
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.transforms.formats import VECTOR
+from lganet_fast.volumes import nifti
+from lganet_fast.volumes.grid import Grid
+from lganet_fast.volumes.points import read_table, write_table
 
 GRID = Grid((8, 8, 8), np.eye(4))
 SIDES = {
@@ -62,7 +62,7 @@ def test_images_of_values_beyond_reason(dtype, far):
     if dtype == np.float32 and far == 1e39:
         pytest.skip("no float32")
     with pytest.raises(InputError, match="fixed has values beyond 1e"):
-        io.load_image((data.astype(dtype), np.eye(4)), "fixed")
+        nifti.load_image((data.astype(dtype), np.eye(4)), "fixed")
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e14])
@@ -81,7 +81,7 @@ def test_the_scale_of_the_values_does_not_matter(scale):
 @pytest.mark.parametrize("affine", [np.diag([1, 1, 1e9, 1]), np.diag([1, 1e-7, 1, 1])])
 def test_voxels_beyond_reason(affine):
     with pytest.raises(InputError, match="affine"):
-        io.load_image((np.arange(512.0).reshape(GRID.shape), affine), "fixed")
+        nifti.load_image((np.arange(512.0).reshape(GRID.shape), affine), "fixed")
 
 
 @pytest.mark.parametrize("strength", [1e30, -1, float("nan"), float("inf")])
@@ -103,7 +103,7 @@ def test_nothing_that_is_not_finite_is_written(tmp_path, name):
 
 def test_no_image_or_point_that_is_not_finite_is_written(tmp_path):
     with pytest.raises(InputError, match="would be NaN or infinite"):
-        io.save_volume(tmp_path / "a.nii", np.full(GRID.shape, np.inf), GRID)
+        nifti.save_volume(tmp_path / "a.nii", np.full(GRID.shape, np.inf), GRID)
     (tmp_path / "p.csv").write_text("x,y,z\n0,0,0\n")
     with pytest.raises(InputError, match="a point is NaN"):
         write_table(tmp_path / "q.csv", read_table(tmp_path / "p.csv"), np.full((1, 3), np.nan))

@@ -13,9 +13,9 @@ from scipy.ndimage import zoom
 from synthetic import oblique_grid, wave
 
 from lganet_fast.errors import InputError
-from lganet_fast.formats import FORMATS, VECTOR, read_field, recognise, write_field
-from lganet_fast.grid import Grid
-from lganet_fast.transform import DisplacementField
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.transforms.formats import FORMATS, VECTOR, recognise
+from lganet_fast.volumes.grid import Grid
 
 FIXED = oblique_grid((14, 12, 10), (1.9, 1.5, 3.1), 20)
 MOVING = oblique_grid((15, 11, 13), (1.4, 2.2, 1.7), -35)
@@ -48,7 +48,7 @@ def test_round_trip(tmp_path, field, name, file, error):
     if not bare:
         assert recognise(path) == name
     grids = (FIXED, MOVING) if name.startswith("learn2reg") else ()
-    back = read_field(path, name if bare else None, *grids)
+    back = DisplacementField.load(path, name if bare else None, *grids)
     assert back.grid.matches(FIXED)
     gap = np.abs(back.displacement - field.displacement)
     assert (gap.mean() if name == "learn2reg2021" else gap.max()) < error
@@ -115,7 +115,7 @@ def test_composite_of_affine_and_field(tmp_path, field, field_first):
     parts = [turn, warp] if field_first else [warp, turn]  # the last added is applied first
     composite = sitk.CompositeTransform(parts)
     sitk.WriteTransform(composite, str(tmp_path / "both.h5"))
-    back = read_field(tmp_path / "both.h5")
+    back = DisplacementField.load(tmp_path / "both.h5")
     assert back.grid.matches(FIXED)
     points = FIXED.world()[2:-2, 2:-2, 2:-2]
     theirs = [composite.TransformPoint(p) for p in (points * FLIP).reshape(-1, 3).tolist()]
@@ -132,15 +132,18 @@ def test_affine_alone_needs_a_grid(tmp_path):
     shift = sitk.TranslationTransform(3, (1.0, 2.0, 3.0))
     sitk.WriteTransform(sitk.CompositeTransform([shift]), str(tmp_path / "a.h5"))
     with pytest.raises(InputError, match="give the fixed image"):
-        read_field(tmp_path / "a.h5")
-    back = read_field(tmp_path / "a.h5", fixed=FIXED)
+        DisplacementField.load(tmp_path / "a.h5")
+    back = DisplacementField.load(tmp_path / "a.h5", fixed=FIXED)
     np.testing.assert_allclose(back.displacement, np.broadcast_to([-1, -2, 3], (*FIXED.shape, 3)))
 
 
 def test_without_simpleitk(tmp_path, field, monkeypatch):
     field.save(tmp_path / "w.h5")
     monkeypatch.setitem(__import__("sys").modules, "SimpleITK", None)
-    for call in (lambda: read_field(tmp_path / "w.h5"), lambda: field.save(tmp_path / "x.h5")):
+    for call in (
+        lambda: DisplacementField.load(tmp_path / "w.h5"),
+        lambda: field.save(tmp_path / "x.h5"),
+    ):
         with pytest.raises(InputError, match=r"pip install 'lganet_fast\[itk\]'"):
             call()
 
@@ -148,7 +151,7 @@ def test_without_simpleitk(tmp_path, field, monkeypatch):
 def test_hdf5_prints_nothing(tmp_path, field, capfd):
     (tmp_path / "bad.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(InputError, match="damaged, or not a 3-D ITK transform"):
-        read_field(tmp_path / "bad.h5")
+        DisplacementField.load(tmp_path / "bad.h5")
     with pytest.raises(InputError, match=r"cannot write .*x\.h5: No such file or directory"):
         field.save(tmp_path / "none" / "x.h5")
     assert capfd.readouterr().err == ""
@@ -183,7 +186,7 @@ def test_learn2reg2021_is_zoomed_as_theirs(tmp_path, field):
     theirs = np.stack([zoom(flow[..., i], 0.5, order=2) for i in range(3)]).astype(np.float16)
     np.testing.assert_array_equal(stored, theirs)
     full = np.stack([zoom(part, 2, order=2) for part in stored.astype(np.float32)], -1)
-    back = read_field(tmp_path / "d.npz", fixed=FIXED, moving=MOVING)
+    back = DisplacementField.load(tmp_path / "d.npz", fixed=FIXED, moving=MOVING)
     np.testing.assert_allclose(back.voxels(MOVING), full, atol=1e-4)
     odd = Grid((13, 12, 10), FIXED.affine)
     cut = DisplacementField(np.ascontiguousarray(field.displacement[:13]), odd)
@@ -211,24 +214,30 @@ def test_refuses_fields_of_unknown_units(tmp_path, field):
     five, four = (*FIXED.shape, 1, 3), (*FIXED.shape, 3)
     bare = vectors(tmp_path / "a.nii", field, five)
     with pytest.raises(InputError, match=r"5-D .* intent code 0: .*itk \(LPS mm\) or slicer"):
-        read_field(bare)
-    np.testing.assert_array_equal(read_field(bare, "slicer").displacement, field.displacement)
-    np.testing.assert_allclose(read_field(bare, "itk").displacement, field.displacement * FLIP)
+        DisplacementField.load(bare)
+    np.testing.assert_array_equal(
+        DisplacementField.load(bare, "slicer").displacement, field.displacement
+    )
+    np.testing.assert_allclose(
+        DisplacementField.load(bare, "itk").displacement, field.displacement * FLIP
+    )
     stack = vectors(tmp_path / "b.nii", field, four)
     with pytest.raises(InputError, match=r"4-D array \(X, Y, Z, 3\) .*learn2reg \(voxels\), itk"):
-        read_field(stack)
-    np.testing.assert_array_equal(read_field(stack, "slicer").displacement, field.displacement)
-    flow = read_field(stack, "learn2reg", FIXED, MOVING).voxels(MOVING)
+        DisplacementField.load(stack)
+    np.testing.assert_array_equal(
+        DisplacementField.load(stack, "slicer").displacement, field.displacement
+    )
+    flow = DisplacementField.load(stack, "learn2reg", FIXED, MOVING).voxels(MOVING)
     np.testing.assert_allclose(flow, field.displacement, atol=1e-4)
     mapping = vectors(tmp_path / "y.nii", field, five, 1007, "Mapping")
     with pytest.raises(InputError, match="SPM deformation"):
-        read_field(mapping)
+        DisplacementField.load(mapping)
 
 
 def test_refuses_files_that_are_no_field(tmp_path, field):
     def refused(path, message, *args):
         with pytest.raises(InputError, match=message) as caught:
-            read_field(path, *args)
+            DisplacementField.load(path, *args)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -268,15 +277,15 @@ def test_voxel_formats_need_their_grids(tmp_path, field):
     field.save(tmp_path / "d.npz", "learn2reg", MOVING)
     for grids in ((), (FIXED,), (None, MOVING)):
         with pytest.raises(InputError, match="give the fixed and the moving image"):
-            read_field(tmp_path / "d.npz", None, *grids)
+            DisplacementField.load(tmp_path / "d.npz", None, *grids)
     with pytest.raises(InputError, match=r"shape \(14, 12, 10, 3\), .* needs \(15, 11, 13, 3\)"):
-        read_field(tmp_path / "d.npz", None, MOVING, MOVING)
+        DisplacementField.load(tmp_path / "d.npz", None, MOVING, MOVING)
 
 
 def test_another_fixed_grid_is_refused(tmp_path, field):
     field.save(tmp_path / "w.nii")
     with pytest.raises(InputError, match="but the fixed image on 15 x 11 x 13"):
-        read_field(tmp_path / "w.nii", fixed=MOVING)
+        DisplacementField.load(tmp_path / "w.nii", fixed=MOVING)
 
 
 def test_names_and_extensions(tmp_path, field):
@@ -289,9 +298,9 @@ def test_names_and_extensions(tmp_path, field):
     for name, kind in FORMATS.items():
         wrong = ".h5" if ".h5" not in kind.extensions else ".npz"
         with pytest.raises(InputError, match="must end in"):
-            write_field(field, tmp_path / f"w{wrong}", name, MOVING)
+            field.save(tmp_path / f"w{wrong}", name, MOVING)
         with pytest.raises(InputError, match="cannot write"):
-            write_field(field, tmp_path / "none" / f"w{kind.extensions[0]}", name, MOVING)
+            field.save(tmp_path / "none" / f"w{kind.extensions[0]}", name, MOVING)
     assert os.listdir(tmp_path) == []
 
 
@@ -364,4 +373,4 @@ def test_an_empty_field(tmp_path):
     np.savez(tmp_path / "x.npz", np.zeros((3, 0, 4, 4)))
     for name, kind in (("x.nii", None), ("x.nii", "slicer"), ("x.npz", "learn2reg2021")):
         with pytest.raises(InputError, match=r"must have shape|is empty"):
-            read_field(tmp_path / name, kind, FIXED, MOVING)
+            DisplacementField.load(tmp_path / name, kind, FIXED, MOVING)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lganet_fast import config
-from lganet_fast.csvfiles import read_rows
 from lganet_fast.data.pickles import read_arrays
 from lganet_fast.errors import LONGEST, InputError
-from lganet_fast.fieldfiles import NPZ_KEYS
-from lganet_fast.formats import read_field
-from lganet_fast.points import read_table
+from lganet_fast.runtime.csv_files import read_rows
+from lganet_fast.transforms.codecs import NPZ_KEYS
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes.points import read_table
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -56,7 +56,7 @@ ARRAYS = hnp.arrays(DTYPES, SHAPES)
 @QUICK
 @given(st.dictionaries(st.sampled_from([*NPZ_KEYS, "arr_0"]), ARRAYS))
 def test_arrays_of_any_type_as_a_transform(arrays):
-    found = attempt(read_field, lambda file: np.savez(file, **arrays), ".npz")
+    found = attempt(DisplacementField.load, lambda file: np.savez(file, **arrays), ".npz")
     assert found is None or np.isfinite(found.displacement).all()
 
 

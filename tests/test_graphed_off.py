@@ -14,8 +14,8 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lganet_fast import capture
 from lganet_fast.models import graphed
+from lganet_fast.runtime import capture
 
 
 def hooked(module):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from synthetic import oblique_grid
 
-from lganet_fast import io
 from lganet_fast.errors import InputError, InputWarning
-from lganet_fast.transform import DisplacementField
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes import nifti
 
 GRID = oblique_grid((7, 6, 5), (1.0, 0.8, 2.5), 25)
 DATA = np.random.default_rng(0).normal(size=GRID.shape).astype(np.float32)
@@ -34,7 +34,7 @@ def written(path, sform=(GRID.affine, 1), qform=(GRID.affine, 1), units=2):
 
 def said(path):
     with pytest.warns(InputWarning) as caught:
-        volume = io.load_image(path, "fixed")
+        volume = nifti.load_image(path, "fixed")
     (line,) = (str(one.message) for one in caught)
     assert line.startswith(f"fixed {path}: ")
     return line, volume
@@ -46,13 +46,13 @@ def said(path):
 def test_units_as_itk_reads_them(tmp_path, units, factor):
     sitk = pytest.importorskip("SimpleITK")
     path = written(tmp_path / "a.nii", units=units)
-    grid = io.load_grid(path, "fixed")
+    grid = nifti.load_grid(path, "fixed")
     np.testing.assert_allclose(grid.spacing, GRID.spacing * factor, rtol=1e-5)
     if units != 7:
         np.testing.assert_allclose(sitk.ReadImage(str(path)).GetSpacing(), grid.spacing, rtol=1e-4)
-    io.save_volume(tmp_path / "b.nii", DATA, grid)
+    nifti.save_volume(tmp_path / "b.nii", DATA, grid)
     assert nib.load(tmp_path / "b.nii").header.get_xyzt_units()[0] == "mm"
-    assert io.load_grid(tmp_path / "b.nii", "fixed").matches(grid)
+    assert nifti.load_grid(tmp_path / "b.nii", "fixed").matches(grid)
 
 
 def test_a_field_counts_in_the_units_of_its_header_too(tmp_path):
@@ -70,8 +70,8 @@ def test_forms_that_agree_say_nothing_and_are_kept(tmp_path):
     path = written(tmp_path / "a.nii", sform=(GRID.affine, 4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        grid = io.load_image(path, "fixed").grid
-    io.save_volume(tmp_path / "b.nii", DATA, grid)
+        grid = nifti.load_image(path, "fixed").grid
+    nifti.save_volume(tmp_path / "b.nii", DATA, grid)
     header = nib.load(tmp_path / "b.nii").header
     assert (int(header["qform_code"]), int(header["sform_code"])) == (1, 4)
 
@@ -82,7 +82,7 @@ def test_forms_that_differ_are_named_and_kept(tmp_path):
     line, volume = said(written(tmp_path / "a.nii", qform=(shifted, 2)))
     assert "qform and sform differ by up to 12 mm: the sform is used" in line
     np.testing.assert_allclose(volume.grid.affine, GRID.affine, atol=1e-4)
-    io.save_volume(tmp_path / "b.nii", DATA, volume.grid)
+    nifti.save_volume(tmp_path / "b.nii", DATA, volume.grid)
     header = nib.load(tmp_path / "b.nii").header
     assert (int(header["qform_code"]), int(header["sform_code"])) == (2, 1)
     np.testing.assert_allclose(header.get_qform(), shifted, atol=1e-4)
@@ -102,7 +102,7 @@ def test_no_form_at_all(tmp_path):
     path = written(tmp_path / "a.nii", (GRID.affine, 0), (GRID.affine, 0))
     line, volume = said(path)
     assert "neither qform nor sform is set: its orientation is unknown, and taken as LAS" in line
-    io.save_volume(tmp_path / "b.nii", DATA, volume.grid)
+    nifti.save_volume(tmp_path / "b.nii", DATA, volume.grid)
     one, other = (nib.load(tmp_path / name).header for name in ("a.nii", "b.nii"))
     assert (int(other["qform_code"]), int(other["sform_code"])) == (0, 0)
     np.testing.assert_allclose(one.get_best_affine(), other.get_best_affine(), atol=1e-5)
@@ -130,10 +130,10 @@ def test_nan_is_background(tmp_path):
         data[0, 0, 0], data[1, 1, :2] = lowest, np.nan
         nib.save(nib.Nifti1Image(data, GRID.affine), tmp_path / "a.nii")
         with pytest.warns(InputWarning, match="2 voxels that are NaN, of 210: taken as background"):
-            found = io.load_image(tmp_path / "a.nii", "moving").data
+            found = nifti.load_image(tmp_path / "a.nii", "moving").data
         np.testing.assert_array_equal(found, np.where(np.isnan(data), background, data))
     with pytest.raises(InputError, match="210 voxels that are NaN"):
-        io.load_image((np.full(GRID.shape, np.nan), GRID.affine), "moving")
+        nifti.load_image((np.full(GRID.shape, np.nan), GRID.affine), "moving")
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16])
@@ -143,8 +143,8 @@ def test_labels_stored_as_scaled_integers(tmp_path, kind):
     image.set_data_dtype(kind)
     nib.save(image, tmp_path / "a.nii.gz")
     assert nib.load(tmp_path / "a.nii.gz").dataobj.slope != 1
-    np.testing.assert_array_equal(io.load_labels(tmp_path / "a.nii.gz", "labels").data, labels)
-    np.testing.assert_array_equal(io.load_mask(tmp_path / "a.nii.gz", "mask").data, labels > 0)
+    np.testing.assert_array_equal(nifti.load_labels(tmp_path / "a.nii.gz", "labels").data, labels)
+    np.testing.assert_array_equal(nifti.load_mask(tmp_path / "a.nii.gz", "mask").data, labels > 0)
     for odd in (0.001, 1.5, 7.01):
         with pytest.raises(InputError, match="must hold whole numbers"):
-            io.load_labels((np.where(labels == 1, odd, labels), GRID.affine), "labels")
+            nifti.load_labels((np.where(labels == 1, odd, labels), GRID.affine), "labels")

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from synthetic import oblique_grid
 
-from lganet_fast import files, io
 from lganet_fast.errors import InputError
-from lganet_fast.files import atomic, staged_folder
-from lganet_fast.grid import Grid
+from lganet_fast.runtime import files
+from lganet_fast.runtime.files import atomic, staged_folder
+from lganet_fast.volumes import nifti
+from lganet_fast.volumes.grid import Grid
 
 GRID = oblique_grid((7, 6, 5), (1.0, 0.8, 2.5), 25)
 
@@ -33,7 +34,7 @@ def save(path, array, affine=GRID.affine, image=nib.Nifti1Image):
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz"])
 def test_reads_formats_alike(tmp_path, data, name):
     kind = nib.MGHImage if name.endswith("mgz") else nib.Nifti1Image
-    volume = io.load_image(str(save(tmp_path / name, data, image=kind)), "fixed")
+    volume = nifti.load_image(str(save(tmp_path / name, data, image=kind)), "fixed")
     np.testing.assert_array_equal(volume.data, data)
     assert volume.data.dtype == np.float32
     np.testing.assert_allclose(volume.grid.affine, GRID.affine, atol=1e-5)
@@ -43,7 +44,7 @@ def test_reads_formats_alike(tmp_path, data, name):
 def test_memory_and_file_agree(tmp_path, data):
     path = save(tmp_path / "a.nii", data)
     for source in (path, nib.load(path), (data, GRID.affine)):
-        volume = io.load_image(source, "fixed")
+        volume = nifti.load_image(source, "fixed")
         np.testing.assert_array_equal(volume.data, data)
         assert volume.grid.matches(GRID)
 
@@ -51,7 +52,7 @@ def test_memory_and_file_agree(tmp_path, data):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">i2", np.int64, np.float64, bool])
 def test_array_types(data, dtype):
     array = (data * 10 > 0) if dtype is bool else np.abs(data * 10).astype(dtype)
-    volume = io.load_image((array, GRID.affine), "fixed")
+    volume = nifti.load_image((array, GRID.affine), "fixed")
     np.testing.assert_allclose(volume.data, array.astype(float), rtol=1e-6)
 
 
@@ -60,7 +61,7 @@ def test_scaled_integers_and_fourth_axis(tmp_path, data):
     image.set_data_dtype(np.int16)
     nib.save(image, tmp_path / "a.nii.gz")
     assert nib.load(tmp_path / "a.nii.gz").dataobj.slope != 1
-    volume = io.load_image(tmp_path / "a.nii.gz", "fixed")
+    volume = nifti.load_image(tmp_path / "a.nii.gz", "fixed")
     assert volume.data.shape == GRID.shape
     np.testing.assert_allclose(volume.data, data, atol=2e-4)
 
@@ -71,11 +72,11 @@ def test_sform_before_qform(tmp_path, data):
     image.set_sform(other, 1)
     image.set_qform(GRID.affine, 1)
     nib.save(image, tmp_path / "a.nii")
-    np.testing.assert_array_equal(io.load_grid(tmp_path / "a.nii", "fixed").affine, other)
+    np.testing.assert_array_equal(nifti.load_grid(tmp_path / "a.nii", "fixed").affine, other)
     image.set_sform(None, 0)
     nib.save(image, tmp_path / "a.nii")
     np.testing.assert_allclose(
-        io.load_grid(tmp_path / "a.nii", "fixed").affine, GRID.affine, atol=1e-4
+        nifti.load_grid(tmp_path / "a.nii", "fixed").affine, GRID.affine, atol=1e-4
     )
 
 
@@ -107,7 +108,7 @@ def test_refuses_images(tmp_path, name):
     array, message = BAD_IMAGES[name]
     path = save(tmp_path / "a.nii.gz", array)
     with pytest.raises(InputError, match=message) as caught:
-        io.load_image(path, "moving")
+        nifti.load_image(path, "moving")
     assert str(caught.value).startswith(f"moving {path}")
     assert "\n" not in str(caught.value)
 
@@ -115,7 +116,7 @@ def test_refuses_images(tmp_path, name):
 def test_refuses_files(tmp_path, data):
     def refused(path, message):
         with pytest.raises(InputError, match=message) as caught:
-            io.load_image(path, "moving")
+            nifti.load_image(path, "moving")
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -151,7 +152,7 @@ def test_refuses_files(tmp_path, data):
 )
 def test_refuses_affines(data, affine, message):
     with pytest.raises(InputError, match=f"^fixed .*{message}"):
-        io.load_image((data, affine), "fixed")
+        nifti.load_image((data, affine), "fixed")
 
 
 def test_singular_affine_in_a_file(tmp_path, data):
@@ -159,23 +160,23 @@ def test_singular_affine_in_a_file(tmp_path, data):
     image.header["sform_code"] = 1  # its rows are all zero
     nib.save(image, tmp_path / "a.nii")
     with pytest.raises(InputError, match="singular"):
-        io.load_image(tmp_path / "a.nii", "fixed")
+        nifti.load_image(tmp_path / "a.nii", "fixed")
 
 
 def test_refuses_other_sources(data):
     for source in (data, None, 3, [data, GRID.affine]):
         with pytest.raises(InputError, match=r"pair \(array, affine\)"):
-            io.load_image(source, "fixed")
+            nifti.load_image(source, "fixed")
     with pytest.raises(InputError, match="object values"):
-        io.load_image((np.full(GRID.shape, "a", object), GRID.affine), "fixed")
+        nifti.load_image((np.full(GRID.shape, "a", object), GRID.affine), "fixed")
     with pytest.raises(InputError, match="it is empty"):
-        io.load_image((np.zeros((3, 0, 3)), GRID.affine), "fixed")
+        nifti.load_image((np.zeros((3, 0, 3)), GRID.affine), "fixed")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64, bool])
 def test_labels(tmp_path, data, dtype):
     array = (data > 0).astype(dtype)
-    labels = io.load_labels((array, GRID.affine), "labels", GRID)
+    labels = nifti.load_labels((array, GRID.affine), "labels", GRID)
     assert labels.data.dtype == np.int32
     np.testing.assert_array_equal(labels.data, data > 0)
 
@@ -183,7 +184,7 @@ def test_labels(tmp_path, data, dtype):
 def test_refuses_labels(data):
     def refused(array, message, grid=None):
         with pytest.raises(InputError, match=message):
-            io.load_labels((array, GRID.affine), "moving labels", grid)
+            nifti.load_labels((array, GRID.affine), "moving labels", grid)
 
     refused(np.where(data > 0, 2.5, 0), "whole numbers, found 2.5")
     refused(np.where(data > 0, -3, 1), "from 0 on, found -3")
@@ -195,24 +196,24 @@ def test_refuses_labels(data):
 
 
 def test_mask(data):
-    mask = io.load_mask((np.where(data > 0, 4, 0), GRID.affine), "fixed mask", GRID)
+    mask = nifti.load_mask((np.where(data > 0, 4, 0), GRID.affine), "fixed mask", GRID)
     assert mask.data.dtype == bool
     np.testing.assert_array_equal(mask.data, data > 0)
     with pytest.raises(InputError, match="fixed mask is empty"):
-        io.load_mask((np.zeros(GRID.shape), GRID.affine), "fixed mask")
+        nifti.load_mask((np.zeros(GRID.shape), GRID.affine), "fixed mask")
 
 
 def test_describe(tmp_path, data):
     path = save(tmp_path / "a.nii.gz", data, np.diag([-1.0, 2.0, 1.5, 1]))
-    assert io.describe(path, "fixed") == {
+    assert nifti.describe(path, "fixed") == {
         "path": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "shape": [7, 6, 5],
         "spacing_mm": [1.0, 2.0, 1.5],
         "orientation": "LAS",
     }
-    assert io.describe((data, np.eye(4)))["path"] is None
-    assert io.describe((data, np.eye(4)))["sha256"] is None
+    assert nifti.describe((data, np.eye(4)))["path"] is None
+    assert nifti.describe((data, np.eye(4)))["sha256"] is None
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_describe(tmp_path, data):
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_save_volume(tmp_path, array, stored, name):
     data = np.resize(array, GRID.shape)
-    io.save_volume(tmp_path / name, data, GRID)
+    nifti.save_volume(tmp_path / name, data, GRID)
     image = nib.load(tmp_path / name)
     assert image.get_data_dtype() == stored
     np.testing.assert_array_equal(np.asanyarray(image.dataobj), data)
@@ -244,28 +245,28 @@ def test_save_volume(tmp_path, array, stored, name):
 def test_sheared_grid_has_no_qform(tmp_path, data):
     affine = np.eye(4)
     affine[0, 1] = 0.4
-    io.save_volume(tmp_path / "a.nii", data, Grid(GRID.shape, affine))
+    nifti.save_volume(tmp_path / "a.nii", data, Grid(GRID.shape, affine))
     image = nib.load(tmp_path / "a.nii")
     assert int(image.header["qform_code"]) == 0
     np.testing.assert_allclose(image.affine, affine, atol=1e-6)
 
 
 def test_bytes_repeat_under_any_name(tmp_path, data, monkeypatch):
-    io.save_volume(tmp_path / "a.nii.gz", data, GRID)
+    nifti.save_volume(tmp_path / "a.nii.gz", data, GRID)
     monkeypatch.setattr("time.time", lambda: 2e9)
-    io.save_volume(tmp_path / "other.nii.gz", data, GRID)
+    nifti.save_volume(tmp_path / "other.nii.gz", data, GRID)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "other.nii.gz").read_bytes()
 
 
 def test_refuses_to_save(tmp_path, data):
     for name in ("a.mha", "a", ".nii", "a.nii.bz2"):
         with pytest.raises(InputError, match=r"must end in \.nii or \.nii\.gz"):
-            io.save_volume(tmp_path / name, data, GRID)
+            nifti.save_volume(tmp_path / name, data, GRID)
     with pytest.raises(InputError, match=r"cannot write .*No such file"):
-        io.save_volume(tmp_path / "none" / "a.nii", data, GRID)
+        nifti.save_volume(tmp_path / "none" / "a.nii", data, GRID)
     (tmp_path / "folder.nii").mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        io.save_volume(tmp_path / "folder.nii", data, GRID)
+        nifti.save_volume(tmp_path / "folder.nii", data, GRID)
     assert os.listdir(tmp_path) == ["folder.nii"]
 
 
@@ -294,7 +295,7 @@ def full_disk(*args, **kwargs):
 def test_full_disk(tmp_path, data, monkeypatch):
     monkeypatch.setattr(nib.Nifti1Image, "to_stream", full_disk)
     with pytest.raises(InputError, match=r"cannot write .*a\.nii: No space left on device"):
-        io.save_volume(tmp_path / "a.nii", data, GRID)
+        nifti.save_volume(tmp_path / "a.nii", data, GRID)
 
     def fill():
         with staged_folder(tmp_path / "out") as folder:

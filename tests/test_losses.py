@@ -8,10 +8,8 @@ import torch
 from ops_checks import check_gradient_strictly, kink_free, uniform
 from scipy.ndimage import shift
 
-from lganet_fast import losses
-from lganet_fast.grid import Grid
-from lganet_fast.jacobian import jacobian_determinant
-from lganet_fast.losses import (
+from lganet_fast.losses import dissimilarity
+from lganet_fast.losses.dissimilarity import (
     SIMILARITIES,
     dice_loss,
     folding_loss,
@@ -19,8 +17,10 @@ from lganet_fast.losses import (
     mind_ssc,
     mse_loss,
 )
-from lganet_fast.metrics import dice
+from lganet_fast.metrics.scores import dice
 from lganet_fast.ops import gradient_loss, warp
+from lganet_fast.transforms.jacobian import jacobian_determinant
+from lganet_fast.volumes.grid import Grid
 
 
 def volume(*size, seed=0, channels=1):
@@ -107,7 +107,7 @@ def label_maps(batch=1, size=(5, 6, 4), count=4):
 
 
 def test_dice_loss_of_no_motion_is_the_dice_of_the_maps(monkeypatch):
-    monkeypatch.setattr(losses, "LABELS_AT_ONCE", 2)
+    monkeypatch.setattr(dissimilarity, "LABELS_AT_ONCE", 2)
     fixed, moving = label_maps(batch=2)
     moving[0][moving[0] == 3] = 7  # 3 in the first fixed map alone, 7 in its moving one alone
     fixed[1][fixed[1] == 2] = 1

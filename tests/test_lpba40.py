@@ -12,7 +12,7 @@ import pytest
 
 from lganet_fast import DisplacementField
 from lganet_fast.cli import main
-from lganet_fast.metrics import dice
+from lganet_fast.metrics.scores import dice
 
 ROOT = os.environ.get("LPBA40_ROOT")
 pytestmark = pytest.mark.skipif(not ROOT, reason="LPBA40_ROOT does not name the data's folder")

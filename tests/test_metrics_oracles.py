@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lganet_fast import metrics
 from lganet_fast.evaluation.scores import label_rows, landmark_errors, regularity
+from lganet_fast.metrics import scores
 
 SPACING = (1.0, 0.7, 2.5)
 
@@ -63,7 +63,7 @@ def labels_of(a, b):
 def test_hd95_is_medpys(maps):
     binary = pytest.importorskip("medpy.metric.binary")
     for a, b in maps:
-        found = metrics.hd95(a, b, SPACING)
+        found = scores.hd95(a, b, SPACING)
         for label in labels_of(a, b):
             wanted = binary.hd95(b == label, a == label, voxelspacing=SPACING)
             assert found[label] == pytest.approx(wanted, abs=1e-9)
@@ -72,7 +72,7 @@ def test_hd95_is_medpys(maps):
 def test_overlap_is_medpys(maps):
     binary = pytest.importorskip("medpy.metric.binary")
     for a, b in maps:
-        for label, counts in metrics.overlap(a, b).items():
+        for label, counts in scores.overlap(a, b).items():
             x, y = a == label, b == label
             assert counts.dice == pytest.approx(binary.dc(y, x))
             assert counts.recall == pytest.approx(binary.recall(y, x))
@@ -83,7 +83,7 @@ def test_hd95_is_monais(maps):
     warnings.filterwarnings("ignore", category=FutureWarning)  # MONAI's, of its own
     module = pytest.importorskip("monai.metrics")
     for a, b in maps:
-        found = metrics.hd95(a, b, SPACING, profile="monai")
+        found = scores.hd95(a, b, SPACING, profile="monai")
         for label in labels_of(a, b):
             x, y = (torch.from_numpy(m == label)[None, None].float() for m in (a, b))
             wanted = module.compute_hausdorff_distance(
@@ -97,7 +97,7 @@ def test_hd95_is_learn2regs(maps, monkeypatch):
     for name in ("filters", "morphology"):  # SciPy's old names, which DeepMind's package reads
         monkeypatch.setattr(ndimage, name, ndimage, raising=False)
     for a, b in maps:
-        found = metrics.hd95(a, b, SPACING, profile="learn2reg")
+        found = scores.hd95(a, b, SPACING, profile="learn2reg")
         for label in labels_of(a, b):
             distances = module.compute_surface_distances(a == label, b == label, np.ones(3))
             wanted = module.compute_robust_hausdorff(distances, 95)
@@ -105,7 +105,7 @@ def test_hd95_is_learn2regs(maps, monkeypatch):
 
 
 def test_surface_area_of_a_ball_is_about_that_of_the_sphere():
-    from lganet_fast.surfaces import _between_voxels
+    from lganet_fast.metrics.surface_distance import _between_voxels
 
     radius = 20.0
     axes = np.indices((48, 48, 48)) - 23.5
@@ -121,7 +121,7 @@ def test_overlap_and_hd95_are_simpleitks():
     images = [sitk.GetImageFromArray(x.astype(np.uint8)) for x in (a, b)]
     measure = sitk.LabelOverlapMeasuresImageFilter()
     measure.Execute(images[1], images[0])  # what is scored, then the truth
-    for label, counts in metrics.overlap(a, b).items():
+    for label, counts in scores.overlap(a, b).items():
         assert counts.dice == pytest.approx(measure.GetDiceCoefficient(label))
         assert counts.recall == pytest.approx(1 - measure.GetFalseNegativeError(label))
         assert counts.precision == pytest.approx(1 - measure.GetFalseDiscoveryRate(label))
@@ -136,14 +136,14 @@ def test_overlap_and_hd95_are_simpleitks():
             distances.append(np.abs(sitk.GetArrayFromImage(far)))
         pooled = np.r_[distances[1][edges[0]], distances[0][edges[1]]]
         wanted = np.percentile(pooled, 95)
-        assert metrics.hd95(a, b, SPACING)[label] == pytest.approx(wanted, rel=1e-5)
+        assert scores.hd95(a, b, SPACING)[label] == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("profile", ["medpy", "monai", "learn2reg"])
 def test_a_label_that_one_map_lacks_has_no_hd95(profile):
     a, b = np.zeros((2, 5, 5, 5), int)
     a[1:3, 1:3, 1:3] = 4
-    found = metrics.hd95(a, b, SPACING, [4, 9], profile)
+    found = scores.hd95(a, b, SPACING, [4, 9], profile)
     assert math.isnan(found[4])
     assert math.isnan(found[9])
 
@@ -153,7 +153,7 @@ def test_published_rule_counts_lost_labels_as_five():
     a[2:12], b[11:21] = 1, 1  # Dice 0.1
     a[22:24, :4], b[26:28, :4] = 2, 2  # Dice 0
     a[29, 0, 0] = 3  # not in b
-    usual, published = (metrics.hd95(a, b, (1, 1, 1), profile=p) for p in ("medpy", "paper"))
+    usual, published = (scores.hd95(a, b, (1, 1, 1), profile=p) for p in ("medpy", "paper"))
     assert published[1] == usual[1] > 5
     assert usual[2] < 5
     assert (published[2], published[3]) == (5, 5)

@@ -5,8 +5,8 @@ import torch
 from test_steps import record
 
 from lganet_fast.ops import integrate, warp
-from lganet_fast.optimize import flow_of, optimise, plan_levels, stalled, taper
-from lganet_fast.separable import along_axes, gaussian_map
+from lganet_fast.registration.optimiser import flow_of, optimise, plan_levels, stalled, taper
+from lganet_fast.registration.separable import along_axes, gaussian_map
 
 
 def smooth_noise(size, sigma, seed, channels=1):

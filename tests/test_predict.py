@@ -9,12 +9,13 @@ from synthetic import synthetic_pair
 
 from lganet_fast import InputError, LGANetPlusPlus, register
 from lganet_fast.cli import main
-from lganet_fast.grid import Grid
 from lganet_fast.models.checkpoint import Card, save
-from lganet_fast.optimize import taper
-from lganet_fast.pair import Pair
-from lganet_fast.predict import open_checkpoint, predict
-from lganet_fast.workspace import MARGIN, prepare
+from lganet_fast.models.inference import open_checkpoint
+from lganet_fast.registration.initial_flow import predict
+from lganet_fast.registration.optimiser import taper
+from lganet_fast.registration.pair import Pair
+from lganet_fast.registration.workspace import MARGIN, prepare
+from lganet_fast.volumes.grid import Grid
 
 GRID = Grid((30, 34, 28), np.diag([2.0, 2.0, 2.0, 1.0]))
 

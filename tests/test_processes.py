@@ -13,9 +13,9 @@ import pytest
 
 import lganet_fast
 from lganet_fast.data.dataset import Shelf, turned
-from lganet_fast.grid import Grid
 from lganet_fast.models.checkpoint import PUBLISHED_CARD, Card
-from lganet_fast.predict import card_warnings
+from lganet_fast.registration.initial_flow import card_warnings
+from lganet_fast.volumes.grid import Grid
 
 PLACE = str(Path(lganet_fast.__file__).parent.parent)
 FORK = """

@@ -9,7 +9,7 @@ import pytest
 from synthetic import synthetic_pair
 
 from lganet_fast.cli import build_parser
-from lganet_fast.io import save_volume
+from lganet_fast.volumes.nifti import save_volume
 
 NOT_RUN = ("demo", "doctor", "data", "train", "evaluate")
 ROOT = Path(__file__).parent.parent

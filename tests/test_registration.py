@@ -10,10 +10,12 @@ import torch
 from synthetic import oblique_grid, synthetic_pair
 
 import lganet_fast
-from lganet_fast import InputError, RegistrationWarning, optimize, register, runtime
-from lganet_fast.grid import Grid
-from lganet_fast.metrics import dice
-from lganet_fast.registration import OUTPUTS
+from lganet_fast import InputError, RegistrationWarning, register
+from lganet_fast.metrics.scores import dice
+from lganet_fast.registration import optimiser
+from lganet_fast.registration.pairwise import OUTPUTS
+from lganet_fast.runtime import machine
+from lganet_fast.volumes.grid import Grid
 
 FAST = {"iterations": (15, 15, 6), "threads": 2}
 
@@ -231,8 +233,8 @@ def test_warns_of_spacing_and_little_overlap():
 def test_warns_of_folds(monkeypatch):
     """A rough velocity is beyond what few squarings keep free of folds."""
     pair = synthetic_pair()
-    monkeypatch.setattr(optimize, "STEPS", 1)
-    monkeypatch.setattr(optimize, "LEARNING_RATE", 3.0)
+    monkeypatch.setattr(optimiser, "STEPS", 1)
+    monkeypatch.setattr(optimiser, "LEARNING_RATE", 3.0)
     options = {"iterations": (0, 60), "smoothness": 0.0, "similarity": "mse"}
     with pytest.warns(RegistrationWarning, match="of voxels fold: raise smoothness above 0"):
         result = register(source(pair.fixed), source(pair.moving), **options)
@@ -293,7 +295,7 @@ def test_truncated_file_leaves_an_older_result_alone(registered, tmp_path):
 
 def test_says_what_would_fit_in_memory(monkeypatch):
     pair = synthetic_pair()
-    monkeypatch.setattr(runtime, "available_memory", lambda device: 1 << 20)
+    monkeypatch.setattr(machine, "available_memory", lambda device: 1 << 20)
     with pytest.raises(InputError, match=r"out of memory: .* \d+x\d+x\d+ voxels would fit"):
         register(source(pair.fixed), source(pair.moving))
 
@@ -305,12 +307,12 @@ def test_memory_that_runs_out_midway_is_one_line(error):
     cpu = torch.device("cpu")
     with (
         pytest.raises(InputError, match="out of memory: 8x8x8"),
-        runtime.guard_memory((8, 8, 8), cpu, 100),
+        machine.guard_memory((8, 8, 8), cpu, 100),
     ):
         raise error
     with (
         pytest.raises(RuntimeError, match="something else"),
-        runtime.guard_memory((8, 8, 8), cpu, 100),
+        machine.guard_memory((8, 8, 8), cpu, 100),
     ):
         raise RuntimeError("something else")
 

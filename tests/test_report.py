@@ -16,13 +16,13 @@ import pytest
 from matplotlib.image import imread
 from scipy import ndimage
 
-from lganet_fast import qc
 from lganet_fast.errors import InputError
-from lganet_fast.grid import Grid, Volume
-from lganet_fast.panels import FIXED_COLOUR, FOLD_COLOUR, MOVED_COLOUR, foreground
-from lganet_fast.report import write_report_json
-from lganet_fast.transform import DisplacementField
-from lganet_fast.views import PLANES, Views
+from lganet_fast.report import page as pages
+from lganet_fast.report.panels import FIXED_COLOUR, FOLD_COLOUR, MOVED_COLOUR, foreground
+from lganet_fast.report.planes import PLANES, Views
+from lganet_fast.runtime.json_files import write_report_json
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes.grid import Grid, Volume
 
 SHAPE = (26, 30, 22)
 VOID = {"meta", "img", "br"}
@@ -111,7 +111,7 @@ def report(with_labels=True):
 def qc_page(report, fixed, before, after, transform, *labels):
     """The page, with the Jacobian determinant of the transform."""
     det = transform.jacobian_determinant()
-    return qc.qc_page(report, fixed, before, after, transform, det, *labels)
+    return pages.qc_page(report, fixed, before, after, transform, det, *labels)
 
 
 @pytest.fixture(scope="module")

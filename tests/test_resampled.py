@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lganet_fast.cli import main
-from lganet_fast.grid import Grid
-from lganet_fast.transform import DisplacementField
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes.grid import Grid
 
 SHAPE = (9, 8, 7)
 GRID = Grid(SHAPE, np.diag([2.0, 1.0, 1.5, 1.0]))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 
-from lganet_fast.separable import (
+from lganet_fast.registration.separable import (
     along_axes,
     gaussian_map,
     linear_map,

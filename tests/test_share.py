@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 from synthetic import oblique_grid, synthetic_pair
 
-from lganet_fast import io
 from lganet_fast.cli import main
-from lganet_fast.report import named_only
+from lganet_fast.runtime.json_files import named_only
+from lganet_fast.volumes import nifti
 
 GRID = oblique_grid((18, 20, 16), (4.0, 3.8, 4.2), 10)
 
@@ -20,7 +20,7 @@ def test_names_in_the_place_of_paths(tmp_path):
     secret.mkdir()
     pair = synthetic_pair(GRID, GRID)
     for name, data in (("fixed", pair.fixed.data), ("moving", pair.moving.data)):
-        io.save_volume(secret / f"{name}.nii", data, GRID)
+        nifti.save_volume(secret / f"{name}.nii", data, GRID)
     content = bytearray((secret / "moving.nii").read_bytes())
     content[352:356] = np.float32(np.nan).tobytes()
     (secret / "moving.nii").write_bytes(content)

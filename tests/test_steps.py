@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lganet_fast import steps
-from lganet_fast.steps import WARM, Repeated
+from lganet_fast.runtime import steps
+from lganet_fast.runtime.steps import WARM, Repeated
 
 
 def tensors_in(value):

@@ -9,11 +9,11 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 from synthetic import oblique_grid, synthetic_pair, wave
 
-from lganet_fast import io
 from lganet_fast.errors import InputError
-from lganet_fast.grid import Grid, Volume
-from lganet_fast.sampling import sample, sample_labels
-from lganet_fast.transform import DisplacementField
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes import nifti
+from lganet_fast.volumes.grid import Grid, Volume
+from lganet_fast.volumes.sampling import sample, sample_labels
 
 FIXED = oblique_grid((33, 40, 21), (1.9, 1.5, 3.1), 20)
 MOVING = oblique_grid((44, 30, 37), (1.4, 2.2, 1.7), -35)
@@ -39,7 +39,7 @@ def saved(tmp_path_factory, pair, field):
     field.save(folder / "warp.nii.gz")
     for name in ("fixed", "moving", "moving_labels"):
         volume = getattr(pair, name)
-        io.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
+        nifti.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
     return folder
 
 
@@ -144,7 +144,7 @@ def test_other_reference_grid(pair, field):
 
 def test_slabs_change_nothing(monkeypatch, pair, field):
     whole = field.apply(pair.moving).data, field.invert(MOVING).displacement
-    monkeypatch.setattr("lganet_fast.grid.SLAB", 3000)
+    monkeypatch.setattr("lganet_fast.volumes.grid.SLAB", 3000)
     # Not to the bit: matrix products round differently with the number of points.
     np.testing.assert_allclose(field.apply(pair.moving).data, whole[0], atol=1e-5)
     np.testing.assert_allclose(field.invert(MOVING).displacement, whole[1], atol=2e-3)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import lganet_fast
-from lganet_fast import io
 from lganet_fast.cli import main
-from lganet_fast.csvfiles import write_rows
-from lganet_fast.grid import Grid
-from lganet_fast.report import report_json, write_report_json
-from lganet_fast.transform import DisplacementField
+from lganet_fast.runtime.csv_files import write_rows
+from lganet_fast.runtime.json_files import report_json, write_report_json
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes import nifti
+from lganet_fast.volumes.grid import Grid
 
 PLACE = str(Path(lganet_fast.__file__).parent.parent)
 GRID = Grid((6, 7, 8), np.eye(4))
@@ -82,7 +82,7 @@ def test_closed_files_are_no_place_for_results(tmp_path, closed):
 def test_names_that_are_no_text(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     DisplacementField(np.zeros((*GRID.shape, 3), np.float32), GRID).save(ODD)
-    io.save_volume("image.nii", np.arange(336.0).reshape(GRID.shape), GRID)
+    nifti.save_volume("image.nii", np.arange(336.0).reshape(GRID.shape), GRID)
     assert main(["apply", "--transform", ODD, "--image", "image.nii", "--out", "b.nii"]) == 0
     assert main(["apply", "--transform", "none", "--image", "b.nii", "--out", f"{ODD}.gz"]) == 2
     assert main(["apply", "--transform", ODD, "--image", f"none{ODD}", "--out", "c.nii"]) == 2

@@ -5,8 +5,8 @@ import torch
 from far import META, Watch, far, needs_operators  # noqa: F401
 from synthetic import synthetic_pair
 
-from lganet_fast import optimize, registration
-from lganet_fast.optimize import Level, Search, optimise
+from lganet_fast.registration import optimiser, pairwise
+from lganet_fast.registration.optimiser import Level, Search, optimise
 
 pytestmark = needs_operators
 SIZE = (24, 26, 28)
@@ -44,18 +44,18 @@ def test_the_search_waits_once_in_every_few_iterations(far):  # noqa: F811
         )
     assert len(steps) == 28
     assert sum(seen.waits.values()) == 6  # of levels of 10, 10 and 8 iterations
-    assert optimize.LOOK == 5
+    assert optimiser.LOOK == 5
 
 
 def test_a_registration_waits_for_what_it_returns_alone(far, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(registration, "choose_device", lambda name: META)
+    monkeypatch.setattr(pairwise, "choose_device", lambda name: META)
     pair = synthetic_pair()
     volumes = {
         name: (getattr(pair, name).data, getattr(pair, name).grid.affine)
         for name in ("fixed", "moving", "fixed_labels", "moving_labels")
     }
     with Watch() as seen:
-        result = registration.register(**volumes, iterations=(10, 10, 10), device="cuda")
+        result = pairwise.register(**volumes, iterations=(10, 10, 10), device="cuda")
     print(sum(seen.launches.values()), dict(seen.waits), seen.sent)
     assert result.transform.device == result.inverse.device == META
     assert seen.waits["copy"] <= 18

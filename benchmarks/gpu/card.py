@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lganet_fast import doctor
+from lganet_fast.runtime import hardware
 
 from .. import machine
 from ..floors import best
@@ -24,7 +24,7 @@ def run(work: Work) -> None:
     work.put(machine=machine.stamp(), variables=variables())
     if not work.dry:
         work.put(device=properties(), cudnn=torch.backends.cudnn.version())
-        clocks = doctor.output_of("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader")
+        clocks = hardware.output_of("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader")
         work.put(clocks={"query": QUERY, "answer": clocks})
     work.put(copy=copy_rate(work), products=product_rates(work))
     work.put(**launches(work))

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from lganet_fast import ops
-from lganet_fast.files import reason
 from lganet_fast.ops import tuned
 from lganet_fast.ops.convolve import Norm, convolve_moments
 from lganet_fast.ops.dispatch import refusals
+from lganet_fast.runtime.files import reason
 
 from ..case import flow, image
 from ..count import Conv

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from lganet_fast import optimize
-from lganet_fast.files import reason
-from lganet_fast.settings import ITERATIONS, SMOOTHNESS
+from lganet_fast.registration import optimiser
+from lganet_fast.registration.settings import ITERATIONS, SMOOTHNESS
+from lganet_fast.runtime.files import reason
 
 from .. import ROOT
 from ..case import Size, image
@@ -46,13 +46,13 @@ def search(work: Work) -> dict[str, Any]:
     fixed, moving = (image(size, torch.float32, work.device, 1, s).detach() for s in (0, 1))
     seconds, done = [], 0
 
-    def count(step: optimize.Step) -> None:
+    def count(step: optimiser.Step) -> None:
         nonlocal done
         done += 1
 
     for _ in range(1 if work.dry else 3):
         done, started = 0, time.perf_counter()
-        velocity = optimize.optimise(
+        velocity = optimiser.optimise(
             fixed,
             moving,
             None,

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lganet_fast.files import reason
 from lganet_fast.ops import tuned
 from lganet_fast.ops.tuned import Entry
+from lganet_fast.runtime.files import reason
 
 from ..case import IXI_OASIS, LPBA40, shown
 from . import shapes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lganet_fast.files import atomic
+from lganet_fast.runtime.files import atomic
 
 PAUSE = 0.5  # seconds between two writings of one file
 

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from ..errors import InputError, InputWarning, one_line
-from ..files import reason
+from ..runtime.files import reason
 from ..version import __version__
 from . import apply, convert, data, demo, doctor, evaluate, metrics, register, train
 

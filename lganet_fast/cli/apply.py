@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, InputWarning
-from ..files import check_extension, check_no_input
-from ..grid import Grid
-from ..io import IMAGE_EXTENSIONS, load_grid, load_labels, save_volume
-from ..points import UNITS, from_world, read_table, to_world, write_table
-from ..sampling import inside
-from ..series import Series, load_series
-from ..transform import DisplacementField
+from ..runtime.files import check_extension, check_no_input
+from ..transforms.field import DisplacementField
+from ..volumes.grid import Grid
+from ..volumes.nifti import IMAGE_EXTENSIONS, load_grid, load_labels, save_volume
+from ..volumes.points import UNITS, from_world, read_table, to_world, write_table
+from ..volumes.sampling import inside
+from ..volumes.series import Series, load_series
 
 INTERPOLATIONS = {"image": ("linear", "nearest"), "labels": ("nearest", "label")}
 MISSED_MM = 0.01  # a point whose solution misses by more has no inverse

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..files import check_extension, check_no_input
-from ..formats import FORMATS, format_of, read_field, write_field
-from ..io import load_grid
+from ..runtime.files import check_extension, check_no_input
+from ..transforms.formats import FORMATS, format_of, read_vectors, write_vectors
+from ..volumes.nifti import load_grid
 
 
 def add_parser(subparsers: Any) -> None:
@@ -56,4 +56,5 @@ def run(args: argparse.Namespace) -> None:
     check_no_input(Path(args.output), [args.input])
     fixed = None if args.fixed is None else load_grid(args.fixed, "fixed")
     moving = None if args.moving is None else load_grid(args.moving, "moving")
-    write_field(read_field(args.input, args.source, fixed, moving), args.output, target, moving)
+    field = read_vectors(args.input, args.source, fixed, moving)
+    write_vectors(*field, args.output, target, moving)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..demo import DemoResult, run_demo, tissue_dice
+from ..registration.demo import DemoResult, run_demo, tissue_dice
 
 FOLDER = "lganet-fast-demo"
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from ..doctor import diagnose
+from .diagnosis import diagnose
 
 WIDTH = 100
 MISSING = "not found"

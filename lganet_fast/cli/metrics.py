@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..io import load_labels, load_mask
-from ..metrics import (
+from ..metrics.scores import (
     folded_percent,
     folded_percent_published,
     hd95,
@@ -21,10 +20,11 @@ from ..metrics import (
     sdlogj,
     tre,
 )
-from ..points import read_points
-from ..report import report_json, write_report_json
-from ..sampling import inside
-from ..transform import DisplacementField
+from ..runtime.json_files import report_json, write_report_json
+from ..transforms.field import DisplacementField
+from ..volumes.nifti import load_labels, load_mask
+from ..volumes.points import read_points
+from ..volumes.sampling import inside
 
 SCORES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "recall": "Recall", "precision": "Precision"}
 

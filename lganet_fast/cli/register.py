@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 from ..errors import InputError
-from ..pair import ROLES
-from ..registration import OUTPUTS, Registration, register
-from ..settings import AFTER_NETWORK, ITERATIONS, PRECISIONS, SMOOTHNESS
+from ..registration.pair import ROLES
+from ..registration.pairwise import OUTPUTS, Registration, register
+from ..registration.settings import AFTER_NETWORK, ITERATIONS, PRECISIONS, SMOOTHNESS
 
 
 def iteration_counts(text: str) -> tuple[int, ...]:
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> None:
 
 def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> None:
     """Register the pairs of a table. Raises InputError at the end where any has failed."""
-    from ..cohort import register_pairs
+    from ..registration.cohort import register_pairs
 
     outcomes = register_pairs(table, **options)
     failures = [one.name for one in outcomes if one.failure]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .. import heap
+from ..runtime import malloc
 from .options import add_config, read_config
 
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
 
     config = read_config(args)
     if config.model.checkpoint:  # who asks for this is short of memory
-        heap.give_back()
+        malloc.give_back()
     folder = train(config, args.resume, args.quiet, args.config)
     if not args.quiet:
         print(f"results {folder}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..config import Config
+from ..config.loading import Config
+from ..config.schema import SPLITS
 from ..errors import InputError
-from ..sections import SPLITS
 from .check import check
 from .dataset import PairDataset
 from .layouts import find_cases

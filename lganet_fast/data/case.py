@@ -13,7 +13,6 @@ import numpy as np
 from ..errors import InputError
 
 T = TypeVar("T")
-IMAGES = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,6 @@ class Case:
     def name(self) -> str:
         """Moving to fixed."""
         return f"{self.moving.name}_to_{self.fixed.name}"
-
-
-def stem(path: Path) -> str:
-    """An image's name without its extension."""
-    for extension in IMAGES:
-        if path.name.lower().endswith(extension):
-            return path.name[: -len(extension)]
-    return path.stem
 
 
 def listing(folder: Path, *endings: str) -> list[Path]:

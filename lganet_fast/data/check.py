@@ -11,10 +11,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ..config import Config
+from ..config.loading import Config
+from ..config.schema import SPLITS, DataSection
 from ..errors import InputError
-from ..grid import Array, Grid
-from ..io import (
+from ..runtime.reading import reading
+from ..volumes.grid import Array, Grid
+from ..volumes.nifti import (
     Source,
     check_same_grid,
     check_type,
@@ -23,9 +25,7 @@ from ..io import (
     open_image,
     promised,
 )
-from ..points import read_table
-from ..reading import reading
-from ..sections import SPLITS, DataSection
+from ..volumes.points import read_table
 from .case import Case, Item
 from .dataset import turned
 from .layouts import find_cases

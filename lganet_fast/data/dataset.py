@@ -11,9 +11,9 @@ from typing import Any
 import nibabel as nib
 from torch.utils.data import Dataset
 
+from ..config.schema import DataSection, Intensity
 from ..errors import InputError
-from ..grid import Array
-from ..sections import DataSection, Intensity
+from ..volumes.grid import Array
 from .case import Case, Item
 from .sample import Sample
 from .volumes import Prepared, prepare

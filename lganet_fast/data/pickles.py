@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..reading import reading
+from ..runtime.reading import reading
 
 MOST = 10_000  # instructions; a few dozen make an array
 LONG = 1 << 16  # bytes from which on a run is an array's data

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..grid import Array
+from ..volumes.grid import Array
 
 
 @dataclass(frozen=True, eq=False)

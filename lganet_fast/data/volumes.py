@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from ..config.schema import DataSection, Intensity
 from ..errors import InputError
-from ..grid import Array, Grid
-from ..io import Source, load_image, load_labels, load_mask
-from ..points import read_table, to_world
-from ..sections import DataSection, Intensity
+from ..volumes.grid import Array, Grid
+from ..volumes.nifti import Source, load_image, load_labels, load_mask
+from ..volumes.points import read_table, to_world
 from .case import Item
 from .pickles import read_arrays
 

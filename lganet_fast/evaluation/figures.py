@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import Config
+from ..config.loading import Config
 from ..data import Sample
-from ..files import atomic, make_folder
-from ..grid import Grid
-from ..panels import draw_lattice, foreground, round_length
-from ..resample import channels_last
-from ..views import PLANES, Plane, Views
+from ..report.panels import draw_lattice, foreground, round_length
+from ..report.planes import PLANES, Plane, Views
+from ..runtime.files import atomic, make_folder
+from ..volumes.grid import Grid
+from ..volumes.resample import channels_last
 from .levels import LEVELS, level_flows
 from .methods import Method, moved_image
 from .scores import METRICS

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..models.checkpoint import Checkpoint
+from ..models.inference import backwards, network_flow, turned_back
 from ..nn.layers import double
 from ..ops import compose, integrate
-from ..predict import backwards, network_flow, turned_back
 
 LEVELS = (4, 3, 2, 1)
 

@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import Config
+from ..config.loading import Config
+from ..config.schema import EvaluateSection
 from ..data import Sample
-from ..grid import Grid, Volume
 from ..models.checkpoint import Checkpoint
+from ..models.inference import network_flow
 from ..ops import compose, warp
-from ..optimize import flow_of, taper
-from ..pair import Pair
-from ..predict import network_flow
-from ..registration import search
-from ..resample import channels_first, index_flow, places, read, read_nearest, turned
-from ..sampling import sample_labels
-from ..sections import EvaluateSection
-from ..settings import Settings, check_settings
-from ..workspace import MARGIN, field_of, prepare
+from ..registration.optimiser import flow_of, taper
+from ..registration.pair import Pair
+from ..registration.pairwise import search
+from ..registration.settings import Settings, check_settings
+from ..registration.workspace import MARGIN, field_of, prepare
+from ..volumes.grid import Grid, Volume
+from ..volumes.resample import channels_first, index_flow, places, read, read_nearest, turned
+from ..volumes.sampling import sample_labels
 
 REFINED_BY = {"ncc": "lncc", "mse": "mse", "mind": "mind"}
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..csvfiles import read_rows
 from ..errors import InputError
-from ..files import make_folder
-from ..reading import reading
-from ..report import report_json, write_report_json
+from ..runtime.csv_files import read_rows
+from ..runtime.files import make_folder
+from ..runtime.json_files import report_json, write_report_json
+from ..runtime.reading import reading
 from .scores import METRICS, Scores
 
 Settings = Mapping[str, Any]

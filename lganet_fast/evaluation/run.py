@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..config import Config
-from ..csvfiles import write_rows
+from ..config.loading import Config
 from ..data import Sample, open_split
 from ..errors import InputError
-from ..files import atomic, sha256
-from ..predict import open_checkpoint
-from ..ranks import join
-from ..report import write_report_json
-from ..runtime import versions
+from ..models.inference import open_checkpoint
+from ..runtime.csv_files import write_rows
+from ..runtime.files import atomic, sha256
+from ..runtime.json_files import write_report_json
+from ..runtime.machine import versions
+from ..runtime.ranks import join
 from .figures import draw
 from .methods import Method, method_of
 from .results import Store, read_cases

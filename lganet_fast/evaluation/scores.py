@@ -25,11 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import Config
+from ..config.loading import Config
 from ..data import Sample
-from ..grid import Grid
-from ..jacobian import jacobian_determinant
-from ..metrics import (
+from ..metrics.scores import (
     folded_percent,
     folded_percent_published,
     hd95,
@@ -37,9 +35,11 @@ from ..metrics import (
     present,
     sdlogj,
 )
-from ..resample import channels_last
-from ..sampling import sample as read_at
-from ..surfaces import LOST_HD95
+from ..metrics.surface_distance import LOST_HD95
+from ..transforms.jacobian import jacobian_determinant
+from ..volumes.grid import Grid
+from ..volumes.resample import channels_last
+from ..volumes.sampling import sample as read_at
 from .methods import moved_labels
 
 MARGIN = 2  # voxels at each face that Learn2Reg leaves out of what it takes from a Jacobian

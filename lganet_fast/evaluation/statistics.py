@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import wilcoxon
 
-from ..grid import Array
+from ..volumes.grid import Array
 from .scores import METRICS, mean
 
 ALPHA = 0.05  # below it a difference is called significant

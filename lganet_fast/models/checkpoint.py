@@ -21,16 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import atomic, check_extension
-from ..reading import reading
+from ..runtime.files import atomic, check_extension
+from ..runtime.reading import reading
 from .lganetpp import LGANetPlusPlus
-from .published_format import (
-    Shape,
-    is_grid,
-    published_parameters,
-    with_dead,
-    without_dead,
-)
+from .published_format import Shape, is_grid, published_parameters, with_dead, without_dead
 from .sizes import fits
 
 FORMAT = "lganet_fast 1"

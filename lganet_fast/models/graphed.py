@@ -27,9 +27,9 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import _get_current_function_mode_stack as function_modes
 from torch.utils._device import DeviceContext
 
-from ..capture import ALONE, abandon
-from ..files import reason
 from ..ops.dispatch import requested_backend
+from ..runtime.capture import ALONE, abandon
+from ..runtime.files import reason
 from .weights import Stand, Weights
 
 Function: TypeAlias = Callable[..., Tensor]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
-from ..files import atomic, make_folder, reason
+from ..runtime.files import atomic, make_folder, reason
 
 FORMAT = 1  # of the files; raised when the configurations of a path are numbered anew
 OPERATIONS = ("convolve", "convolve_input_gradient", "convolve_weight_gradient")

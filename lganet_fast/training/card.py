@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..config import Config
+from ..config.loading import Config
 from ..data import Sample
-from ..grid import Grid
 from ..models.checkpoint import Card
+from ..volumes.grid import Grid
 
 
 def card(config: Config, sample: Sample, source: str) -> Card:

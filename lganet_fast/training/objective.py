@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ..config.schema import LossSection
 from ..errors import InputError
-from ..losses import SIMILARITIES, dice_loss, folding_loss, lncc_loss
+from ..losses.dissimilarity import SIMILARITIES, dice_loss, folding_loss, lncc_loss
 from ..ops import gradient_loss, warp
-from ..sections import LossSection
 from .batch import Batch
 
 

@@ -12,13 +12,13 @@ from matplotlib.image import imread
 from torch import Tensor
 
 from ..data import Sample
-from ..files import atomic
-from ..grid import Grid, Volume
-from ..jacobian import jacobian_determinant
-from ..panels import Panel, foreground, image, panels, windowed
-from ..resample import channels_last, turned
-from ..transform import DisplacementField
-from ..views import Views
+from ..report.panels import Panel, foreground, image, panels, windowed
+from ..report.planes import Views
+from ..runtime.files import atomic
+from ..transforms.field import DisplacementField
+from ..transforms.jacobian import jacobian_determinant
+from ..volumes.grid import Grid, Volume
+from ..volumes.resample import channels_last, turned
 
 INCHES = 9.0  # width of the picture
 DPI = 110

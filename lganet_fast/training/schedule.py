@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..sections import TrainSection
+from ..config.schema import TrainSection
 
 
 def rate(section: TrainSection, epoch: int, step: int) -> float:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import Config
+from ..config.loading import Config
 from ..errors import InputError
-from ..files import atomic
 from ..models.checkpoint import read_torch
+from ..runtime.files import atomic
 
 FORMAT = "lganet_fast training 1"
 # What may change when a run goes on: where it runs and what it shows, never what it computes.

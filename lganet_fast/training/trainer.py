@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..config import Config, dumps
+from ..config.loading import Config, dumps
 from ..data import ShardedSampler, open_split
 from ..errors import InputError
-from ..files import atomic
 from ..models import LGANetPlusPlus
 from ..models.checkpoint import save as save_network
 from ..ops import warp
-from ..ranks import Ranks, join
+from ..runtime.files import atomic
+from ..runtime.ranks import Ranks, join
 from . import state as states
 from .batch import Batch, batches, collate
 from .card import card

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data import PairDataset
-from ..metrics import dice
+from ..metrics.scores import dice
 from ..ops import warp
-from ..ranks import Ranks
+from ..runtime.ranks import Ranks
 from .batch import Batch, collate
 from .objective import Objective
 

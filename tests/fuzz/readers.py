@@ -13,20 +13,20 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from lganet_fast import LGANetPlusPlus, config, io
-from lganet_fast.affine import import_simpleitk
-from lganet_fast.csvfiles import read_rows
+from lganet_fast import LGANetPlusPlus, config
 from lganet_fast.data.layouts.own import _rows
 from lganet_fast.data.pickles import read_arrays
 from lganet_fast.errors import InputError
 from lganet_fast.evaluation.results import Store
-from lganet_fast.formats import read_field
-from lganet_fast.grid import Grid
 from lganet_fast.models import checkpoint
-from lganet_fast.points import read_table
-from lganet_fast.series import load_series
+from lganet_fast.registration.affine import import_simpleitk
+from lganet_fast.runtime.csv_files import read_rows
 from lganet_fast.training import state
-from lganet_fast.transform import DisplacementField
+from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.volumes import nifti
+from lganet_fast.volumes.grid import Grid
+from lganet_fast.volumes.points import read_table
+from lganet_fast.volumes.series import load_series
 
 SHAPE = (9, 8, 7)
 GRID = Grid(SHAPE, np.array([[0, -1.5, 0, 9], [2, 0, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1.0]]))
@@ -46,16 +46,16 @@ class Reader:
 
 
 def image(path: Path) -> Any:
-    volume = io.load_image(path, "fixed")
+    volume = nifti.load_image(path, "fixed")
     return volume.data, volume.grid.affine
 
 
 def labels(path: Path) -> Any:
-    return io.load_labels(path, "labels").data
+    return nifti.load_labels(path, "labels").data
 
 
 def grid(path: Path) -> Any:
-    found = io.load_grid(path, "reference")
+    found = nifti.load_grid(path, "reference")
     return found.affine, np.array(found.shape)
 
 
@@ -64,12 +64,12 @@ def series(path: Path) -> Any:
 
 
 def field(path: Path) -> Any:
-    found = read_field(path, None if path.suffix != ".npy" else "itk")
+    found = DisplacementField.load(path, None if path.suffix != ".npy" else "itk")
     return found.displacement, found.grid.affine
 
 
 def voxel_field(path: Path) -> Any:
-    return read_field(path, "learn2reg", GRID, GRID).displacement
+    return DisplacementField.load(path, "learn2reg", GRID, GRID).displacement
 
 
 def points(path: Path) -> Any:
@@ -103,16 +103,16 @@ def readers(folder: Path) -> Iterator[Reader]:  # noqa: PLR0915
 
     for name in ("a.nii", "a.nii.gz"):
         sealed = name.endswith("gz")
-        content = made(name, lambda path: io.save_volume(path, floats, GRID))
+        content = made(name, lambda path: nifti.save_volume(path, floats, GRID))
         yield Reader(name, content, image, sealed, 2)
         yield Reader(name, content, grid, sealed)
-        content = made(name, lambda path: io.save_volume(path, whole, GRID))
+        content = made(name, lambda path: nifti.save_volume(path, whole, GRID))
         yield Reader(name, content, labels, sealed)
     scaled = nib.Nifti1Image(floats, GRID.affine)
     scaled.set_data_dtype(np.int16)
     yield Reader("s.nii", made("s.nii", lambda path: nib.save(scaled, path)), image)
     many = np.stack([floats] * 3, -1)
-    content = made("t.nii.gz", lambda path: io.save_volume(path, many, GRID, 2.0, "sec"))
+    content = made("t.nii.gz", lambda path: nifti.save_volume(path, many, GRID, 2.0, "sec"))
     yield Reader("t.nii.gz", content, series, True)
     for name in ("a.mgh", "a.mgz"):
         mgh = nib.MGHImage(floats, GRID.affine)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...reading import reading
-from ...sections import DataSection
+from ...config.schema import DataSection
+from ...runtime.reading import reading
 from ..case import Case
 from .brains import ixi, lpba40, oasis, oasis_neurite
 from .learn2reg import learn2reg

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ...config.schema import DataSection
 from ...errors import InputError
-from ...sections import DataSection
 from ..case import Case, Item, chain, divided, listing, random_pairs, to_atlas
 
 LPBA40_LABELS = "label/{}.delineation.structure.label.nii.gz"

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ...config.schema import DataSection
 from ...errors import InputError
-from ...reading import reading
-from ...sections import DataSection
-from ..case import Case, Item, listing, random_pairs, stem
+from ...runtime.reading import reading
+from ...volumes.nifti import stem
+from ..case import Case, Item, listing, random_pairs
 
 PAIRS = {
     "train": ("training_paired_images",),

@@ -8,10 +8,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from ...config.schema import SPLITS, DataSection
 from ...errors import InputError
-from ...reading import reading
-from ...sections import SPLITS, DataSection
-from ..case import IMAGES, Case, Item, divided, listing, stem, to_atlas
+from ...runtime.reading import reading
+from ...volumes.nifti import READABLE, stem
+from ..case import Case, Item, divided, listing, to_atlas
 
 REQUIRED = ("fixed", "moving")
 COLUMNS = (
@@ -54,14 +55,14 @@ def atlas(data: DataSection, root: Path, split: str) -> list[Case]:
     Images lie in `images/train`, `images/val` and `images/test`, or all in `images`: then the last
     `testing` are for testing, those before for validation. A training image may lack labels.
     """
-    found = [path for path in listing(root, *IMAGES) if stem(path) == "atlas"]
+    found = [path for path in listing(root, *READABLE) if stem(path) == "atlas"]
     if len(found) != 1:
         raise InputError(f"{root} must have one image called atlas, such as atlas.nii.gz")
     images = root / "images"
     if any((images / name).is_dir() for name in SPLITS):
-        files = listing(images / split, *IMAGES) if (images / split).is_dir() else []
+        files = listing(images / split, *READABLE) if (images / split).is_dir() else []
     else:
-        files = divided(listing(images, *IMAGES), split, data.validation, data.testing)
+        files = divided(listing(images, *READABLE), split, data.validation, data.testing)
 
     def labels(image: Path) -> Path | None:
         path = root / "labels" / image.name

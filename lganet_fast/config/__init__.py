@@ -1,0 +1,36 @@
+"""Configurations of training and evaluation: their sections, rules and defaults, and TOML files.
+
+Imports runtime.
+"""
+
+from typing import Any
+
+from ..lazy import attach
+
+__all__ = [
+    "SECTIONS",
+    "Config",
+    "build",
+    "dumps",
+    "load",
+    "read",
+    "shipped",
+]
+
+_load = attach(
+    __name__,
+    {
+        "Config": "loading",
+        "SECTIONS": "loading",
+        "build": "loading",
+        "dumps": "loading",
+        "load": "loading",
+        "read": "loading",
+        "shipped": "loading",
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    return _load(name)

@@ -1,0 +1,176 @@
+"""The configuration of training and evaluation: TOML files with every value checked.
+
+A file has the sections of `sections`, each a class that documents its keys; what it leaves out
+keeps its default. `extends = "lpba40"` at the top takes another file's values, or a shipped
+configuration's, as defaults instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..errors import InputError
+from ..runtime.reading import reading
+from .schema import (
+    DataSection,
+    EvaluateSection,
+    LossSection,
+    ModelSection,
+    OutputSection,
+    Section,
+    TrainSection,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Tables: TypeAlias = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All sections."""
+
+    data: DataSection
+    model: ModelSection = field(default_factory=ModelSection)
+    loss: LossSection = field(default_factory=LossSection)
+    train: TrainSection = field(default_factory=TrainSection)
+    evaluate: EvaluateSection = field(default_factory=EvaluateSection)
+    output: OutputSection = field(default_factory=OutputSection)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    kind.title: kind
+    for kind in (
+        DataSection,
+        ModelSection,
+        LossSection,
+        TrainSection,
+        EvaluateSection,
+        OutputSection,
+    )
+}
+
+
+def load(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration.
+
+    source: a TOML file, or the name of a shipped configuration (see `shipped`). overrides:
+    "section.key=value", the value in TOML; text may go without quotes.
+    Raises InputError where the file cannot be read, for a section or key that does not exist, and
+    for a value that is not allowed.
+    """
+    tables = read(source)
+    for override in overrides:
+        section, name, value = _override(override)
+        tables.setdefault(section, {})[name] = value
+    with reading(f"configuration {source}", "cannot be used"):  # a number may have no end
+        return build(tables)
+
+
+def build(tables: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The configuration that some tables make. Raises InputError as `load` does."""
+    _known("section", tables, list(SECTIONS), "sections")
+    sections: dict[str, Any] = {}
+    for title, kind in SECTIONS.items():
+        values = tables.get(title, {})
+        if not isinstance(values, Mapping):
+            raise InputError(f"{title} must be a section, [{title}], got {values!r}")
+        names = [entry.name for entry in fields(kind)]
+        _known(f"key {title}.", values, names, f"keys of [{title}]")
+        for entry in fields(kind):
+            if entry.default is dataclasses.MISSING and entry.name not in values:
+                wanted = kind.rules()[entry.name].wanted
+                raise InputError(f"{title}.{entry.name} is missing: it must be {wanted}")
+        sections[title] = kind(**values)
+    return Config(**sections)
+
+
+def shipped() -> list[str]:
+    """Names of the configurations that come with the package."""
+    folder = resources.files(__package__) / "presets"
+    return sorted(x.name[: -len(".toml")] for x in folder.iterdir() if x.name.endswith(".toml"))
+
+
+def read(source: str | os.PathLike[str], within: tuple[str, ...] = ()) -> Tables:
+    """The tables of a file over those that it extends, not yet checked."""
+    content = _content(source)
+    with reading(os.fspath(source), "is not TOML"):
+        tables = tomllib.loads(content)
+    base = tables.pop("extends", None)
+    if base is None:
+        return tables
+    if not isinstance(base, str) or len(within) > 8:
+        raise InputError(f"{source}: extends must name another configuration, got {base!r}")
+    with reading(f"{source} extends {base!r}, which"):
+        beside = Path(source).parent / base
+        found = beside if beside.is_file() else base
+    merged = read(found, (*within, os.fspath(source)))
+    for title, values in tables.items():
+        if isinstance(values, dict) and isinstance(merged.get(title), dict):
+            merged[title].update(values)
+        else:
+            merged[title] = values
+    return merged
+
+
+def dumps(config: Config) -> str:
+    """The configuration as TOML; `load` reads it back the same."""
+    parts = []
+    for title in SECTIONS:
+        section = getattr(config, title)
+        lines = [
+            f"{entry.name} = {_toml(getattr(section, entry.name))}" for entry in fields(section)
+        ]
+        parts.append("\n".join([f"[{title}]", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _content(source: str | os.PathLike[str]) -> str:
+    try:
+        with reading(f"configuration {source}"):
+            path = Path(source)
+            if not path.is_file() and os.fspath(source) in shipped():
+                own = resources.files(__package__) / "presets" / f"{source}.toml"
+                return own.read_text("utf-8")
+            return path.read_text("utf-8")
+    except InputError as error:
+        names = ", ".join(shipped())
+        raise InputError(f"{error}; it must be a TOML file or one of {names}") from error
+
+
+def _override(argument: str) -> tuple[str, str, Any]:
+    name, equals, value = argument.partition("=")
+    section, dot, entry = name.strip().partition(".")
+    if not (equals and dot and section and entry):
+        raise InputError(f"a setting must read section.key=value, got {argument!r}")
+    try:
+        with reading(f"setting {argument}"):
+            return section, entry, tomllib.loads(f"value = {value}")["value"]
+    except InputError as error:
+        if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            return section, entry, value.strip()
+        raise
+
+
+def _known(what: str, found: Mapping[str, Any], allowed: list[str], of: str) -> None:
+    for name in found:
+        if name not in allowed:
+            gap = "" if what.endswith(".") else " "
+            raise InputError(f"unknown {what}{gap}{name}; {of} are {', '.join(allowed)}")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)

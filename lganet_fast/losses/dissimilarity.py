@@ -1,0 +1,146 @@
+"""What a registration minimises: dissimilarity of two images, roughness of a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..ops import local_ncc, warp
+from ..ops.reference import STABILISER, box_sum, local_moments
+from ..transforms.jacobian import forward_difference, triple_product
+
+LABELS_AT_ONCE = 8  # one-hot volumes that are held at a time
+
+
+def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of (B, C, H, W, D) over all, weighted by (B, 1, H, W, D) where given."""
+    if weight is None:
+        return x.mean()
+    return (x * weight).sum() / (weight.sum() * x.shape[1])
+
+
+def lncc_loss(
+    fixed: Tensor,
+    warped: Tensor,
+    weight: Tensor | None = None,
+    window: int = 5,
+    squared: bool = True,
+) -> Tensor:
+    """1 - mean local correlation over window^3 windows (Avants et al., 2008; paper eq. 10).
+
+    fixed, warped: (B, 1, H, W, D), foreground of about unit intensity. weight: (B, 1, H, W, D).
+    squared: as the published network was trained, blind to the sign; else cross / sqrt(variances)
+    as the paper writes it, in [-1, 1].
+    """
+    if squared:
+        return 1 - local_ncc(fixed, warped, window=window, weight=weight)
+    cross, product = local_moments(fixed, warped, window)
+    return 1 - weighted_mean(cross / (product + STABILISER).sqrt(), weight)
+
+
+def mse_loss(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean squared difference, for images of one modality and one intensity scale.
+
+    fixed, warped: (B, C, H, W, D). weight: (B, 1, H, W, D).
+    """
+    return weighted_mean((fixed - warped).square(), weight)
+
+
+# The twelve pairs of the six face neighbours that are not opposite each other.
+FACES = torch.tensor([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])
+PAIRS = [(i, j) for i in range(6) for j in range(i) if not (FACES[i] + FACES[j] == 0).all()]
+
+
+def mind_ssc(image: Tensor, dilation: int = 1) -> Tensor:
+    """MIND self-similarity context descriptors (Heinrich et al., MICCAI 2013).
+
+    image: (B, 1, H, W, D). dilation: voxels from the centre to its six neighbours.
+    Returns (B, 12, H, W, D) in (0, 1]: exp(-D / V), D the squared differences of 3^3 patches around
+    two neighbours less the smallest of the twelve, V their mean, held within a thousandfold either
+    way of its own mean over the image.
+    """
+    size = image.shape[2:]
+    padded = F.pad(image, [dilation] * 6, mode="replicate")
+
+    def neighbour(face: int) -> Tensor:
+        out = padded
+        starts = (dilation * (1 + FACES[face])).tolist()
+        for axis, (start, length) in enumerate(zip(starts, size, strict=True)):
+            out = out.narrow(axis + 2, start, length)
+        return out
+
+    shifted = [neighbour(face) for face in range(6)]
+    distances = torch.cat([box_sum((shifted[i] - shifted[j]) ** 2, 3) for i, j in PAIRS], 1)
+    distances = distances - distances.amin(1, keepdim=True)
+    variance = distances.mean(1, keepdim=True)
+    mean = variance.mean((1, 2, 3, 4), keepdim=True).clamp_min(torch.finfo(image.dtype).tiny)
+    return torch.exp(-distances / variance.clamp(1e-3 * mean, 1e3 * mean))
+
+
+def dice_loss(fixed_labels: Tensor, moving_labels: Tensor, flow: Tensor) -> Tensor:
+    """1 - mean soft Dice of the fixed labels and the moving ones, warped one by one.
+
+    fixed_labels, moving_labels: (B, 1, H, W, D) integers, 0 what counts for nothing. flow:
+    (B, 3, H, W, D) in voxels. The mean is over the labels of each pair that either map holds, then
+    over pairs; a pair without any adds 0.
+    """
+    names = torch.unique(torch.cat([fixed_labels, moving_labels]))
+    score = partial(checkpoint, soft_dice, use_reentrant=False, preserve_rng_state=False)
+    chunks = names[names != 0].split(LABELS_AT_ONCE)
+    parts = [score(fixed_labels, moving_labels, flow, chunk) for chunk in chunks]
+    scores, present = (torch.cat(x, 1) for x in zip(*parts, strict=True))
+    means = ((1 - scores) * present).sum(1) / present.sum(1).clamp_min(1)
+    return means.mean()
+
+
+def soft_dice(
+    fixed_labels: Tensor, moving_labels: Tensor, flow: Tensor, names: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Dice of each of N labels, (B, N), and 1 where either map holds it."""
+    fixed, moving = (
+        (x == names[:, None, None, None]).to(flow) for x in (fixed_labels, moving_labels)
+    )
+    warped = warp(moving, flow)
+    space = (2, 3, 4)
+    size = fixed.sum(space)
+    score = 2 * (fixed * warped).sum(space) / (size + warped.sum(space)).clamp_min(1e-6)
+    return score, (size + moving.sum(space) > 0).to(flow)
+
+
+def folding_loss(flow: Tensor) -> Tensor:
+    """Mean of max(0, -det) of the map p + flow(p), by forward differences less the last plane.
+
+    flow: (B, 3, H, W, D) in voxels.
+    """
+    height, width, depth = (max(n - 1, 1) for n in flow.shape[2:])
+    columns = []
+    for axis in range(3):
+        column = list(forward_difference(flow, axis + 2)[..., :height, :width, :depth].unbind(1))
+        column[axis] = column[axis] + 1
+        columns.append(column)
+    return F.relu(-triple_product(*columns)).mean()
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A similarity measure for instance optimisation.
+
+    features: what is computed once per image and then warped. loss: (fixed, warped, weight) ->
+    scalar to minimise.
+    """
+
+    features: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+SIMILARITIES = {
+    "lncc": Similarity(lambda image: image, lncc_loss),
+    "mse": Similarity(lambda image: image, mse_loss),
+    "mind": Similarity(mind_ssc, mse_loss),
+}

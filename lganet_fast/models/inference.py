@@ -1,0 +1,47 @@
+"""A checkpoint's network on a pair of images, in the axis order that it was trained on."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .checkpoint import Checkpoint, load
+
+
+@torch.no_grad()
+def network_flow(checkpoint: Checkpoint, moving: Tensor, fixed: Tensor) -> Tensor:
+    """The network's flow (B, 3, H, W, D), in voxels, for images (B, 1, H, W, D).
+
+    The images go in in the axis order that the checkpoint's card names: see `backwards`.
+    """
+    model = checkpoint.model.to(fixed)
+    if not backwards(checkpoint):
+        return model(moving, fixed).to(fixed)
+    return turned_back(model(reverse_axes(moving), reverse_axes(fixed)).to(fixed))
+
+
+def backwards(checkpoint: Checkpoint) -> bool:
+    """Whether the card's axis order begins with z: trained on arrays that SimpleITK handed out."""
+    return checkpoint.card.axis_order.lower().startswith("z")
+
+
+def reverse_axes(x: Tensor) -> Tensor:
+    """(B, C, H, W, D) -> (B, C, D, W, H)."""
+    return x.permute(0, 1, 4, 3, 2).contiguous()
+
+
+def turned_back(flow: Tensor) -> Tensor:
+    """A flow found between images with reversed axes, on the images as they were."""
+    return reverse_axes(flow).flip(1)
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """A checkpoint for images of one channel. Raises InputError for any other file."""
+    checkpoint = load(path)
+    channels = checkpoint.model.config["in_channel"]
+    if channels != 1:
+        raise InputError(f"{path} is for images of {channels} channels, a pair has 1")
+    return checkpoint

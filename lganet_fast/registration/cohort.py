@@ -1,0 +1,225 @@
+"""Many pairs registered, one after the other, into a folder each."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..runtime.csv_files import read_rows, write_rows
+from ..runtime.files import make_folder, reason, sha256
+from ..runtime.json_files import report_json
+from ..runtime.ranks import join
+from ..runtime.reading import reading
+from ..volumes import nifti
+from .pair import ROLES
+from .pairwise import OUTPUTS, RegistrationWarning, register
+from .settings import Settings, check_settings
+
+UNREAD = ("split", "fixed_points", "moving_points")  # what a table of pairs has for training
+TABLES = ("cohort.csv", "failures.csv")
+SUMMARY = ("name", "dice_before", "dice_after", "folded_percent", "seconds", "warnings")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pair to register: its name, and the path of each of ROLES that it has."""
+
+    name: str
+    files: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a pair: its report, or what went wrong. skipped: it was done before."""
+
+    name: str
+    report: Mapping[str, Any] | None = None
+    failure: str = ""
+    skipped: bool = False
+
+
+def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
+    """The pairs of a CSV file.
+
+    Its header has `fixed` and `moving`, and may have `fixed_labels`, `moving_labels`, `fixed_mask`
+    and `name`; paths are relative to the file, and an empty cell means there is none. A pair
+    without a name is called after its files, "moving_to_fixed".
+    Raises InputError for another column, a missing path, and a name that is given twice or is no
+    name of a folder.
+    """
+    rows = read_rows(table, ("fixed", "moving"))
+    known = (*ROLES, "name", *UNREAD)
+    if unknown := [column for column in rows[0] if column not in known]:
+        raise InputError(f"{table}: unknown column {unknown[0]}; columns are {', '.join(known)}")
+    found = []
+    for number, row in enumerate(rows, start=2):
+        files = {role: os.fspath(Path(table).parent / row[role]) for role in ROLES if row.get(role)}
+        for role in ("fixed", "moving"):
+            if role not in files:
+                raise InputError(f"{table}, row {number}: {role} is empty")
+        usual = "_to_".join(nifti.stem(Path(files[role])) for role in ("moving", "fixed"))
+        found.append(Row(row.get("name") or usual, files))
+    for name, times in Counter(row.name for row in found).items():
+        if times > 1:
+            raise InputError(f"{table}: {times} pairs are called {name}; give each its own name")
+        if name in (".", "..") or Path(name).name != name:
+            raise InputError(f"{table}: a name is that of a folder, got {name!r}")
+        if name.lower() in TABLES or name.startswith("."):
+            raise InputError(
+                f"{table}: {name!r} cannot be the name of a pair: files of ours have it"
+            )
+    return found
+
+
+def register_pairs(
+    table: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    qc: bool = True,
+    quiet: bool = True,
+    **options: Any,
+) -> list[Outcome]:
+    """Register every pair of a CSV file (see `read_pairs`) into its own folder of `out`.
+
+    A pair whose folder holds all results for the same input files and settings is skipped. One that
+    fails is passed over and listed in failures.csv; cohort.csv sums the others up. Under torchrun
+    every process takes its part of the pairs. options: as of `register`, for every pair.
+    Returns the outcomes in the table's order; of several processes, on rank 0 alone, else nothing.
+    Raises InputError for a table or options that cannot be used.
+    """
+    rows = read_pairs(table)
+    settings = check_settings(
+        options.get("similarity", "lncc"),
+        options.get("iterations"),
+        options.get("smoothness"),
+        options.get("affine", False),
+        options.get("seed", 0),
+        options.get("precision", "float32"),
+        options.get("checkpoint"),
+    )
+    with join(device, threads or 0) as ranks:
+        options |= {"device": str(ranks.device), "threads": torch.get_num_threads(), "qc": qc}
+        make_folder(Path(out))
+        done = []
+        bar = tqdm(ranks.share(rows), disable=quiet or not ranks.first, unit="pair")
+        for row in bar:
+            bar.set_postfix_str(row.name)
+            done.append(register_row(row, Path(out) / row.name, settings, options))
+        found = {one.name: one for part in ranks.gather(done) for one in part}
+        if not ranks.first:
+            return []
+        outcomes = [found[row.name] for row in rows]
+        write_summary(Path(out), outcomes)
+    return outcomes
+
+
+def register_row(row: Row, folder: Path, settings: Settings, options: Mapping[str, Any]) -> Outcome:
+    """Register a pair into a folder, unless it was done before."""
+    try:
+        report = finished(row, folder, settings, options["qc"], options.get("share", False))
+        if report is not None:
+            return Outcome(row.name, report, skipped=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RegistrationWarning)  # they go into cohort.csv
+            result = register(**row.files, out=folder, overwrite=True, **options)
+    except (Exception, MemoryError) as error:  # whatever it is, the other pairs go on
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        return Outcome(row.name, failure=kind + reason(error))
+    return Outcome(row.name, result.report)
+
+
+def finished(
+    row: Row, folder: Path, settings: Settings, qc: bool, share: bool = False
+) -> dict[str, Any] | None:
+    """The report of an earlier run that left the whole result for these inputs and settings.
+
+    share: it must not have a path.
+    """
+    absent = {"warped_labels.nii.gz": "moving_labels" not in row.files, "qc.html": not qc}
+    try:
+        with reading(f"the result in {folder}"):
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            before = (content(report["inputs"]), lasting(report), digest(report["network"]))
+            if share and any(os.path.dirname(x["path"]) for x in report["inputs"].values()):
+                return None
+            summary_row(row.name, report)
+        for name in OUTPUTS:
+            if not absent.get(name):
+                check_output(folder / name)
+    except InputError:
+        return None
+    inputs = {role: nifti.describe(path, role) for role, path in row.files.items()}
+    weights = None if settings.checkpoint is None else sha256(settings.checkpoint)
+    now = (
+        content(inputs),
+        lasting(json.loads(report_json({"settings": asdict(settings)}))),
+        weights,
+    )
+    return report if before == now else None
+
+
+def check_output(path: Path) -> None:
+    """Raise InputError where a result is not there, or not whole."""
+    if path.name.endswith(nifti.IMAGE_EXTENSIONS):
+        image, label = nifti.open_image(path, "result")
+        nifti.check_whole(image, label)
+    elif not path.is_file() or path.stat().st_size == 0:
+        raise InputError(f"result {path} is missing or empty")
+
+
+def content(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What a report says of the inputs, without where they were."""
+    return {role: {**entry, "path": None} for role, entry in inputs.items()}
+
+
+def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a report, without where the checkpoint was: its bytes are compared."""
+    return {**report["settings"], "checkpoint": None}
+
+
+def digest(network: Mapping[str, Any] | None) -> str | None:
+    """Of the checkpoint that a report names."""
+    return None if network is None else network["sha256"]
+
+
+def summary_row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair's row of cohort.csv. Raises what comes of a report that none is."""
+
+    def number(value: Any) -> float:
+        return float("nan") if value is None else value + 0.0
+
+    labels = dict(report["labels"] or {})
+    return {
+        "name": name,
+        "dice_before": number(labels.get("mean_dice_before")),
+        "dice_after": number(labels.get("mean_dice_after")),
+        "folded_percent": number(report["jacobian"]["folded_percent"]),
+        "seconds": number(report["seconds"]["total"]),
+        "warnings": "; ".join(report["warnings"]),
+    }
+
+
+def write_summary(out: Path, outcomes: list[Outcome]) -> None:
+    """Write cohort.csv and failures.csv, the latter only where something failed."""
+    rows = []
+    for one in outcomes:
+        if one.report is not None:
+            rows.append(summary_row(one.name, one.report))
+    write_rows(out / "cohort.csv", SUMMARY, rows)
+    failures = [{"name": one.name, "error": one.failure} for one in outcomes if one.failure]
+    if failures:
+        write_rows(out / "failures.csv", ("name", "error"), failures)
+    else:
+        (out / "failures.csv").unlink(missing_ok=True)

@@ -1,0 +1,206 @@
+"""A registration whose answer is known: real anatomy against its own deformed copy."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import zoom
+
+from ..errors import InputError
+from ..ops import integrate
+from ..runtime.machine import choose_device, set_threads
+from ..transforms.field import DisplacementField
+from ..volumes import nifti
+from ..volumes.grid import Array, Grid, Volume
+from .pairwise import Registration, register
+
+TISSUES = {1: "CSF and other", 2: "grey matter", 3: "white matter"}
+MARGIN_MM = 15.0  # around the brain: there the deformation fades to nothing
+PEAK_MM = 9.0  # largest velocity
+DEFORMATION_MM = 30.0  # distance between the random numbers of the velocity
+BIAS_MM = 50.0  # and of the bias field
+BIAS = 0.2  # largest part by which the bias field brightens or darkens
+NOISE = 0.03  # standard deviation, of the brightest voxel's intensity
+
+
+@dataclass(frozen=True, eq=False)
+class DemoPair:
+    """A fixed and a moving image with tissue classes, and the field between them.
+
+    truth: fixed points to moving points. brain: (X, Y, Z), where the fixed image shows the brain.
+    """
+
+    fixed: Volume
+    moving: Volume
+    fixed_labels: Volume
+    moving_labels: Volume
+    truth: DisplacementField
+    brain: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class DemoResult:
+    """What the registration recovered.
+
+    error_before, error_after: distance in mm between where a brain voxel really lies in the moving
+    image and where it is taken to lie, without and with the registration: "mean", "p95", "max".
+    """
+
+    registration: Registration
+    error_before: dict[str, float]
+    error_after: dict[str, float]
+
+
+def run_demo(
+    out: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    quiet: bool = True,
+    resolution: int = 2,
+) -> DemoResult:
+    """Deform the MNI152 template, register it to its copy, and compare with the truth.
+
+    out: folder for what `register` writes, and for the pair itself with `truth.nii.gz`.
+    seed: of the deformation, the bias field and the noise. resolution: voxel size in mm.
+    Raises InputError for a device or folder that cannot be used, or without nilearn.
+    """
+    choose_device(device)
+    set_threads(threads)
+    pair = make_pair(*load_template(resolution), seed)
+    result = register(
+        (pair.fixed.data, pair.fixed.grid.affine),
+        (pair.moving.data, pair.moving.grid.affine),
+        fixed_labels=(pair.fixed_labels.data, pair.fixed_labels.grid.affine),
+        moving_labels=(pair.moving_labels.data, pair.moving_labels.grid.affine),
+        out=out,
+        device=device,
+        threads=threads,
+        seed=seed,
+        quiet=quiet,
+    )
+    save_pair(pair, Path(out))
+    truth = pair.truth.displacement[pair.brain]
+    found = result.transform.displacement[pair.brain]
+    return DemoResult(result, distances(truth), distances(found - truth))
+
+
+def load_template(resolution: int) -> tuple[Volume, Volume]:
+    """The MNI152 T1 brain and its tissue classes (keys of TISSUES), from nilearn's package data.
+
+    resolution: voxel size in mm. Raises InputError without nilearn.
+    """
+    try:
+        from nilearn import datasets
+    except ImportError as error:
+        message = "the demo needs nilearn: pip install 'lganet_fast[demo]'"
+        raise InputError(message) from error
+    image = datasets.load_mni152_template(resolution=resolution)
+    brain, grey, white = (
+        load(resolution=resolution).get_fdata()
+        for load in (
+            datasets.load_mni152_brain_mask,
+            datasets.load_mni152_gm_template,
+            datasets.load_mni152_wm_template,
+        )
+    )
+    tissues = 1 + np.argmax([1 - grey - white, grey, white], 0)
+    part, grid = crop(brain > 0, Grid(image.shape, image.affine))
+    data = np.where(brain > 0, image.get_fdata(), 0).clip(0).astype(np.float32)
+    labels = np.where(brain > 0, tissues, 0).astype(np.int32)
+    return Volume(data[part], grid, "template"), Volume(labels[part], grid, "tissues")
+
+
+def crop(inside: NDArray[np.bool_], grid: Grid) -> tuple[tuple[slice, ...], Grid]:
+    """The box around `inside` with MARGIN_MM, as slices and as a grid."""
+    margin = np.ceil(MARGIN_MM / grid.spacing).astype(int)
+    where = np.nonzero(inside)
+    first = np.maximum([i.min() for i in where] - margin, 0)
+    last = np.minimum([i.max() for i in where] + margin + 1, grid.shape)
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.to_world(first)
+    part = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+    size = last - first
+    return part, Grid((int(size[0]), int(size[1]), int(size[2])), affine)
+
+
+def make_pair(template: Volume, tissues: Volume, seed: int) -> DemoPair:
+    """The template as the fixed image, and as the moving one its deformed, biased, noisy copy.
+
+    With phi = exp(v) of a smooth random velocity v, moving(y) = template(phi(y)), so that a fixed
+    point x lies at phi^-1(x) in the moving image.
+    template, tissues: on one grid; voxels where tissues is 0 are background.
+    """
+    random = np.random.default_rng(seed)
+    grid = template.grid
+    velocity = np.stack([smooth_noise(grid, DEFORMATION_MM, random, fade=True) for _ in range(3)])
+    velocity *= PEAK_MM / np.sqrt((velocity**2).sum(0)).max() / grid.spacing.reshape(3, 1, 1, 1)
+    phi, guess = (exponential(v, grid) for v in (velocity, -velocity))
+    labels = phi.apply(tissues, interpolation="label")
+    bias = smooth_noise(grid, BIAS_MM, random)
+    bias = 1 + BIAS * bias / np.abs(bias).max()
+    noise = NOISE * template.data.max() * random.standard_normal(grid.shape)
+    seen = phi.apply(template).data * bias + noise
+    moving = np.where(labels.data > 0, seen.clip(0), 0).astype(np.float32)
+    return DemoPair(
+        template,
+        Volume(moving, grid, "moving"),
+        tissues,
+        labels,
+        phi.invert(guess=guess),
+        tissues.data > 0,
+    )
+
+
+def smooth_noise(
+    grid: Grid, distance: float, random: np.random.Generator, fade: bool = False
+) -> Array:
+    """A cubic spline through normal random numbers `distance` mm apart, on the grid.
+
+    fade: let it fall to 0 at the grid's border.
+    """
+    count = np.round((np.array(grid.shape) - 1) * grid.spacing / distance).astype(int) + 1
+    knots = random.standard_normal(np.maximum(count, 4))
+    if fade:
+        knots = np.pad(knots[1:-1, 1:-1, 1:-1], 1)
+    return zoom(knots, np.array(grid.shape) / knots.shape, order=3, mode="nearest")
+
+
+def exponential(velocity: Array, grid: Grid) -> DisplacementField:
+    """The exponential of a stationary velocity, (3, X, Y, Z) in voxels."""
+    flow = integrate(torch.from_numpy(velocity).float()[None])[0].numpy()
+    return DisplacementField.from_voxels(np.moveaxis(flow, 0, -1), grid, grid)
+
+
+def distances(vectors: NDArray) -> dict[str, float]:
+    """Mean, 95th percentile and maximum length of (N, 3) vectors."""
+    lengths = np.sqrt((vectors.astype(float) ** 2).sum(-1))
+    return {
+        "mean": float(lengths.mean()),
+        "p95": float(np.percentile(lengths, 95)),
+        "max": float(lengths.max()),
+    }
+
+
+def save_pair(pair: DemoPair, folder: Path) -> None:
+    """Write the pair and the true field beside the results, to look at or to register again."""
+    for name in ("fixed", "moving", "fixed_labels", "moving_labels"):
+        volume: Volume = getattr(pair, name)
+        nifti.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
+    pair.truth.save(folder / "truth.nii.gz")
+
+
+def tissue_dice(result: DemoResult) -> list[tuple[str, float, float]]:
+    """Name, Dice before and Dice after of each tissue class."""
+    labels: dict[str, Any] = result.registration.report["labels"]
+    return [
+        (TISSUES[row["label"]], row["dice_before"], row["dice_after"])
+        for row in labels["per_label"]
+    ]

@@ -1,0 +1,45 @@
+"""The flow that a trained network predicts for a pair, on the pair's working grid."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from torch import Tensor
+
+from ..models.checkpoint import PUBLISHED_CARD, Card, Checkpoint
+from ..models.inference import network_flow
+from ..volumes.grid import Grid
+from .optimiser import taper
+from .workspace import MARGIN, Workspace
+
+SAME_SPACING = 0.1  # relative difference of voxel sizes that a network is not warned about
+
+
+def card_warnings(card: Card, grid: Grid) -> list[str]:
+    """What the network is given otherwise than its card says. grid: the working grid."""
+    found = []
+    trained = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", card.spacing)]
+    backwards = card.axis_order.lower().startswith("z")
+    own = grid.spacing[::-1] if backwards else grid.spacing
+    if len(trained) in (1, 3) and not np.allclose(own, trained, rtol=SAME_SPACING):
+        found.append(
+            f"the network was trained on voxels of {card.spacing}, and is given voxels of "
+            f"{' x '.join(f'{x:.3g}' for x in own)} mm"
+        )
+    if card.intensity not in ("unknown", "range", PUBLISHED_CARD.intensity):
+        found.append(
+            f"the network was trained on intensities by {card.intensity}, and is given background "
+            "0 and foreground of about 1"
+        )
+    return found
+
+
+def predict(checkpoint: Checkpoint, work: Workspace) -> Tensor:
+    """The network's flow: (1, 3, H, W, D) in voxels of the working grid, 0 at its border.
+
+    The images go in as the workspace holds them, background 0 and foreground of about unit
+    intensity.
+    """
+    flow = network_flow(checkpoint, work.moving, work.fixed)
+    return flow * taper(work.grid.shape, MARGIN).to(flow)

@@ -1,0 +1,131 @@
+"""What a registration's report says of its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..losses.dissimilarity import SIMILARITIES
+from ..metrics.scores import dice, hd95, inverse_consistency, present
+from ..ops import warp
+from ..runtime.device import numbers
+from ..transforms.field import DisplacementField
+from ..volumes.grid import Volume
+from .optimiser import flow_of
+from .pair import Pair
+from .workspace import Workspace
+
+NAMED = 8  # labels that a warning lists
+
+
+@torch.no_grad()
+def similarity_change(
+    velocity: Tensor, start: Workspace, work: Workspace, similarity: str
+) -> dict[str, Any]:
+    """The similarity over the fixed image's foreground, before and after.
+
+    velocity: as `optimise` returns it for `work`; a network may have brought that on from `start`.
+    For "lncc" the numbers are the mean squared local correlation (higher is better), else the mean
+    squared difference (lower is better).
+    """
+    measure = SIMILARITIES[similarity]
+    counts = (work.fixed > 0).to(work.fixed)
+    if work.weight is not None:
+        counts = counts * work.weight
+    target = measure.features(work.fixed)
+
+    def value(moved: Tensor) -> Tensor:
+        loss = measure.loss(target, measure.features(moved), counts)
+        return 1 - loss if similarity == "lncc" else loss
+
+    moved = warp(work.moving, flow_of(velocity, work.grid.shape))
+    before, after = numbers([value(start.moving), value(moved)])
+    return {"name": similarity, "before": round(before, 6), "after": round(after, 6)}
+
+
+def jacobian_summary(det: Tensor) -> dict[str, float]:
+    """Folding and spread of the Jacobian determinant (X, Y, Z), as in `metrics`."""
+    folded = 100 * (~(det > 0)).double().mean()
+    spread = (det + 3).clamp(1e-9, 1e9).log().std(correction=0)
+    names = ("folded_percent", "sdlogj", "min", "max")
+    return dict(zip(names, numbers([folded, spread, det.min(), det.max()]), strict=True))
+
+
+def inverse_residual(
+    pair: Pair, transform: DisplacementField, inverse: DisplacementField
+) -> dict[str, float]:
+    """How far, in mm, `transform` after `inverse` misses the voxels of the moving foreground."""
+    return inverse_consistency(transform, inverse, pair.moving.data > pair.moving.data.min())
+
+
+def missing(fixed: Volume, moving: Volume, after: Volume) -> dict[str, list[int]]:
+    """The labels of one map alone, and those of both that the warp has lost."""
+    one, other, left = (set(present(volume.data)) for volume in (fixed, moving, after))
+    return {
+        "only_fixed": sorted(one - other),
+        "only_moving": sorted(other - one),
+        "lost": sorted((one & other) - left),
+    }
+
+
+def label_warnings(labels: Mapping[str, Any] | None) -> list[str]:
+    """What to look at in the scores of labels before trusting their means."""
+    if labels is None:
+        return []
+    phrases = {
+        "only_fixed": "are in the fixed map alone",
+        "only_moving": "are in the moving map alone",
+        "lost": "are lost: the warped map has no voxel of them",
+    }
+    total = len(labels["per_label"])
+    return [
+        f"labels {', '.join(map(str, labels[key][:NAMED]))}{', ...' * (len(labels[key]) > NAMED)} "
+        f"({len(labels[key])} of {total}) {phrase}: Dice 0, left out of the mean HD95"
+        for key, phrase in phrases.items()
+        if labels[key]
+    ]
+
+
+def label_scores(
+    fixed: Volume | None,
+    moving: Volume | None,
+    before: Volume | None,
+    after: Volume | None,
+) -> dict[str, Any] | None:
+    """Dice and HD95 of every label before and after, and their means over labels.
+
+    All on the fixed grid, but `moving`, which is the map as it was. Returns None where either image
+    came without labels. A label that one map lacks has no HD95 (NaN) and is left out of its mean:
+    `labels_without_hd95_...` counts those, and `only_fixed`, `only_moving` and `lost` name the
+    labels that one map lacks, or that the warp has left no voxel of.
+    """
+    if fixed is None or moving is None or before is None or after is None:
+        return None
+    labels = present(fixed.data, before.data)
+    spacing = fixed.grid.spacing
+    columns = {
+        "dice_before": dice(fixed.data, before.data, labels),
+        "dice_after": dice(fixed.data, after.data, labels),
+        "hd95_mm_before": hd95(fixed.data, before.data, spacing, labels),
+        "hd95_mm_after": hd95(fixed.data, after.data, spacing, labels),
+    }
+
+    def mean(column: dict[int, float]) -> float:
+        values = np.array(list(column.values()), float)
+        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+    return {
+        "interpolation": "nearest",
+        **{f"mean_{name}": mean(column) for name, column in columns.items()},
+        **{
+            f"labels_without_hd95_{when}": sum(map(math.isnan, columns[f"hd95_mm_{when}"].values()))
+            for when in ("before", "after")
+        },
+        **missing(fixed, moving, after),
+        "per_label": [{"label": n, **{k: c[n] for k, c in columns.items()}} for n in labels],
+    }

@@ -1,0 +1,101 @@
+"""The pair to register, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..volumes import nifti
+from ..volumes.grid import Array, Grid, Volume
+
+ROLES = ("fixed", "moving", "fixed_labels", "moving_labels", "fixed_mask")
+LATTICE = 24  # points per axis that overlap is judged by
+LITTLE_OVERLAP = 0.25
+SPACING_RATIO = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Both images and what came with them; labels and mask lie on their image's grid."""
+
+    fixed: Volume
+    moving: Volume
+    fixed_labels: Volume | None
+    moving_labels: Volume | None
+    mask: Volume | None
+
+
+def read_pair(sources: Mapping[str, nifti.Source | None]) -> Pair:
+    """Read what is given of fixed, moving, fixed_labels, moving_labels, fixed_mask.
+
+    Raises InputError with one line on what is wrong.
+    """
+
+    def source(name: str) -> nifti.Source:
+        given = sources[name]
+        if given is None:
+            raise InputError(f"{name} is missing: pass a volume")
+        return given
+
+    fixed = nifti.load_image(source("fixed"), "fixed")
+    moving = nifti.load_image(source("moving"), "moving")
+
+    def labels(name: str, grid: Grid) -> Volume | None:
+        given = sources[name]
+        return None if given is None else nifti.load_labels(given, name, grid)
+
+    given = sources["fixed_mask"]
+    return Pair(
+        fixed,
+        moving,
+        labels("fixed_labels", fixed.grid),
+        labels("moving_labels", moving.grid),
+        None if given is None else nifti.load_mask(given, "fixed_mask", fixed.grid),
+    )
+
+
+def apply_affine(matrix: NDArray[np.floating], points: NDArray[np.floating]) -> Array:
+    """(..., 3) points through a (4, 4) matrix."""
+    return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3], np.float64)
+
+
+def overlap(fixed: Grid, moving: Grid, affine: Array) -> float:
+    """Part of the fixed grid, 0 to 1, that falls inside the moving one."""
+    lines = [np.linspace(0, n - 1, LATTICE) for n in fixed.shape]
+    points = fixed.to_world(np.stack(np.meshgrid(*lines, indexing="ij"), -1))
+    index = moving.to_index(apply_affine(affine, points))
+    inside = (index >= -0.5) & (index <= np.array(moving.shape) - 0.5)
+    return float(inside.all(-1).mean())
+
+
+def pair_warnings(pair: Pair, affine: Array) -> list[str]:
+    """What the user should look at before trusting a result.
+
+    affine: (4, 4), fixed to moving points in RAS+ mm.
+    Raises InputError where the two images do not overlap at all.
+    """
+    found = []
+    fixed, moving = pair.fixed.grid, pair.moving.grid
+    codes = nifti.orientation(fixed), nifti.orientation(moving)
+    if codes[0] != codes[1]:
+        found.append(
+            f"orientation differs: fixed {codes[0]}, moving {codes[1]}; the affines are trusted"
+        )
+    ratio = max(np.max(fixed.spacing / moving.spacing), np.max(moving.spacing / fixed.spacing))
+    if codes[0] == codes[1] and ratio > SPACING_RATIO:
+        sizes = ["x".join(f"{s:.3g}" for s in g.spacing) for g in (fixed, moving)]
+        found.append(f"spacing differs {ratio:.1f}-fold: fixed {sizes[0]} mm, moving {sizes[1]} mm")
+    part = overlap(fixed, moving, affine)
+    if part == 0:
+        raise InputError(
+            "fixed and moving do not overlap in world space: "
+            f"fixed is {nifti.describe_grid(fixed)}, moving is {nifti.describe_grid(moving)}; "
+            "align them first or use affine alignment"
+        )
+    if part < LITTLE_OVERLAP:
+        found.append(f"only {100 * part:.0f}% of the fixed image lies inside the moving one")
+    return found

@@ -1,0 +1,89 @@
+"""Linear maps that act along each axis in turn: smoothing, resizing, both at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..ops import resize
+from ..runtime.device import sent
+
+
+def along_axes(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """Apply one matrix along each spatial axis.
+
+    x: (B, C, H, W, D). maps: (H', H), (W', W), (D', D). Returns (B, C, H', W', D').
+    """
+    first, second, third = maps
+    x = second @ (x @ third.mT)
+    return (first @ x.flatten(3)).reshape(*x.shape[:2], -1, *x.shape[3:])
+
+
+def positions(size: int, samples: int) -> Tensor:
+    """Where `samples` points spread evenly from end to end of an axis lie, in its voxels."""
+    return torch.linspace(0, size - 1, samples, dtype=torch.float64)
+
+
+def gaussian_map(size: int, samples: int, sigma: float) -> Tensor:
+    """(samples, size) matrix: a Gaussian mean of width `sigma` voxels at evenly spread points."""
+    offset = positions(size, samples)[:, None] - torch.arange(size)
+    weight = torch.exp(-0.5 * (offset / max(sigma, 1e-3)) ** 2) * (offset.abs() <= 4 * sigma + 1)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def linear_map(size: int, at: Tensor) -> Tensor:
+    """(samples, size) matrix: linear interpolation at voxel coordinates (samples,), 0 outside."""
+    return (1 - (at[:, None] - torch.arange(size)).abs()).clamp_min(0)
+
+
+def growth(old: Sequence[int], new: Sequence[int]) -> list[float]:
+    """Per axis, the voxels of the `new` grid to one of the `old`, over the same extent."""
+    return [(n - 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
+
+
+def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
+    """The image on a coarser grid over the same extent, smoothed against aliasing.
+
+    image: (B, C, H, W, D). size: three lengths, none above the image's.
+    """
+    maps = []
+    for old, new in zip(image.shape[2:], size, strict=True):
+        factor = (old - 1) / max(new - 1, 1)
+        same = torch.eye(old, dtype=torch.float64)
+        maps.append(same if old == new else gaussian_map(old, new, 0.5 * factor))
+    return along_axes(image, [sent(m, image) for m in maps])
+
+
+class Stretch:
+    """Flows of one grid on another over the same extent, their values in that grid's voxels.
+
+    old, new: three lengths. like: a tensor of the flows' type on their device. On the CPU this is
+    `ops.resize`; elsewhere a matrix along each axis, whose gradient is a product again and no sum
+    by many threads at once.
+    """
+
+    def __init__(self, old: Sequence[int], new: Sequence[int], like: Tensor) -> None:
+        self.size = tuple(new)
+        self.moves = tuple(old) != self.size
+        lengths = list(zip(old, new, strict=True))
+        factors = torch.tensor(growth(old, new), dtype=torch.float64)
+        self.factors = sent(factors.reshape(1, 3, 1, 1, 1), like)
+        self.maps = (
+            []
+            if like.device.type == "cpu"
+            else [sent(linear_map(o, positions(o, n)), like) for o, n in lengths]
+        )
+
+    def __call__(self, flow: Tensor) -> Tensor:
+        """flow: (B, 3, *old). Returns (B, 3, *new)."""
+        if not self.moves:
+            return flow
+        scaled = flow * self.factors
+        return along_axes(scaled, self.maps) if self.maps else resize(scaled, self.size)
+
+
+def stretch_flow(flow: Tensor, size: Sequence[int]) -> Tensor:
+    """A flow (B, 3, h, w, d) on another grid, (B, 3, *size); see `Stretch`."""
+    return Stretch(flow.shape[2:], size, flow)(flow)

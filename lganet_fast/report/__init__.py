@@ -1,0 +1,24 @@
+"""The quality page of a result, and its pictures.
+
+Imports transforms and what comes before; Matplotlib only when something is drawn.
+"""
+
+from typing import Any
+
+from ..lazy import attach
+
+__all__ = [
+    "qc_page",
+]
+
+_load = attach(
+    __name__,
+    {
+        "qc_page": "page",
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    return _load(name)

@@ -1,0 +1,135 @@
+"""What a run ran on: devices, versions, memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+
+import torch
+
+from ..errors import InputError, InputWarning
+from ..version import __version__
+
+PACKAGES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a result depends on; what is not installed is left out."""
+    found = {"lganet_fast": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn "auto" (CUDA where there is any, else the CPU), "cpu", "cuda" or "cuda:N" into a device.
+
+    Raises InputError for a device that is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    present = ["cpu", *(f"cuda:{i}" for i in range(count))]
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    if name in present or (name == "cuda" and count):
+        return torch.device(name)
+    raise InputError(f"device must be auto or one of {', '.join(present)}, got {name!r}")
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes free for new tensors on the device; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Most memory this process has held: of the GPU where it runs there, else of the machine."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def _forked() -> None:
+    """In a forked process: one thread. OpenMP would wait for those that only the parent has."""
+    global _alone  # noqa: PLW0603
+    _alone = True
+    torch.set_num_threads(1)
+
+
+_alone = False  # whether this process may compute on one thread only
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def set_threads(threads: int | None) -> int:
+    """Use this many CPU threads (all that this process may run on where None); returns it.
+
+    A process that was forked has one, with a warning where more were asked for.
+    Raises InputError for less than one.
+    """
+    if _alone:
+        if threads is not None and threads > 1:
+            warnings.warn(
+                "a forked process computes on one thread: start workers by spawn for more",
+                InputWarning,
+                stacklevel=2,
+            )
+        threads = min(threads, 1) if threads is not None else 1
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
+    affinity = getattr(os, "sched_getaffinity", None)
+    default = len(affinity(0)) if affinity else os.cpu_count() or 1
+    torch.set_num_threads(threads or default)
+    return torch.get_num_threads()
+
+
+@contextmanager
+def guard_memory(shape: tuple[int, ...], device: torch.device, per_voxel: int) -> Iterator[None]:
+    """Refuse, before or when memory runs out, with what would fit.
+
+    shape: the working grid. per_voxel: bytes that the work takes for each of its voxels.
+    Raises InputError.
+    """
+    need, free = per_voxel * math.prod(shape), available_memory(device)
+    if free is not None and need > free:
+        raise InputError(too_large(shape, need, free, per_voxel))
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise InputError(too_large(shape, need, free, per_voxel)) from error
+    except RuntimeError as error:  # how PyTorch says it on a CPU
+        if "alloc" not in str(error):
+            raise
+        raise InputError(too_large(shape, need, free, per_voxel)) from error
+
+
+def too_large(shape: tuple[int, ...], need: int, free: int | None, per_voxel: int) -> str:
+    """One line on what was too large and what would fit."""
+    size = "x".join(map(str, shape))
+    line = f"out of memory: {size} working voxels need about {need / 2**30:.1f} GiB"
+    if free is None:
+        return line
+    side = int((free / per_voxel) ** (1 / 3))
+    return (
+        f"{line}, {free / 2**30:.1f} GiB are free; {side}x{side}x{side} voxels would fit: "
+        "resample or crop the images"
+    )

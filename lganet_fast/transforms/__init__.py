@@ -1,0 +1,26 @@
+"""Displacement fields: applied, inverted, composed, measured, and in the files of other tools.
+
+Imports volumes and what comes before.
+"""
+
+from typing import Any
+
+from ..lazy import attach
+
+__all__ = [
+    "FORMATS",
+    "DisplacementField",
+]
+
+_load = attach(
+    __name__,
+    {
+        "DisplacementField": "field",
+        "FORMATS": "formats",
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    return _load(name)

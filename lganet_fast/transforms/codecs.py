@@ -1,0 +1,349 @@
+"""How each format of a displacement field is read and written; `formats` says which one it is.
+
+Readers take (path, fixed, moving), the images' grids or None, and return a field: its vectors
+(X, Y, Z, 3), float32 in RAS+ mm, and its grid. Writers take (vectors, grid, path, moving).
+All raise InputError for a file that does not hold what its format says.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..runtime.files import atomic
+from ..runtime.reading import BLOCK, reading
+from ..volumes.grid import FARTHEST, LPS, Grid
+from ..volumes.headers import placement
+from ..volumes.itk import import_simpleitk
+from ..volumes.nifti import check_affine, open_image, read_values, save_nifti
+from .units import from_voxels, to_voxels
+
+Vectors = NDArray[np.float32]
+Field = tuple[Vectors, Grid]
+
+VECTOR, DISPLACEMENT = 1007, 1006  # NIfTI intent codes
+FLIP = np.diag(LPS).astype(np.float32)  # RAS to LPS and back
+NPZ_KEYS = ("flow", "fixed_affine", "moving_affine", "fixed_shape", "moving_shape")
+DEFLATES = 1032  # bytes that one packed byte can stand for at most
+EXPANDS = 64  # times its size that a file of ITK may take in memory
+TRIAL = """
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+except (ImportError, OSError, ValueError):
+    pass
+import SimpleITK
+SimpleITK.ReadTransform(sys.argv[1])
+"""
+ABOUT = "flow[p] in voxels: voxel p of the fixed image lies at voxel p + flow[p] of the moving one"
+
+
+def read_itk(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
+    """NIfTI with LPS mm, as ITK and ANTs read it."""
+    vectors, grid = _read_vectors(path)
+    return _field(vectors * FLIP, grid, path)
+
+
+def write_itk(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
+    """5-D NIfTI (X, Y, Z, 1, 3), float32, intent 1007, LPS mm."""
+    save_nifti(path, (vectors * FLIP)[:, :, :, None], grid, VECTOR)
+
+
+def read_slicer(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
+    """NIfTI with RAS mm."""
+    return _field(*_read_vectors(path), path)
+
+
+def write_slicer(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
+    """5-D NIfTI (X, Y, Z, 1, 3), float32, intent 1006, RAS mm."""
+    save_nifti(path, vectors[:, :, :, None], grid, DISPLACEMENT)
+
+
+def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
+    """Any ITK transform, evaluated on the fixed grid, or else on that of the first field in it."""
+    sitk = import_simpleitk(f"reading {path}")
+    with _reading_itk(path):
+        _try_in_another_process(path)
+        with _silence():
+            transform = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
+        transform.FlattenTransform()
+        parts = [transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())]
+        fields = [part for part in parts if isinstance(part, sitk.DisplacementFieldTransform)]
+        # The last transform of a composite is the first to be applied.
+        grid = fixed or (_grid_of(fields[-1].GetDisplacementField()) if fields else None)
+        if grid is None:
+            raise InputError(
+                f"transform {path} holds no displacement field: give the fixed image, on whose "
+                "grid to evaluate it"
+            )
+        image = sitk.TransformToDisplacementField(
+            transform,
+            sitk.sitkVectorFloat64,
+            grid.shape,
+            (LPS @ grid.affine[:3, 3]).tolist(),
+            grid.spacing.tolist(),
+            (LPS @ grid.affine[:3, :3] / grid.spacing).ravel().tolist(),
+        )
+    return _field(sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * FLIP, grid, path)
+
+
+def write_composite(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
+    """A CompositeTransform of one displacement field."""
+    sitk = import_simpleitk(f"writing {path}")
+    stored = (vectors * FLIP).astype(np.float64).transpose(2, 1, 0, 3)
+    if not np.isfinite(stored).all():
+        raise InputError(f"cannot write {path}: values would be NaN or infinite")
+    image = sitk.GetImageFromArray(stored, isVector=True)
+    affine, spacing = grid.affine, grid.spacing
+    image.SetOrigin((LPS @ affine[:3, 3]).tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((LPS @ affine[:3, :3] / spacing).ravel().tolist())
+    composite = sitk.CompositeTransform([sitk.DisplacementFieldTransform(image)])
+    with atomic(path) as temporary:
+        temporary.touch()  # where this fails the reason is plain; ITK would not tell it
+        try:
+            with _silence():
+                sitk.WriteTransform(composite, str(temporary))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"cannot write {path}: ITK failed, is the disk full?") from error
+
+
+def read_learn2reg(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
+    """(X, Y, Z, 3) voxels, in a NIfTI file or as the one array of an .npz file."""
+    flow = _only_array(path) if zipfile.is_zipfile(path) else _read_vectors(path)[0]
+    return _from_voxels(flow, path, fixed, moving)
+
+
+def write_learn2reg(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
+    """(X, Y, Z, 3) float32 voxels, in a NIfTI file or as the one array of an .npz file."""
+    flow = to_voxels(vectors, grid, _needed(moving, path))
+    if path.suffix.lower() == ".npz":
+        _write_arrays(path, arr_0=flow)
+    else:
+        save_nifti(path, flow, grid)
+
+
+def read_learn2reg2021(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
+    """(3, X/2, Y/2, Z/2) full-resolution voxels, zoomed by 2 with quadratic splines."""
+    from scipy.ndimage import zoom  # slow to load
+
+    halved = _only_array(path).astype(np.float32)
+    if halved.ndim != 4 or halved.shape[0] != 3:
+        raise InputError(f"transform {path} must have shape (3, X/2, Y/2, Z/2), got {halved.shape}")
+    flow = np.stack([zoom(component, 2, order=2) for component in halved], -1)
+    return _from_voxels(flow, path, fixed, moving)
+
+
+def write_learn2reg2021(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
+    """(3, X/2, Y/2, Z/2) float16, zoomed by 1/2 with quadratic splines."""
+    from scipy.ndimage import zoom
+
+    flow = to_voxels(vectors, grid, _needed(moving, path))
+    if any(n % 2 for n in grid.shape):
+        raise InputError(f"{path}: this format needs even sizes, got {grid.shape}")
+    halved = [zoom(flow[..., axis], 0.5, order=2) for axis in range(3)]
+    _write_arrays(path, arr_0=np.stack(halved).astype(np.float16))
+
+
+def read_npz(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
+    """What `write_npz` writes."""
+    present = array_shapes(path)
+    if missing := [key for key in NPZ_KEYS if key not in present]:
+        raise InputError(f"transform {path} lacks the arrays {', '.join(missing)}")
+    arrays = read_arrays(path, NPZ_KEYS)
+    grids = []
+    for side in ("fixed", "moving"):
+        sizes = arrays[f"{side}_shape"]
+        if sizes.shape != (3,) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+            raise InputError(f"transform {path}: {side}_shape must hold 3 sizes, got {sizes}")
+        shape = int(sizes[0]), int(sizes[1]), int(sizes[2])
+        affine = check_affine(arrays[f"{side}_affine"], f"the {side} side of transform {path}")
+        grids.append(Grid(shape, affine))
+    return _from_voxels(arrays["flow"], path, grids[0], grids[1])
+
+
+def write_npz(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
+    """(X, Y, Z, 3) float32 voxels as "flow", with both images' affines and shapes."""
+    target = _needed(moving, path)
+    _write_arrays(
+        path,
+        flow=to_voxels(vectors, grid, target),
+        fixed_affine=grid.affine,
+        moving_affine=target.affine,
+        fixed_shape=np.array(grid.shape),
+        moving_shape=np.array(target.shape),
+        about=np.array(ABOUT),
+    )
+
+
+def array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every array in an .npz file, whose values are not read."""
+    with reading(f"transform {path}"), zipfile.ZipFile(path) as file:
+        return {_name(info): _header(file, info)[0] for info in file.infolist()}
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray]:
+    """Some arrays of an .npz file, all of real numbers, their checksums compared.
+
+    Raises InputError for other values, and where the file is damaged or holds less than it claims:
+    before memory is taken for it.
+    """
+    with reading(f"transform {path}"), zipfile.ZipFile(path) as file:
+        members = {_name(info): info for info in file.infolist()}
+        return {name: _read_array(file, members[name]) for name in names}
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    return info.filename.removesuffix(".npy")
+
+
+def _header(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and type of a member, as many bytes as it says it has."""
+    npy: Any = np.lib.format
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    with file.open(info) as stream:
+        version = npy.read_magic(stream)
+        if version not in readers:
+            raise ValueError(f"{info.filename} is of version {version}, not 1.0 or 2.0")
+        shape, fortran, dtype = readers[version](stream)
+        held = info.file_size - stream.tell()
+    promised = math.prod(shape) * dtype.itemsize
+    room = DEFLATES * info.compress_size + BLOCK
+    if any(n < 0 for n in shape) or promised != held or info.file_size > room:
+        raise ValueError(f"{info.filename} promises {promised} bytes, but holds {held}")
+    return shape, fortran, dtype
+
+
+def _read_array(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray:
+    shape, fortran, dtype = _header(file, info)
+    if dtype.kind not in "iuf":
+        raise ValueError(f"{info.filename} holds {dtype} values, not real numbers")
+    values = file.read(info)[info.file_size - math.prod(shape) * dtype.itemsize :]
+    return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _write_arrays(path: Path, **arrays: Any) -> None:
+    numbers = [x for x in arrays.values() if x.dtype.kind == "f"]
+    if not all(np.isfinite(x).all() for x in numbers):
+        raise InputError(f"cannot write {path}: values would be NaN or infinite")
+    with atomic(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def _only_array(path: Path) -> NDArray:
+    name, *others = array_shapes(path) or [""]
+    if not name or others:
+        raise InputError(f"transform {path} must hold one array, got {len(others) + bool(name)}")
+    array = read_arrays(path, (name,))[name]
+    if not array.size:
+        raise InputError(f"transform {path} is empty: its array has shape {array.shape}")
+    return array
+
+
+def _read_vectors(path: Path) -> tuple[NDArray, Grid]:
+    """The vectors of a NIfTI file as stored, (X, Y, Z, 3), and their grid."""
+    image, label = open_image(path, "transform")
+    size = tuple(int(n) for n in image.shape)
+    if size[3:] not in ((3,), (1, 3)) or min(size) < 1:
+        raise InputError(
+            f"{label} must have shape X x Y x Z x 1 x 3, got {' x '.join(map(str, size))}"
+        )
+    grid = Grid((size[0], size[1], size[2]), check_affine(placement(image, label), label))
+    return read_values(image, label).reshape(*grid.shape, 3), grid
+
+
+def _from_voxels(flow: NDArray, path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
+    if fixed is None or moving is None:
+        raise InputError(
+            f"transform {path} counts in voxels and does not say which: give the fixed and the "
+            "moving image (lganet-fast convert --fixed F --moving M)"
+        )
+    if flow.shape != (*fixed.shape, 3):
+        raise InputError(
+            f"transform {path} holds a flow of shape {flow.shape}, but the fixed image needs "
+            f"{(*fixed.shape, 3)}"
+        )
+    _check_vectors(flow, path)
+    return _field(from_voxels(flow, fixed, moving), fixed, path)
+
+
+def _field(vectors: NDArray, grid: Grid, path: Path) -> Field:
+    """A field of RAS+ mm, whose numbers are checked."""
+    _check_vectors(vectors, path)
+    return np.ascontiguousarray(vectors, np.float32), grid
+
+
+def _check_vectors(vectors: NDArray, path: Path) -> None:
+    """Raise InputError where a number is not finite or beyond any volume."""
+    if bad := int(vectors.size - np.isfinite(vectors).sum()):
+        raise InputError(f"transform {path} has {bad} numbers that are NaN or infinite")
+    if max(vectors.max(), -vectors.min()) > FARTHEST:
+        raise InputError(f"transform {path} moves by more than {FARTHEST:g}")
+
+
+def _needed(moving: Grid | None, path: Path) -> Grid:
+    if moving is None:
+        raise InputError(
+            f"{path}: this format counts in voxels of both images: give the moving one"
+        )
+    return moving
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the HDF5 library from printing its stack: it writes to file descriptor 2 itself."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _try_in_another_process(path: Path) -> None:
+    """Raise RuntimeError where ITK cannot read a file: a damaged one may end its process.
+
+    The other process has no more memory than a whole file of this size can need.
+    """
+    most = EXPANDS * path.stat().st_size + (1 << 30)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, "-c", TRIAL, str(path), str(most)]
+    done = subprocess.run(
+        words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"ITK ended with {done.returncode}")
+
+
+@contextmanager
+def _reading_itk(path: Path) -> Iterator[None]:
+    """Put what ITK says, which is lines of C++, in plain words."""
+    with reading(f"transform {path}"):
+        try:
+            yield
+        except RuntimeError as error:
+            raise ValueError("damaged, or not a 3-D ITK transform") from error
+
+
+def _grid_of(image: Any) -> Grid:
+    """The grid of a SimpleITK image."""
+    affine = np.eye(4)
+    affine[:3, :3] = LPS @ np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = LPS @ image.GetOrigin()
+    width, height, depth = image.GetSize()
+    return Grid((width, height, depth), affine)

@@ -1,0 +1,122 @@
+"""Where voxels lie in the world, and how a volume is read between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[np.float64]
+FARTHEST = 1e8  # mm: coordinates beyond are of no volume, but a fault of a file
+LPS = np.diag([-1.0, -1.0, 1.0])  # RAS+ to LPS and back
+SLAB = 500_000  # voxels whose coordinates are held at once
+LARGE_SLAB = 32 * SLAB  # the same on a device
+
+
+def slab_size(device: torch.device) -> int | None:
+    """How many voxels to work on at once on a device, as `Grid.slabs` takes it."""
+    return None if device.type == "cpu" else LARGE_SLAB
+
+
+def as_points(points: ArrayLike) -> Array:
+    """Points (..., 3) in mm as float64.
+
+    Raises InputError for another shape, and for coordinates that are not finite or beyond FARTHEST.
+    """
+    found = np.asarray(points, np.float64)
+    if found.shape[-1:] != (3,):
+        raise InputError(f"points must have shape (..., 3), got {found.shape}")
+    if not (np.abs(found) <= FARTHEST).all():
+        raise InputError(f"points must be finite and within {FARTHEST:g} mm of the origin")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Forms:
+    """The two places that a NIfTI header may give, (4, 4) in RAS+ mm, and what each code says."""
+
+    qform: Array
+    qform_code: int
+    sform: Array
+    sform_code: int
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A sampling grid: its size in voxels and the affine from voxel index to RAS+ millimetres.
+
+    shape: (X, Y, Z), the array's axis order as nibabel hands it out.
+    affine: (4, 4), invertible. forms: both places that its NIfTI file gives, if it is of one, so
+    that what is written on this grid overlays in every tool.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Array
+    forms: Forms | None = None
+
+    @property
+    def spacing(self) -> Array:
+        """(3,) distance in mm between neighbouring voxels along each array axis."""
+        return np.sqrt((self.affine[:3, :3] ** 2).sum(0))
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return int(np.prod(self.shape))
+
+    def to_world(self, index: ArrayLike) -> Array:
+        """(..., 3) voxel coordinates to (..., 3) RAS+ millimetres."""
+        return np.asarray(index, float) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_index(self, world: ArrayLike) -> Array:
+        """(..., 3) RAS+ millimetres to (..., 3) voxel coordinates."""
+        inverse = np.linalg.inv(self.affine)
+        return np.asarray(world, float) @ inverse[:3, :3].T + inverse[:3, 3]
+
+    def world(self, planes: slice = slice(None)) -> Array:
+        """(X, Y, Z, 3) RAS+ millimetres of every voxel centre, or of some planes along X."""
+        axes = [np.arange(n, dtype=float) for n in self.shape]
+        axes[0] = axes[0][planes]
+        return self.to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
+
+    def slabs(self, size: int | None = None) -> Iterator[slice]:
+        """Runs of planes along X, in order, each of about `size` voxels; SLAB where omitted."""
+        planes = max(1, (size or SLAB) // (self.shape[1] * self.shape[2]))
+        for start in range(0, self.shape[0], planes):
+            yield slice(start, min(start + planes, self.shape[0]))
+
+    def corners(self) -> Array:
+        """(8, 3) RAS+ millimetres of the outermost voxel centres."""
+        ends = [(0.0, n - 1.0) for n in self.shape]
+        return self.to_world(np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3))
+
+    def matches(self, other: Grid) -> bool:
+        """True where both have one shape and their voxels coincide to 1% of a voxel."""
+        if self.shape != other.shape:
+            return False
+        return bool(np.abs(self.corners() - other.corners()).max() < 0.01 * self.spacing.min())
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.shape))
+        spacing = "x".join(f"{s:.4g}" for s in self.spacing)
+        return f"Grid({size} voxels, {spacing} mm)"
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An image or label map on its grid.
+
+    data: (X, Y, Z). grid: its Grid, of that shape. name: what messages call it (a path or a role).
+    """
+
+    data: NDArray
+    grid: Grid
+    name: str
