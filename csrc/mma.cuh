@@ -1,5 +1,5 @@
 // What one warp does together on matrices, and copies to shared memory that run beside it. Compute
-// capability 8.0 and later; on the host tests/cuda_host/host_mma.h does the same.
+// capability 8.0 and later; on the host tests/cuda/host/host_mma.h does the same.
 //
 //   load_matrices            rows of 16 bytes in shared memory -> the registers of a product
 //   load_matrices_transposed the same of the transposed 8x8 matrices of 16-bit numbers

@@ -23,7 +23,7 @@ def tests(work: Work) -> None:
     if importlib.util.find_spec("pytest") is None:
         work.put(told="not run: pytest is not installed")
         return
-    files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests").glob("test_*.py"))
+    files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests").rglob("test_*.py"))
     files = [name for name in files if "mark.gpu" in (ROOT / name).read_text(encoding="utf-8")]
     words = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     words += ["--maxfail=30", "--tb=short"]

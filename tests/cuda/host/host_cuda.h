@@ -5,7 +5,7 @@
 //                  PYBIND11_MODULE(host_<op>, m) { m.def("forward", ...); }
 //   check_<op>.py  pytest tests: `import host_<op>`, call it on CPU tensors, compare.
 //
-// tests/test_cuda_host.py finds these files by name, builds and runs them under AddressSanitizer
+// tests/cuda/test_cuda_host.py finds these files by name, builds and runs them under AddressSanitizer
 // and UndefinedBehaviorSanitizer.
 //
 // launch() runs the threads of a grid one after the other; a barrier there is an error.

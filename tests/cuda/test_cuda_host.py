@@ -1,6 +1,6 @@
 """The CUDA kernels, compiled for the host and run under the address and undefined sanitizers.
 
-What is built and run is in tests/cuda_host, one pair of files for every operation; host_cuda.h
+What is built and run is in tests/cuda/host, one pair of files for every operation; host_cuda.h
 there says how to add one.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent / "cuda_host"
-CSRC = Path(__file__).parent.parent / "csrc"
+HERE = Path(__file__).parent / "host"
+CSRC = Path(__file__).parents[2] / "csrc"
 OPERATIONS = sorted(path.stem for path in HERE.glob("*.cpp"))
 FLAGS = [
     *("-std=c++20", "-O0", "-g1", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas"),
@@ -69,7 +69,7 @@ def ninja(folder, *targets):
 @pytest.fixture(scope="module")
 def built():
     """The folder of the modules; what is up to date there is not compiled again."""
-    folder = Path(__file__).parent.parent / "build" / "cuda_host"
+    folder = Path(__file__).parents[2] / "build" / "cuda_host"
     folder.mkdir(parents=True, exist_ok=True)
     write_rules(folder)
     ninja(folder)  # all together; each operation's own test reports what failed

@@ -21,7 +21,7 @@ from lganet_fast.ops import triton as backend
 ALL = os.environ.get("LGANET_FAST_ALL_TRITON") == "1"
 KIB = 1024
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB a block may have
-DOCS = Path(__file__).parent.parent / "docs" / "kernels.md"
+DOCS = Path(__file__).parents[2] / "docs" / "kernels.md"
 HALF, FLOAT = torch.bfloat16, torch.float32
 
 
@@ -189,7 +189,7 @@ def compiled(request, monkeypatch):
         warps = arguments.get("num_warps", 4)
         found.append((kernel.__name__, SimpleNamespace(num_warps=warps), done))
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(Path(__file__).parent.parent / "build" / "triton"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(Path(__file__).parents[2] / "build" / "triton"))
     for operation in backend.KERNELS:
         module = backend.kernels(operation)
         for way, instead in (("launch", compile_one), ("run", compile_only)):

@@ -12,7 +12,7 @@ from lganet_fast.cli import build_parser
 from lganet_fast.volumes.nifti import save_volume
 
 NOT_RUN = ("demo", "doctor", "data", "train", "evaluate")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LANGUAGES = ("python", "sh", "console", "toml")
 PAGES = {p.name: p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}

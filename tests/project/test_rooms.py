@@ -13,7 +13,7 @@ import pytest
 
 from lganet_fast import lazy
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LONGEST = 400  # lines of a file
 WERE = {  # public names, and the modules that had them at first
     "transform": ["DisplacementField"],

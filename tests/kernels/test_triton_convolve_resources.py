@@ -79,7 +79,7 @@ def test_resources(arch, name, monkeypatch, tmp_path):
 
     for module in (convolution, moments, norm_act, sweep):
         monkeypatch.setattr(module, "run", compile_only)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(Path(__file__).parent.parent / "build" / "triton"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(Path(__file__).parents[2] / "build" / "triton"))
     monkeypatch.setattr(triton.runtime.driver, "_active", device(arch))
     run, *how = LAUNCHES[name]
     run(*how, (arch // 10, arch % 10))

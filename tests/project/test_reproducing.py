@@ -11,7 +11,7 @@ import pytest
 from lganet_fast import config
 from lganet_fast.cli import build_parser
 
-TEXT = (Path(__file__).parent.parent / "docs" / "reproducing.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "reproducing.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(sh|console)\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [line for _, block in BLOCKS for line in block.splitlines()]
 

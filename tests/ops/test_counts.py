@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent.parent))  # last, as in test_benchmarks
+sys.path.append(str(Path(__file__).parents[2]))  # last, as in test_benchmarks
 
 from benchmarks import count
 from benchmarks.case import IXI_OASIS, LPBA40

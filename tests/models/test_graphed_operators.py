@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-sys.path.append(str(Path(__file__).parent.parent))  # last, as in test_benchmarks
+sys.path.append(str(Path(__file__).parents[2]))  # last, as in test_benchmarks
 
 from benchmarks.count import as_on_cuda, backward, faked
 from lganet_fast.models import LGANetPlusPlus

@@ -1,6 +1,6 @@
 """What the convolution asks of its paths on CUDA, on the CPU: stand-ins for the kernels compute it.
 
-The kernels themselves are checked in interpreted/ and cuda_host/.
+The kernels themselves are checked in kernels/interpreted/ and cuda/host/.
 """
 
 from types import SimpleNamespace

@@ -16,7 +16,7 @@ from test_cuda_resources import cuobjdump, needs_cuobjdump
 import lganet_fast
 from lganet_fast.ops import native
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROBE = (
     "import torch, lganet_fast; from lganet_fast.ops import choose_backend, native;"
     "flow = torch.zeros(1, 3, 4, 4, 4); lganet_fast.ops.warp(flow, flow);"

@@ -17,7 +17,7 @@ import pytest
 import torch
 from pytest_benchmark.session import PerformanceRegression
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # last, so that the installed package stays the one that is found
 
 from benchmarks import machine, memory, networks, plot, report, scaling, table, timing  # noqa: E402
