@@ -36,7 +36,7 @@ WERE = {  # public names, and the modules that had them at first
     "files": ["atomic", "staged_folder"],
     "affine": ["align_affine"],
     "optimize": ["optimise"],
-    "demo": ["phantom"],
+    "demo": ["run_demo"],
     "qc": ["qc_page"],
     "fieldfiles": ["read_itk"],
 }
