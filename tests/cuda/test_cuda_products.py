@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from test_cuda_resources import ARCHS, cuobjdump, pytestmark, short, usage
+from machine_code import ARCHS, cuobjdump, needs_cuda_code, short
 
-__all__ = ["pytestmark", "usage"]
+pytestmark = needs_cuda_code
 # type, exact -> (tiles of 16 rows, eights of outputs) of a warp's sums
 FITTING = {
     ("Half", False): [(3, 2), (3, 3), (5, 1), (5, 2)],

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from machine_code import tool
 from ops_checks import CHANNELS_LAST
-from test_cuda_resources import tool
 
 from lganet_fast.ops import triton as backend
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cuda_resources import cuobjdump, needs_cuobjdump
+from machine_code import cuobjdump, needs_cuobjdump
 
 import lganet_fast
 from lganet_fast.ops import native

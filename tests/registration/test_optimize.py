@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_steps import record
+from tape import record
 
 from lganet_fast.ops import integrate, warp
 from lganet_fast.registration.optimiser import flow_of, optimise, plan_levels, stalled, taper
