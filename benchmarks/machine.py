@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lganet_fast.cli.diagnosis import diagnose
+from lganet_fast.cli.actions.diagnosis import diagnose
 from lganet_fast.runtime.hardware import output_of
 
 from . import ROOT

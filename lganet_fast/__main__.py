@@ -59,10 +59,7 @@ def main() -> int:
     from .cli import main as run
 
     try:
-        on_interrupt(signal.default_int_handler)
-        return run()
-    except KeyboardInterrupt:  # while options are read: nothing has begun
-        return INTERRUPTED
+        return run(loaded=lambda: on_interrupt(signal.default_int_handler))
     finally:
         on_interrupt(leave)
 

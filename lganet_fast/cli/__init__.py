@@ -1,4 +1,7 @@
-"""The command `lganet-fast`: one file per subcommand."""
+"""The command `lganet-fast`: a file per subcommand here, with its options, and one in `actions`.
+
+What a subcommand does is loaded when it runs; imports every room below.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,29 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from ..errors import InputError, InputWarning, one_line
 from ..runtime.files import reason
 from ..version import __version__
-from . import apply, convert, data, demo, doctor, evaluate, metrics, register, train
 
 GIVEN = "options given"  # where a namespace notes them
-COMMANDS = (register, demo, apply, convert, metrics, data, train, evaluate, doctor)
+COMMANDS = {
+    "register": "register a moving image to a fixed one; no weights needed",
+    "demo": "recover a known deformation of the MNI152 template; no download",
+    "apply": "move an image, labels or points through a saved transform",
+    "convert": "write a transform in another file format",
+    "metrics": "score label maps, a transform or landmarks",
+    "data": "look at a data set",
+    "train": "train a network on a data set",
+    "evaluate": "score a method on a data set, with tables and figures for a paper",
+    "doctor": "show versions, devices, and which path each operation takes",
+}
+SHELLS = ("bash", "zsh", "tcsh")
 
 
 class Once(argparse._StoreAction):
@@ -63,13 +77,41 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command."""
+class Completion(argparse.Action):
+    """Prints what a shell needs to complete the command's words, and ends."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option: str | None = None,
+    ) -> NoReturn:
+        """Print the script for a shell."""
+        import shtab
+
+        print(shtab.complete(build_parser(), shell=str(values)))
+        parser.exit()
+
+
+def build_parser(commands: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of the whole command; commands: those whose options it knows."""
     parser = Parser(prog="lganet-fast", description="Deformable 3D medical image registration.")
     parser.add_argument("--version", action="version", version=f"lganet-fast {__version__}")
+    parser.add_argument(
+        "--completion",
+        action=Completion,
+        default=argparse.SUPPRESS,
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print a completion script for {', '.join(SHELLS[:-1])} or {SHELLS[-1]}",
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    for name, purpose in COMMANDS.items():
+        command = subparsers.add_parser(name, help=purpose)
+        command.set_defaults(command=name)
+        if name in commands:
+            import_module(f".{name}", __name__).add_options(command)
     return parser
 
 
@@ -90,15 +132,19 @@ def interrupted(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+def main(argv: Sequence[str] | None = None, loaded: Callable[[], None] = lambda: None) -> int:
+    """Run one command; returns the exit code: 0, 2 for bad input, 130 when interrupted.
+
+    loaded: called when all modules are, and before anything is done.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     before = signal.signal(signal.SIGTERM, interrupted)
     code = 0
     try:
-        code = execute(build_parser().parse_args(argv))
+        words = sys.argv[1:] if argv is None else argv
+        code = execute(build_parser(words[:1]).parse_args(words), loaded)
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         code = flushed(code)
@@ -130,14 +176,23 @@ def say(message: str) -> None:
         print(f"lganet-fast: {one_line(message)}", file=sys.stderr, flush=True)
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def action_of(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], None]:
+    """What carries out a parsed command."""
+    module = import_module(f".actions.{arguments.command}", __name__)
+    run: Callable[[argparse.Namespace], None] = module.run
+    return run
+
+
+def execute(arguments: argparse.Namespace, loaded: Callable[[], None]) -> int:
     """Run a parsed command, what goes wrong in one line on stderr; returns the exit code."""
     with warnings.catch_warnings():
         warnings.showwarning = print_warning
         warnings.simplefilter("ignore")  # what other packages say means nothing to the user
         warnings.simplefilter("default", InputWarning)
         try:
-            arguments.run(arguments)
+            run = action_of(arguments)
+            loaded()
+            run(arguments)
         except InputError as error:
             say(f"error: {error}")
             return 2

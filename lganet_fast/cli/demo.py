@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
-
-from ..registration.demo import DemoResult, run_demo, tissue_dice
 
 FOLDER = "lganet-fast-demo"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="recover a known deformation of the MNI152 template; no download",
-        description="Register the MNI152 T1 brain at 2 mm to a copy of itself that is deformed by "
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the subcommand takes."""
+    parser.description = (
+        "Register the MNI152 T1 brain at 2 mm to a copy of itself that is deformed by "
         "a known random diffeomorphism, shaded by a bias field and noisy, and compare the result "
         "with the truth. The data come with the package nilearn (lganet_fast[demo]); nothing is "
-        "downloaded.",
+        "downloaded."
     )
     parser.add_argument(
         "--out", default=FOLDER, metavar="DIR", help=f"folder for the results (default: {FOLDER})"
@@ -35,38 +29,3 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Run the demo and print its summary."""
-    result = run_demo(
-        args.out, seed=args.seed, device=args.device, threads=args.threads, quiet=args.quiet
-    )
-    print(summary_text(result, Path(args.out)))
-
-
-def summary_text(result: DemoResult, out: Path) -> str:
-    """The result in a few aligned lines."""
-    before, after, report = result.error_before, result.error_after, result.registration.report
-    names = {"mean": "mean", "p95": "95th percentile", "max": "maximum"}
-    lines = [
-        "MNI152 T1 brain against its own copy, deformed in a known way, shaded and noisy.",
-        "Error: distance between where a brain voxel is found and where it truly lies.",
-        "",
-        f"{'':<32}{'before':>8}{'after':>9}",
-    ]
-    lines += [
-        f"{f'error, {name} (mm)':<32}{before[key]:8.2f} {after[key]:8.2f}"
-        for key, name in names.items()
-    ]
-    lines += [f"{f'Dice, {name}':<32}{b:8.3f} {a:8.3f}" for name, b, a in tissue_dice(result)]
-    size = "x".join(map(str, report["inputs"]["fixed"]["shape"]))
-    backend, folded = report["backend"], report["jacobian"]["folded_percent"]
-    place = f"{backend['device']}, {backend['threads']} threads"
-    rows = (
-        ("folded voxels", f"{folded:.4f} %"),
-        ("time", f"{report['seconds']['total']:.1f} s for {size} voxels on {place}"),
-        ("page", str(out / "qc.html")),
-    )
-    return "\n".join([*lines, "", *(f"{name:<16}{value}" for name, value in rows)])

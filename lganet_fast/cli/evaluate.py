@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from .options import add_config, read_config
+from .options import add_config
 
 
 def other_run(text: str) -> tuple[str, str]:
@@ -16,14 +15,12 @@ def other_run(text: str) -> tuple[str, str]:
     return name.strip(), path
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="score a method on a data set, with tables and figures for a paper",
-        description="Register every pair of a data set's split and score it: cases.csv, "
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the subcommand takes."""
+    parser.description = (
+        "Register every pair of a data set's split and score it: cases.csv, "
         "labels.csv, summary.json, tables.md, tables.tex and figures. Goes on where an earlier run "
-        "stopped, and shares the cases out under torchrun.",
+        "stopped, and shares the cases out under torchrun."
     )
     add_config(parser)
     parser.add_argument(
@@ -49,25 +46,3 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--name", metavar="NAME", help="what tables and figures call this method")
     parser.add_argument("--quiet", action="store_true", help="print only errors and warnings")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Evaluate and print the table."""
-    from ..errors import InputError
-    from ..evaluation import evaluate
-
-    others = dict(args.compare)
-    if len(others) < len(args.compare):
-        raise InputError("--compare names one method twice")
-    folder = evaluate(
-        read_config(args),
-        args.checkpoint,
-        args.out,
-        others,
-        args.name,
-        quiet=args.quiet,
-    )
-    if not args.quiet:
-        print((folder / "tables.md").read_text(encoding="utf-8"), end="")
-        print(f"\nresults: {folder}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-from typing import Any
 
-from ..errors import InputError
-from ..registration.pair import ROLES
-from ..registration.pairwise import OUTPUTS, Registration, register
-from ..registration.settings import AFTER_NETWORK, ITERATIONS, PRECISIONS, SMOOTHNESS
+from ..registration.settings import (
+    AFTER_NETWORK,
+    ITERATIONS,
+    OUTPUTS,
+    PRECISIONS,
+    ROLES,
+    SMOOTHNESS,
+)
 
 
 def iteration_counts(text: str) -> tuple[int, ...]:
@@ -21,13 +23,11 @@ def iteration_counts(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(message) from error
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "register",
-        help="register a moving image to a fixed one; no weights needed",
-        description="Find where every voxel of the fixed image lies in the moving image. "
-        f"Writes into the output folder, all or nothing: {', '.join(OUTPUTS)}.",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the subcommand takes."""
+    parser.description = (
+        "Find where every voxel of the fixed image lies in the moving image. "
+        f"Writes into the output folder, all or nothing: {', '.join(OUTPUTS)}."
     )
     files = parser.add_argument_group("files (NIfTI, MGZ; any grids and orientations)")
     files.add_argument("--fixed", metavar="F", help="image to align to")
@@ -119,65 +119,3 @@ def add_parser(subparsers: Any) -> None:
         help="replace the results of an earlier run also where this one does not write them all",
     )
     machine.add_argument("--quiet", action="store_true", help="print only errors and warnings")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Register and print a summary. Raises InputError where the files do not go together."""
-    options = {k: v for k, v in vars(args).items() if k not in ("pairs", "run")}
-    given = [role for role in ROLES if options[role] is not None]
-    if args.pairs is not None:
-        if given:
-            raise InputError(f"--pairs names the files: leave out --{given[0].replace('_', '-')}")
-        del options["overwrite"]  # what is not of the same inputs and settings is done again
-        run_pairs(args.pairs, {k: v for k, v in options.items() if k not in ROLES}, args.quiet)
-        return
-    for role in ("fixed", "moving"):
-        if role not in given:
-            raise InputError(f"--{role} is missing: give --fixed and --moving, or --pairs")
-    result = register(**options)
-    if not args.quiet:
-        print(summary_text(result, args.out))
-
-
-def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> None:
-    """Register the pairs of a table. Raises InputError at the end where any has failed."""
-    from ..registration.cohort import register_pairs
-
-    outcomes = register_pairs(table, **options)
-    failures = [one.name for one in outcomes if one.failure]
-    if outcomes and not quiet:
-        counts = {
-            "registered": sum(not one.skipped and not one.failure for one in outcomes),
-            "done before": sum(one.skipped for one in outcomes),
-            "failed": len(failures),
-        }
-        print("\n".join(f"{name:<14} {count}" for name, count in counts.items()))
-        print(f"{'results':<14} {options['out']}")
-    if failures:
-        raise InputError(
-            f"{len(failures)} of {len(outcomes)} pairs failed: {', '.join(failures)}; "
-            f"see {os.path.join(options['out'], 'failures.csv')}"
-        )
-
-
-def summary_text(result: Registration, out: str) -> str:
-    """The result in a few aligned lines."""
-    report = result.report
-    similarity, jacobian = report["similarity"], report["jacobian"]
-    rows = [
-        (similarity["name"], f"{similarity['before']:.4f} -> {similarity['after']:.4f}"),
-        ("folded voxels", f"{jacobian['folded_percent']:.4f} %"),
-        ("inverse error", "{mean:.3f} mm mean".format(**report["inverse_consistency_mm"])),
-        ("time", f"{report['seconds']['total']:.1f} s"),
-        ("results", out),
-    ]
-    sides = (f"{role} {report['inputs'][role]['orientation']}" for role in ("fixed", "moving"))
-    rows.insert(0, ("orientation", ", ".join(sides)))
-    labels = report["labels"]
-    if labels:
-        scores = f"{labels['mean_dice_before']:.4f} -> {labels['mean_dice_after']:.4f}"
-        count, without = len(labels["per_label"]), labels["labels_without_hd95_after"]
-        over = f"{count} labels" + (f", {without} without HD95" if without else "")
-        rows.insert(2, ("mean Dice", f"{scores} over {over}"))
-    return "\n".join(f"{name:<14} {value}" for name, value in rows)

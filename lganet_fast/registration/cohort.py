@@ -21,9 +21,8 @@ from ..runtime.json_files import report_json
 from ..runtime.ranks import join
 from ..runtime.reading import reading
 from ..volumes import nifti
-from .pair import ROLES
-from .pairwise import OUTPUTS, RegistrationWarning, register
-from .settings import Settings, check_settings
+from .pairwise import RegistrationWarning, register
+from .settings import OUTPUTS, ROLES, Settings, check_settings
 
 UNREAD = ("split", "fixed_points", "moving_points")  # what a table of pairs has for training
 TABLES = ("cohort.csv", "failures.csv")

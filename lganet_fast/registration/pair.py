@@ -12,7 +12,6 @@ from ..errors import InputError
 from ..volumes import nifti
 from ..volumes.grid import Array, Grid, Volume
 
-ROLES = ("fixed", "moving", "fixed_labels", "moving_labels", "fixed_mask")
 LATTICE = 24  # points per axis that overlap is judged by
 LITTLE_OVERLAP = 0.25
 SPACING_RATIO = 4

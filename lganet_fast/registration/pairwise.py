@@ -36,20 +36,12 @@ from .affine import align_affine
 from .initial_flow import card_warnings, predict
 from .optimiser import Step, optimise
 from .pair import Pair, pair_warnings, read_pair
-from .settings import Settings, check_settings
+from .settings import OUTPUTS, Settings, check_settings
 from .workspace import MARGIN, Workspace, prepare, transforms
 
 BESIDE = {"cpu": 1, "cuda": 4}  # threads that score and write beside the rest
 FOLDED_PERCENT = 1.0  # above this a result is warned about
 BYTES_PER_VOXEL = {"lncc": 220, "mse": 220, "mind": 600}  # measured, optimising in float32
-OUTPUTS = (
-    "warped.nii.gz",
-    "warp.nii.gz",
-    "inverse_warp.nii.gz",
-    "warped_labels.nii.gz",
-    "report.json",
-    "qc.html",
-)
 
 
 def outputs(labels: bool, qc: bool) -> list[str]:

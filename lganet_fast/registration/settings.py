@@ -1,20 +1,30 @@
-"""The settings of a registration, checked once."""
+"""What a registration takes and gives: roles of files, settings, checked once, and outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..losses.dissimilarity import SIMILARITIES
 
+if TYPE_CHECKING:
+    import torch
+
+ROLES = ("fixed", "moving", "fixed_labels", "moving_labels", "fixed_mask")
+OUTPUTS = (
+    "warped.nii.gz",
+    "warp.nii.gz",
+    "inverse_warp.nii.gz",
+    "warped_labels.nii.gz",
+    "report.json",
+    "qc.html",
+)
 ITERATIONS = (40, 40, 10, 10)
 AFTER_NETWORK = (0, 0, 10, 10)
 SMOOTHNESS = {"lncc": 1.0, "mse": 0.1, "mind": 1.0}
 STIFFEST = 1e6  # smoothness from which on nothing moves
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+PRECISIONS = ("float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,9 @@ class Settings:
     @property
     def dtype(self) -> torch.dtype:
         """The type that the optimiser computes in."""
-        return PRECISIONS[self.precision]
+        import torch
+
+        return getattr(torch, self.precision)
 
 
 def check_settings(
@@ -49,8 +61,8 @@ def check_settings(
 ) -> Settings:
     """Fill in defaults and refuse, by InputError, what is not allowed."""
     for name, value, allowed in (
-        ("similarity", similarity, tuple(SIMILARITIES)),
-        ("precision", precision, tuple(PRECISIONS)),
+        ("similarity", similarity, tuple(SMOOTHNESS)),
+        ("precision", precision, PRECISIONS),
     ):
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -20,8 +20,8 @@ from synthetic import oblique_grid, synthetic_pair
 
 import lganet_fast
 from lganet_fast import __version__
-from lganet_fast.cli import COMMANDS, build_parser, main
-from lganet_fast.registration.pairwise import OUTPUTS
+from lganet_fast.cli import COMMANDS, SHELLS, build_parser, main
+from lganet_fast.registration.settings import OUTPUTS
 from lganet_fast.volumes import nifti
 from lganet_fast.volumes.grid import Grid
 
@@ -93,11 +93,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"lganet-fast {__version__}\n"
 
 
-def commands():
-    return [module.__name__.rsplit(".", 1)[1] for module in COMMANDS]
-
-
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -112,7 +108,7 @@ def test_help_lists_every_command(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert all(f"\n    {command} " in text for command in commands())
+    assert all(f"\n    {command} " in text for command in COMMANDS)
 
 
 def test_results_go_through_the_other_commands(files, capsys):
@@ -226,3 +222,35 @@ def test_answers_before_torch_loads():
         "else: raise SystemExit('no error')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "most", "absent"),
+    [
+        (["--help"], 250, ("numpy", "torch", "scipy", "nibabel")),
+        (["register", "--help"], 250, ("numpy", "torch", "scipy", "nibabel")),
+        (["train", "--help"], 500, ("torch", "scipy", "matplotlib")),
+        (["convert", "--help"], 500, ("torch", "scipy", "matplotlib")),
+    ],
+)
+def test_help_loads_little(words, most, absent):
+    code = (
+        f"import sys; sys.path.insert(0, {PLACE!r})\n"
+        "from lganet_fast.cli import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = done.stderr.split()
+    assert len(loaded) < most
+    assert not set(absent) & set(loaded)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion(capsys, shell):
+    with pytest.raises(SystemExit) as caught:
+        main(["--completion", shell])
+    assert caught.value.code == 0
+    script = capsys.readouterr().out
+    assert "--moving-labels" in script
+    assert all(command in script for command in COMMANDS)

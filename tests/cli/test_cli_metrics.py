@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import numpy as np
 import pytest
 
-from lganet_fast.cli import main
-from lganet_fast.cli.metrics import add_parser
+from lganet_fast.cli import action_of, build_parser, main
 from lganet_fast.errors import InputError
 from lganet_fast.transforms.field import DisplacementField
 from lganet_fast.volumes.grid import Grid
@@ -20,10 +18,8 @@ SHIFT = np.array([2.0, -1.0, 2.0])
 
 
 def run(*arguments):
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    args = parser.parse_args(["metrics", *map(str, arguments)])
-    args.run(args)
+    args = build_parser().parse_args(["metrics", *map(str, arguments)])
+    action_of(args)(args)
 
 
 def scores(capsys, *arguments):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lganet_fast import __version__
-from lganet_fast.cli import diagnosis
-from lganet_fast.cli import doctor as command
+from lganet_fast.cli.actions import diagnosis
+from lganet_fast.cli.actions import doctor as command
 from lganet_fast.ops import OPERATIONS, choose_backend
 from lganet_fast.runtime import hardware
 

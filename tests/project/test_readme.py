@@ -8,7 +8,7 @@ import nibabel as nib
 import pytest
 from synthetic import synthetic_pair
 
-from lganet_fast.cli import build_parser
+from lganet_fast.cli import action_of, build_parser
 from lganet_fast.volumes.nifti import save_volume
 
 NOT_RUN = ("demo", "doctor", "data", "train", "evaluate")
@@ -79,7 +79,7 @@ def test_commands_run_one_after_the_other(tmp_path, monkeypatch):
         arguments = build_parser().parse_args(words[1:])
         if words[1] == "register":
             arguments.iterations = (5, 2)
-        arguments.run(arguments)
+        action_of(arguments)(arguments)
         ran.append(words[1])
     assert set(ran) == {"register", "apply", "convert", "metrics"}
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lganet_fast.cli.demo import summary_text
+from lganet_fast.cli.actions.demo import summary_text
 from lganet_fast.errors import InputError
 from lganet_fast.metrics.scores import dice
 from lganet_fast.registration import demo

@@ -13,7 +13,7 @@ import lganet_fast
 from lganet_fast import InputError, RegistrationWarning, register
 from lganet_fast.metrics.scores import dice
 from lganet_fast.registration import optimiser
-from lganet_fast.registration.pairwise import OUTPUTS
+from lganet_fast.registration.settings import OUTPUTS
 from lganet_fast.runtime import machine
 from lganet_fast.volumes.grid import Grid
 

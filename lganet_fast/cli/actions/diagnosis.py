@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..ops import OPERATIONS, choose_backend, native
-from ..runtime.hardware import attempt, cuda_devices, package_version, system
-from ..version import __version__
+from ...ops import OPERATIONS, choose_backend, native
+from ...runtime.hardware import attempt, cuda_devices, package_version, system
+from ...version import __version__
 
 PACKAGES = {  # name: what it is for, and how to get it where the package does not require it
     "numpy": ("arrays", None),
@@ -36,7 +36,7 @@ def diagnose() -> dict[str, Any]:
     cuda = cuda_devices()
     kinds = ["cpu", "cuda"] if cuda["devices"] else ["cpu"]
     return {
-        "lganet_fast": {"version": __version__, "folder": str(Path(__file__).parents[1])},
+        "lganet_fast": {"version": __version__, "folder": str(Path(__file__).parents[2])},
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "system": system(),
         "torch": {

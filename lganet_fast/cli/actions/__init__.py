@@ -1,0 +1,1 @@
+"""What each subcommand does; beside this room, the options that it takes."""

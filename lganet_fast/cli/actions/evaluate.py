@@ -1,0 +1,27 @@
+"""A split of a data set registered, scored, compared and drawn."""
+
+from __future__ import annotations
+
+import argparse
+
+from ...errors import InputError
+from ...evaluation import evaluate
+from ..options import read_config
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate and print the table."""
+    others = dict(args.compare)
+    if len(others) < len(args.compare):
+        raise InputError("--compare names one method twice")
+    folder = evaluate(
+        read_config(args),
+        args.checkpoint,
+        args.out,
+        others,
+        args.name,
+        quiet=args.quiet,
+    )
+    if not args.quiet:
+        print((folder / "tables.md").read_text(encoding="utf-8"), end="")
+        print(f"\nresults: {folder}")

@@ -1,0 +1,209 @@
+"""Scores of label maps, transforms and landmarks."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...metrics.scores import (
+    folded_percent,
+    folded_percent_published,
+    hd95,
+    inverse_consistency,
+    overlap,
+    sdlogj,
+    tre,
+)
+from ...runtime.json_files import report_json, write_report_json
+from ...transforms.field import DisplacementField
+from ...volumes.nifti import load_labels, load_mask
+from ...volumes.points import read_points
+from ...volumes.sampling import inside
+
+SCORES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "recall": "Recall", "precision": "Precision"}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print, and write JSON where asked to."""
+    scores = measure(args)
+    if args.json == "-":
+        print(report_json(scores), end="")
+        return
+    if args.json:
+        write_report_json(args.json, scores)
+    print(scores_text(scores))
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Every score that was asked for. Raises InputError for options that lack their partner."""
+    for option, partner in (
+        ("fixed_labels", "moved_labels"),
+        ("moved_labels", "fixed_labels"),
+        ("fixed_points", "moving_points"),
+        ("moving_points", "fixed_points"),
+        ("inverse_transform", "transform"),
+        ("mask", "inverse_transform"),
+    ):
+        if getattr(args, option) is not None and getattr(args, partner) is None:
+            raise InputError(f"--{_dashed(option)} needs --{_dashed(partner)}")
+    if args.fixed_labels is args.transform is args.fixed_points is None:
+        raise InputError(
+            "nothing to measure: give --fixed-labels and --moved-labels, --transform, or "
+            "--fixed-points and --moving-points"
+        )
+    scores: dict[str, Any] = {}
+    if args.fixed_labels is not None:
+        scores["labels"] = label_scores(args.fixed_labels, args.moved_labels)
+    field = None
+    if args.transform is not None:
+        field = DisplacementField.load(args.transform)
+        scores["transform"] = transform_scores(field)
+        if args.inverse_transform is not None:
+            inverse = DisplacementField.load(args.inverse_transform)
+            mask = args.mask and load_mask(args.mask, "mask", inverse.grid).data
+            scores["inverse_consistency_mm"] = inverse_consistency(field, inverse, mask)
+    if args.fixed_points is not None:
+        scores["tre_mm"] = landmark_scores(args.fixed_points, args.moving_points, field)
+    return scores
+
+
+def label_scores(fixed_path: str, moved_path: str) -> dict[str, Any]:
+    """Each label's scores, and their means over the labels that have one."""
+    fixed = load_labels(fixed_path, "fixed labels")
+    moved = load_labels(moved_path, "moved labels", fixed.grid)
+    counts = overlap(fixed.data, moved.data)
+    if not counts:
+        raise InputError(f"{fixed.name} and {moved.name} hold no label but 0")
+    distances = hd95(fixed.data, moved.data, fixed.grid.spacing)
+    rows = [
+        {
+            "label": label,
+            "dice": found.dice,
+            "hd95_mm": distances[label],
+            "recall": found.recall,
+            "precision": found.precision,
+        }
+        for label, found in counts.items()
+    ]
+    means = {f"mean_{score}": _mean([row[score] for row in rows]) for score in SCORES}
+    lacking = sum(math.isnan(distance) for distance in distances.values())
+    return {**means, "labels_without_hd95": lacking, "per_label": rows}
+
+
+def transform_scores(field: DisplacementField) -> dict[str, Any]:
+    """How regular a field is and how far it moves, over its whole grid."""
+    det = field.jacobian_determinant()
+    lengths = np.linalg.norm(field.displacement, axis=-1)
+    return {
+        "folded_percent": folded_percent(det),
+        "folded_percent_published": folded_percent_published(field.displacement, field.grid),
+        "sdlogj": sdlogj(det),
+        "jacobian_min": float(det.min()),
+        "jacobian_max": float(det.max()),
+        "displacement_mm": {"mean": float(lengths.mean(dtype=float)), "max": float(lengths.max())},
+    }
+
+
+def landmark_scores(
+    fixed_path: str, moving_path: str, field: DisplacementField | None
+) -> dict[str, Any]:
+    """Target registration error before and, with a field, after registration."""
+    fixed, moving = read_points(fixed_path), read_points(moving_path)
+    if len(fixed) != len(moving):
+        raise InputError(
+            f"{fixed_path} has {len(fixed)} points and {moving_path} has {len(moving)}: "
+            "they must be paired by row"
+        )
+    out: dict[str, Any] = {"points": len(fixed), "before": _spread(tre(fixed, moving))}
+    if field is not None:
+        known = inside(field.grid.to_index(fixed), field.grid.shape)
+        out["after"] = _spread(tre(fixed, moving, field))
+        out["points_outside_transform"] = int((~known).sum())
+    return out
+
+
+def scores_text(scores: dict[str, Any]) -> str:
+    """The scores as aligned tables."""
+    parts = []
+    if "labels" in scores:
+        parts.append(_label_text(scores["labels"]))
+    rows = []
+    if found := scores.get("transform"):
+        moved = found["displacement_mm"]
+        rows += [
+            ("Folded voxels (%)", f"{found['folded_percent']:.4f}"),
+            ("  as published for LGANet++ (%)", f"{found['folded_percent_published']:.4f}"),
+            ("SDlogJ", f"{found['sdlogj']:.4f}"),
+            ("Jacobian determinant, least", f"{found['jacobian_min']:.4f}"),
+            ("Jacobian determinant, largest", f"{found['jacobian_max']:.4f}"),
+            ("Displacement, mean (mm)", f"{moved['mean']:.4f}"),
+            ("Displacement, largest (mm)", f"{moved['max']:.4f}"),
+        ]
+    if found := scores.get("inverse_consistency_mm"):
+        rows += [
+            ("Inverse consistency, mean (mm)", f"{found['mean']:.4f}"),
+            ("Inverse consistency, 99% (mm)", f"{found['p99']:.4f}"),
+            ("Inverse consistency, largest (mm)", f"{found['max']:.4f}"),
+            ("  voxels sent outside, left out (%)", f"{found['outside_percent']:.4f}"),
+        ]
+    if found := scores.get("tre_mm"):
+        rows.append(("Landmarks", str(found["points"])))
+        for when in ("before", "after"):
+            for name, value in found.get(when, {}).items():
+                rows.append((f"TRE {when}, {name} (mm)", f"{value:.4f}"))
+        if found.get("points_outside_transform"):
+            outside = str(found["points_outside_transform"])
+            rows.append(("  landmarks outside the transform", outside))
+    if rows:
+        parts.append(_aligned(rows))
+    return "\n\n".join(parts)
+
+
+def _label_text(found: dict[str, Any]) -> str:
+    def cells(values: Iterable[float]) -> list[str]:
+        return [f"{value:.4f}" for value in values]
+
+    rows = [["Label", *SCORES.values()]]
+    rows += [
+        [str(row["label"]), *cells(row[score] for score in SCORES)] for row in found["per_label"]
+    ]
+    rows.append(["mean", *cells(found[f"mean_{score}"] for score in SCORES)])
+    text = _aligned(rows)
+    if lacking := found["labels_without_hd95"]:
+        text += f"\nHD95 is nan where a map lacks the label: {lacking}, left out of the mean"
+    return text
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns two spaces apart, the first flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _spread(values: NDArray) -> dict[str, float]:
+    return {
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "max": float(values.max()),
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _dashed(option: str) -> str:
+    return option.replace("_", "-")

@@ -1,0 +1,71 @@
+"""Registering a pair, or the pairs of a table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ...errors import InputError
+from ...registration.cohort import register_pairs
+from ...registration.pairwise import Registration, register
+from ...registration.settings import ROLES
+
+
+def run(args: argparse.Namespace) -> None:
+    """Register and print a summary. Raises InputError where the files do not go together."""
+    options = {k: v for k, v in vars(args).items() if k not in ("pairs", "command")}
+    given = [role for role in ROLES if options[role] is not None]
+    if args.pairs is not None:
+        if given:
+            raise InputError(f"--pairs names the files: leave out --{given[0].replace('_', '-')}")
+        del options["overwrite"]  # what is not of the same inputs and settings is done again
+        run_pairs(args.pairs, {k: v for k, v in options.items() if k not in ROLES}, args.quiet)
+        return
+    for role in ("fixed", "moving"):
+        if role not in given:
+            raise InputError(f"--{role} is missing: give --fixed and --moving, or --pairs")
+    result = register(**options)
+    if not args.quiet:
+        print(summary_text(result, args.out))
+
+
+def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> None:
+    """Register the pairs of a table. Raises InputError at the end where any has failed."""
+    outcomes = register_pairs(table, **options)
+    failures = [one.name for one in outcomes if one.failure]
+    if outcomes and not quiet:
+        counts = {
+            "registered": sum(not one.skipped and not one.failure for one in outcomes),
+            "done before": sum(one.skipped for one in outcomes),
+            "failed": len(failures),
+        }
+        print("\n".join(f"{name:<14} {count}" for name, count in counts.items()))
+        print(f"{'results':<14} {options['out']}")
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(outcomes)} pairs failed: {', '.join(failures)}; "
+            f"see {os.path.join(options['out'], 'failures.csv')}"
+        )
+
+
+def summary_text(result: Registration, out: str) -> str:
+    """The result in a few aligned lines."""
+    report = result.report
+    similarity, jacobian = report["similarity"], report["jacobian"]
+    rows = [
+        (similarity["name"], f"{similarity['before']:.4f} -> {similarity['after']:.4f}"),
+        ("folded voxels", f"{jacobian['folded_percent']:.4f} %"),
+        ("inverse error", "{mean:.3f} mm mean".format(**report["inverse_consistency_mm"])),
+        ("time", f"{report['seconds']['total']:.1f} s"),
+        ("results", out),
+    ]
+    sides = (f"{role} {report['inputs'][role]['orientation']}" for role in ("fixed", "moving"))
+    rows.insert(0, ("orientation", ", ".join(sides)))
+    labels = report["labels"]
+    if labels:
+        scores = f"{labels['mean_dice_before']:.4f} -> {labels['mean_dice_after']:.4f}"
+        count, without = len(labels["per_label"]), labels["labels_without_hd95_after"]
+        over = f"{count} labels" + (f", {without} without HD95" if without else "")
+        rows.insert(2, ("mean Dice", f"{scores} over {over}"))
+    return "\n".join(f"{name:<14} {value}" for name, value in rows)
