@@ -5,6 +5,7 @@ models; metrics, losses, report; registration, data; training, evaluation; cli.
 """
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .lazy import MovedModules, attach
@@ -44,9 +45,7 @@ _load = attach(
 def __getattr__(name: str) -> object:
     """Load a public name from its module."""
     if name == "ops":
-        from . import ops
-
-        return ops
+        return import_module(".ops", __name__)
     return _load(name)
 
 
