@@ -9,7 +9,7 @@ import pytest
 SCRIPT = """
 import os
 import numpy as np
-from lganet_fast import heap
+from lganet_fast.runtime import malloc
 
 def held():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
@@ -20,9 +20,9 @@ def left(megabytes):
     del x
     return held() - before
 
-heap.keep()
+malloc.keep()
 kept = left(100)
-heap.give_back()
+malloc.give_back()
 print(kept, left(300))
 """
 

@@ -22,14 +22,14 @@ FORK = """
 import os, sys, warnings
 sys.path.insert(0, sys.argv[1])
 import torch
-from lganet_fast import runtime
+from lganet_fast.runtime import machine
 torch.set_num_threads(4)
 torch.rand(400, 400, 40).exp().sum()
 child = os.fork()
 if child == 0:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        used = [runtime.set_threads(n) for n in (None, 1, 4)]
+        used = [machine.set_threads(n) for n in (None, 1, 4)]
     torch.rand(400, 400, 40).exp().sum()
     lines = [str(one.message) for one in caught]
     os._exit(0 if used == [1, 1, 1] and len(lines) == 1 and "by spawn" in lines[0] else 3)
