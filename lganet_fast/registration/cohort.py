@@ -15,16 +15,16 @@ import torch
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..runtime.csv_files import read_rows, write_rows
+from ..runtime.csv_files import write_rows
 from ..runtime.files import make_folder, reason, sha256
 from ..runtime.json_files import report_json
 from ..runtime.ranks import join
 from ..runtime.reading import reading
 from ..volumes import nifti
+from ..volumes.pair_table import read_pair_table
 from .pairwise import RegistrationWarning, register
 from .settings import OUTPUTS, ROLES, Settings, check_settings
 
-UNREAD = ("split", "fixed_points", "moving_points")  # what a table of pairs has for training
 TABLES = ("cohort.csv", "failures.csv")
 SUMMARY = ("name", "dice_before", "dice_after", "folded_percent", "seconds", "warnings")
 
@@ -50,24 +50,14 @@ class Outcome:
 def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
     """The pairs of a CSV file.
 
-    Its header has `fixed` and `moving`, and may have `fixed_labels`, `moving_labels`, `fixed_mask`
-    and `name`; paths are relative to the file, and an empty cell means there is none. A pair
-    without a name is called after its files, "moving_to_fixed".
-    Raises InputError for another column, a missing path, and a name that is given twice or is no
-    name of a folder.
+    Its columns are those of `volumes.pair_table`; points and split are not read.
+    Raises InputError for what is no such table, and for a name that is given twice or is no name of
+    a folder.
     """
-    rows = read_rows(table, ("fixed", "moving"))
-    known = (*ROLES, "name", *UNREAD)
-    if unknown := [column for column in rows[0] if column not in known]:
-        raise InputError(f"{table}: unknown column {unknown[0]}; columns are {', '.join(known)}")
-    found = []
-    for number, row in enumerate(rows, start=2):
-        files = {role: os.fspath(Path(table).parent / row[role]) for role in ROLES if row.get(role)}
-        for role in ("fixed", "moving"):
-            if role not in files:
-                raise InputError(f"{table}, row {number}: {role} is empty")
-        usual = "_to_".join(nifti.stem(Path(files[role])) for role in ("moving", "fixed"))
-        found.append(Row(row.get("name") or usual, files))
+    found = [
+        Row(row.name, {role: os.fspath(row.files[role]) for role in ROLES if role in row.files})
+        for row in read_pair_table(table)
+    ]
     for name, times in Counter(row.name for row in found).items():
         if times > 1:
             raise InputError(f"{table}: {times} pairs are called {name}; give each its own name")

@@ -204,12 +204,15 @@ def test_pairs_without_a_split_are_divided_in_order(written, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fixed,moved\na,b", "unknown column 'moved'; columns are fixed, moving, fixed_labels"),
-        ("fixed\na", "needs a column moving"),
-        ("fixed,moving", "holds no pair"),
-        ("fixed,moving\na,", "line 2: moving is empty"),
-        ("fixed,moving\na,b\na,b,c", "line 3: more cells than columns"),
-        ("fixed,moving,split\na,b,training", "line 2: split must be one of train, val, test"),
+        (
+            "fixed,moving,moved\na,b,c",
+            "unknown column moved; columns are fixed, moving, fixed_labels",
+        ),
+        ("fixed\na", "must have the columns fixed, moving in its first line; moving missing"),
+        ("fixed,moving", "has no row below its header"),
+        ("fixed,moving\na,", "row 2: moving is empty"),
+        ("fixed,moving\na,b\na,b,c", "row 3: 3 cells under 2 columns"),
+        ("fixed,moving,split\na,b,training", "row 2: split must be one of train, val, test"),
     ],
 )
 def test_pairs_refuses_by_line(tmp_path, text, message):

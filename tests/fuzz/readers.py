@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from lganet_fast import LGANetPlusPlus, config
-from lganet_fast.data.layouts.own import _rows
 from lganet_fast.data.pickles import read_arrays
 from lganet_fast.errors import InputError
 from lganet_fast.evaluation.results import Store
@@ -25,6 +24,7 @@ from lganet_fast.training import state
 from lganet_fast.transforms.field import DisplacementField
 from lganet_fast.volumes import nifti
 from lganet_fast.volumes.grid import Grid
+from lganet_fast.volumes.pair_table import read_pair_table
 from lganet_fast.volumes.points import read_table
 from lganet_fast.volumes.series import load_series
 
@@ -139,7 +139,9 @@ def readers(folder: Path) -> Iterator[Reader]:  # noqa: PLR0915
         yield Reader("a.pkl", pickle.dumps((floats, whole), protocol), read_arrays)
     yield Reader("p.csv", b"x,y,z,label\n1,2,3,a\n4.5,-6,7e1,b\n", points, rate=0.5)
     yield Reader("r.csv", b"case,dice\na,0.5\nb,0.25\n", lambda p: str(read_rows(p, ("case",))))
-    yield Reader("q.csv", b"fixed,moving,split\na.nii,b.nii,train\n", lambda p: str(_rows(p)))
+    yield Reader(
+        "q.csv", b"fixed,moving,split\na.nii,b.nii,train\n", lambda p: str(read_pair_table(p))
+    )
     text = config.dumps(config.load("lpba40", ["data.root=/data"])).encode()
     yield Reader("c.toml", text, lambda p: str(config.load(p)))
     case = {"settings": {"a": 1}, "case": {"case": "c", "dice": 0.5}, "labels": [{"label": 1}]}

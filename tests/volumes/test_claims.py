@@ -11,7 +11,6 @@ import torch
 from networks import SIZE
 
 from lganet_fast import InputError, config
-from lganet_fast.data.layouts.own import _rows
 from lganet_fast.data.pickles import read_arrays
 from lganet_fast.models import LGANetPlusPlus
 from lganet_fast.models.checkpoint import FORMAT, load
@@ -20,6 +19,7 @@ from lganet_fast.runtime.files import staged_folder
 from lganet_fast.transforms.field import DisplacementField
 from lganet_fast.volumes import nifti
 from lganet_fast.volumes.grid import Grid
+from lganet_fast.volumes.pair_table import read_pair_table
 from lganet_fast.volumes.points import read_table
 
 FIRST = "encoder.conv0.0.weight"
@@ -123,7 +123,9 @@ def test_odd_configurations(tmp_path, text, message):
     refused(config.load, tmp_path / "c.toml", message)
 
 
-@pytest.mark.parametrize("read", [read_table, lambda path: read_rows(path, ("x",)), _rows])
+@pytest.mark.parametrize(
+    "read", [read_table, lambda path: read_rows(path, ("x",)), read_pair_table]
+)
 @pytest.mark.parametrize(
     "content",
     [

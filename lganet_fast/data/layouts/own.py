@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from dataclasses import replace
@@ -10,41 +9,28 @@ from pathlib import Path
 
 from ...config.schema import SPLITS, DataSection
 from ...errors import InputError
-from ...runtime.reading import reading
 from ...volumes.nifti import READABLE, stem
+from ...volumes.pair_table import PairRow, read_pair_table
 from ..case import Case, Item, divided, listing, to_atlas
-
-REQUIRED = ("fixed", "moving")
-COLUMNS = (
-    *REQUIRED,
-    "fixed_labels",
-    "moving_labels",
-    "fixed_points",
-    "moving_points",
-    "split",
-)
 
 
 def pairs(data: DataSection, root: Path, split: str) -> list[Case]:
-    """A CSV file with the columns COLUMNS, of which `fixed` and `moving` are needed.
+    """A table of pairs (`volumes.pair_table`); masks and names are not read.
 
-    root: the file, or a folder with `pairs.csv`. Paths are relative to the file. Points without a
+    root: the file, or a folder with `pairs.csv`. Points without a
     header are voxels, with x,y,z LPS mm. Without a column `split` the last rows are for testing,
     those before for validation, as `testing` and `validation` say.
     """
     table = root / "pairs.csv" if root.is_dir() else root
-    rows = _rows(table)
-    if "split" in rows[0]:
-        for line, row in enumerate(rows, start=2):
-            if row["split"] not in SPLITS:
-                wanted = ", ".join(SPLITS)
-                raise InputError(f"{table}, line {line}: split must be one of {wanted}")
-        chosen = [row for row in rows if row["split"] == split]
-    else:
+    rows = read_pair_table(table)
+    if rows[0].split is None:
         chosen = divided(rows, split, data.validation, data.testing)
-    cases = [
-        Case(*(_side(row, side, table.parent) for side in ("moving", "fixed"))) for row in chosen
-    ]
+    else:
+        for row in rows:
+            if row.split not in SPLITS:
+                raise InputError(f"{row.place}: split must be one of {', '.join(SPLITS)}")
+        chosen = [row for row in rows if row.split == split]
+    cases = [Case(*(_side(row, side) for side in ("moving", "fixed"))) for row in chosen]
     times = Counter(case.name for case in cases)
     return [case if times[case.name] == 1 else _longer(case, table.parent) for case in cases]
 
@@ -73,34 +59,9 @@ def atlas(data: DataSection, root: Path, split: str) -> list[Case]:
     return to_atlas(middle, data.atlas, items)
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
-    with reading(str(table)), open(table, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, restkey="", restval="", skipinitialspace=True, strict=True)
-        rows = list(reader)
-        columns = list(reader.fieldnames or [])
-    for name in columns:
-        if columns.count(name) > 1:
-            raise InputError(f"{table} has the column {name!r} more than once")
-        if name not in COLUMNS:
-            raise InputError(f"{table}: unknown column {name!r}; columns are {', '.join(COLUMNS)}")
-    for name in REQUIRED:
-        if name not in columns:
-            raise InputError(f"{table} needs a column {name}")
-    if not rows:
-        raise InputError(f"{table} holds no pair")
-    for line, row in enumerate(rows, start=2):
-        if "" in row:
-            raise InputError(f"{table}, line {line}: more cells than columns")
-        for name in REQUIRED:
-            if not row[name]:
-                raise InputError(f"{table}, line {line}: {name} is empty")
-    return rows
-
-
-def _side(row: dict[str, str], side: str, folder: Path) -> Item:
+def _side(row: PairRow, side: str) -> Item:
     image, labels, points = (
-        folder / row[name] if row.get(name) else None
-        for name in (side, f"{side}_labels", f"{side}_points")
+        row.files.get(name) for name in (side, f"{side}_labels", f"{side}_points")
     )
     assert image is not None
     return Item(stem(image), image, labels, points)
