@@ -158,7 +158,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     partial = config.getoption("size") is not None or DESELECTED in config.stash
     ending = "-part" if partial else "-quick" if run.kind == "quick" else ""
-    written = results.save(config.getoption("results"), machine.name(results.machine) + ending)
+    written = table.save(
+        results, config.getoption("results"), machine.name(results.machine) + ending
+    )
     written.append(plot.draw(results, written[0].with_suffix(".png")))
     terminalreporter.write_line("written: " + ", ".join(map(os.path.relpath, written)))
 

@@ -9,8 +9,8 @@ from functools import cache
 
 import torch
 
+from .implementations import no_bfloat16
 from .timing import wait
-from .ways import no_bfloat16
 
 
 @dataclass(frozen=True)

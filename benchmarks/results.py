@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from lganet_fast.runtime.files import atomic
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -68,24 +65,6 @@ class Results:
 
     machine: dict[str, Any]
     rows: Sequence[Row]
-
-    def save(self, folder: Path, name: str) -> list[Path]:
-        """Write NAME.json, .csv and .md. Raises InputError where that fails."""
-        from .table import markdown
-
-        folder.mkdir(parents=True, exist_ok=True)
-        written = [folder / f"{name}.{ending}" for ending in ("json", "csv", "md")]
-        data = {"machine": self.machine, "rows": [kept(row) for row in self.rows]}
-        with atomic(written[0]) as path:
-            path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        with atomic(written[1]) as path, path.open("w", encoding="utf-8", newline="") as file:
-            names = [f.name for f in fields(Row)]
-            writer = csv.DictWriter(file, names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in self.rows)
-        with atomic(written[2]) as path:
-            path.write_text(markdown(self), encoding="utf-8")
-        return written
 
 
 def kept(row: Row) -> dict[str, Any]:

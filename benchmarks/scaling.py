@@ -77,7 +77,7 @@ def both(call: Callable[..., Any], make: Callable[[Size, str], Sequence[torch.Te
     return lambda size, device: forward_and_backward(call, *make(size, device))
 
 
-WORKS: dict[str, Work] = {
+WORKLOADS: dict[str, Work] = {
     "warp": both(ops.warp, lambda s, d: (volume(s, d), flow(s, d))),
     "compose": both(ops.compose, lambda s, d: (flow(s, d), flow(s, d))),
     "integrate": both(ops.integrate, lambda s, d: (flow(s, d),)),
@@ -104,7 +104,7 @@ def point(name: str, side: int, threads: int, device: str) -> dict[str, Any]:
 def measure(name: str, side: int, device: str) -> dict[str, float]:
     """The work of this process: bytes, and the median seconds of the calls after a short first."""
     before = highest() if device == "cpu" else 0
-    call = WORKS[name]((side,) * 3, device)
+    call = WORKLOADS[name]((side,) * 3, device)
 
     def once() -> float:
         timing.wait(device)
@@ -203,7 +203,9 @@ def largest(points: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="which")
+    parser.add_argument(
+        "--works", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="which"
+    )
     parser.add_argument("--sides", nargs="+", type=int, default=SIDES, help="sides of the cubes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
@@ -211,7 +213,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--results", type=Path, default=FOLDER, metavar="DIR", help="where to write"
     )
-    parser.add_argument("--point", choices=WORKS, help=argparse.SUPPRESS)
+    parser.add_argument("--point", choices=WORKLOADS, help=argparse.SUPPRESS)
     return parser
 
 

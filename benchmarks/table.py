@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from itertools import groupby
+from pathlib import Path
+
+from lganet_fast.runtime.files import atomic
 
 from . import machine
-from .results import Results, Row
+from .results import Results, Row, kept
 from .targets import TARGETS, Target
 
 HEAD = ("work", "mode", "way", "median", "quartiles", "ratio", "peak MB", "ratio", "floor", "note")
@@ -95,6 +100,23 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def save(results: Results, folder: Path, name: str) -> list[Path]:
+    """Write NAME.json, .csv and .md. Raises InputError where that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / f"{name}.{ending}" for ending in ("json", "csv", "md")]
+    data = {"machine": results.machine, "rows": [kept(row) for row in results.rows]}
+    with atomic(written[0]) as path:
+        path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    with atomic(written[1]) as path, path.open("w", encoding="utf-8", newline="") as file:
+        names = [f.name for f in fields(Row)]
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in results.rows)
+    with atomic(written[2]) as path:
+        path.write_text(markdown(results), encoding="utf-8")
+    return written
 
 
 def markdown(results: Results) -> str:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lganet_fast import ops
 
 from .case import LPBA40, Case, voxels
-from .ways import always, backends
+from .implementations import always, backends
 
 WIDTH = 64
 LEVEL4 = tuple(n // 8 for n in LPBA40)

@@ -3,8 +3,8 @@
 from lganet_fast import ops
 
 from .case import IXI_OASIS, LPBA40, Case, Way, flow, voxels
+from .implementations import beside
 from .published import warp
-from .ways import beside
 
 
 def published(size, dtype, device):

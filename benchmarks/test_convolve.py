@@ -7,7 +7,7 @@ import torch
 from lganet_fast import ops
 
 from .case import IXI_OASIS, LPBA40, Case, image, voxels
-from .ways import backends
+from .implementations import backends
 
 
 def inputs(size, dtype, device, before, after):

@@ -6,8 +6,8 @@ from lganet_fast import ops
 
 from . import published
 from .case import LPBA40, Case, image, voxels
+from .implementations import always, beside
 from .targets import CORRELATED
-from .ways import always, beside
 
 
 def inputs(size, dtype, device, channels):

@@ -5,7 +5,7 @@ import torch
 from lganet_fast import ops
 
 from .case import LPBA40, Case, voxels
-from .ways import backends
+from .implementations import backends
 
 WIDTH = 64
 

@@ -3,9 +3,9 @@
 from lganet_fast import ops
 
 from .case import IXI_OASIS, LPBA40, Case, flow, voxels
+from .implementations import beside
 from .published import INTEGRATE
 from .targets import VELOCITY
-from .ways import beside
 
 
 def of(size, main=False, **options):

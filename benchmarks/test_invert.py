@@ -3,7 +3,7 @@
 from lganet_fast import ops
 
 from .case import IXI_OASIS, LPBA40, Case, flow, voxels
-from .ways import backends
+from .implementations import backends
 
 
 def inputs(size, dtype, device):

@@ -4,7 +4,7 @@ from lganet_fast import ops
 
 from . import published
 from .case import IXI_OASIS, LPBA40, Case, image, voxels
-from .ways import always, beside
+from .implementations import always, beside
 
 
 def inputs(size, dtype, device):

@@ -3,9 +3,9 @@
 import torch
 
 from .case import ABDOMEN, IXI_OASIS, LPBA40, LUNG_CT, Case, Way
+from .implementations import compiled, no_bfloat16
 from .networks import lean, multiply_adds, pair, published, under
 from .targets import SMALL
-from .ways import compiled, no_bfloat16
 
 
 def theirs(size, dtype, device):

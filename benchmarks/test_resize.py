@@ -5,7 +5,7 @@ from functools import partial
 from lganet_fast import ops
 
 from .case import IXI_OASIS, LPBA40, Case, flow, image, voxels
-from .ways import backends
+from .implementations import backends
 
 
 def half(size):

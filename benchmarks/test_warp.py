@@ -5,8 +5,8 @@ from functools import partial
 from lganet_fast import ops
 
 from .case import IXI_OASIS, IXI_WHOLE, PAPER, Case, flow, image, voxels
+from .implementations import beside
 from .published import WARP
-from .ways import beside
 
 
 def inputs(size, dtype, device, channels=1):

@@ -3,7 +3,7 @@
 from lganet_fast import ops
 
 from .case import LPBA40, Case, flow, image, voxels
-from .ways import backends
+from .implementations import backends
 
 CHANNELS = 16
 

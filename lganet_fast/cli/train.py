@@ -10,7 +10,7 @@ from .options import add_config
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the subcommand takes."""
     parser.description = (
-        "Train a network as a configuration says. Several processes share the work "
+        "Train a network from a configuration file. Several processes share the work "
         "under torchrun: torchrun --nproc-per-node N -m lganet_fast train CONFIG."
     )
     add_config(parser)

@@ -119,9 +119,9 @@ class Machine:
             if code.name == "STOP":
                 return self.stack.pop()
             if code.name not in INSTRUCTIONS:
-                raise InputError(f"has the instruction {code.name}, but may hold only numpy arrays")
+                raise InputError(f"has the instruction {code.name}; only NumPy arrays are allowed")
             INSTRUCTIONS[code.name](self, argument)
-        raise InputError(f"has more than {MOST} instructions, but may hold only numpy arrays")
+        raise InputError(f"has more than {MOST} instructions; only NumPy arrays are allowed")
 
     def push(self, value: Any) -> None:
         """Put a value on the stack."""
@@ -160,14 +160,14 @@ class Machine:
         parts = self.taken(len(self.stack) - 2) if words is None else words.split(" ", 1)
         found = Name(*map(str, parts))
         if found not in ADMITTED:
-            raise InputError(f"asks for {found}, but may hold only numpy arrays")
+            raise InputError(f"references {found}; only NumPy arrays are allowed")
         self.push(found)
 
     def call(self, _: None) -> None:
         """Call a function of this module."""
         arguments, called = self.stack.pop(), self.stack.pop()
         if not isinstance(arguments, tuple) or called not in CALLS:
-            raise InputError(f"calls {called}, but may hold only numpy arrays")
+            raise InputError(f"calls {called}; only NumPy arrays are allowed")
         self.push(CALLS[called](*arguments))
 
     def build(self, _: None) -> None:

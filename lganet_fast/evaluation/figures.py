@@ -25,7 +25,6 @@ from .scores import METRICS
 from .statistics import Table, column
 
 DPI = 150
-INCH = 25.4  # mm
 ROW = 1.9  # inches, height of a row of slices
 BOXES = 24  # labels in one row of boxes
 LINE, ACCENT = "#1f4e79", "#d1495b"

@@ -23,7 +23,7 @@ def with_zeros(weight: Tensor) -> Tensor:
 
 
 class CorrelationConv(Block, Conv3):
-    """x + conv3(corr(x, y)): the moving features with what the fixed ones around say of them."""
+    """x + conv3(corr(x, y)): moving features plus their convolved correlation with the fixed."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(27, channels)

@@ -42,4 +42,8 @@ class Stop:
             raise KeyboardInterrupt
         self.asked = True
         if self.loud:
-            print("\nstopping after this step; again to stop at once", file=sys.stderr, flush=True)
+            print(
+                "\nstopping after this step; press Ctrl-C again to stop now",
+                file=sys.stderr,
+                flush=True,
+            )

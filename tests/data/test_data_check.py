@@ -83,7 +83,7 @@ def test_looks_into_pickles(tmp_path):
     for pattern in (
         r"labels in .*p_0001\.pkl is on 8 x 12 x 14 voxels",
         r"p_0002\.pkl holds 1 arrays, at least 2 needed",
-        r"p_0003\.pkl asks for builtins\.print",
+        r"p_0003\.pkl references builtins\.print",
         r"p_0440_0441\.pkl holds 3 arrays, at least 4 needed",
     ):
         assert [line for line in problems if re.search(pattern, line)], (pattern, problems)

@@ -79,7 +79,7 @@ def test_names_what_a_malicious_pickle_asks_for_and_does_not_run_it(tmp_path, th
         thing = Runs(thing.call, *texts)
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps((IMAGE, thing)))
-    with pytest.raises(InputError, match=rf"a\.pkl asks for {asked}, but may hold only numpy"):
+    with pytest.raises(InputError, match=rf"a\.pkl references {asked}; only NumPy"):
         read_arrays(path, skim)
     assert not mark.exists()
 
@@ -132,7 +132,7 @@ FORGED = {
     "a memo of 64 GB": (b"K\x01r\xff\xff\xff\xff" + array(dtype("f8")), None),
     "bytes that are not there": (b"\x8e" + struct.pack("<Q", 1 << 40), "cannot be read: it ends"),
     "an endless list": (b"](" + b"K\x01" * 20000 + b"e", "more than 10000 instructions"),
-    "an empty stack": (b"0", "but may hold only"),
+    "an empty stack": (b"0", "only NumPy arrays are allowed"),
     "a stack too small": (b"\x87", "takes more than it has"),
 }
 

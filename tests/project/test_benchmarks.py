@@ -227,7 +227,7 @@ def full_run(tmp_path):
         replace(ROW, way="triton").refused("not run", "it needs a CUDA device"),
         replace(ROW, device="cuda").refused("not run", "no driver"),
     ]
-    (path, *_) = Results(stamp, rows).save(tmp_path, "example")
+    (path, *_) = table.save(Results(stamp, rows), tmp_path, "example")
     again = load(path)
     assert again.rows == rows
     return again
