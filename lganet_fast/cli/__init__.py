@@ -133,8 +133,9 @@ def interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None, loaded: Callable[[], None] = lambda: None) -> int:
-    """Run one command; returns the exit code: 0, 2 for bad input, 130 when interrupted.
+    """Run one command; returns the exit code.
 
+    0; 2 for bad input; 3 for a result that is not good, where that was asked; 130 when interrupted.
     loaded: called when all modules are, and before anything is done.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -176,10 +177,10 @@ def say(message: str) -> None:
         print(f"lganet-fast: {one_line(message)}", file=sys.stderr, flush=True)
 
 
-def action_of(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], None]:
+def action_of(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int | None]:
     """What carries out a parsed command."""
     module = import_module(f".actions.{arguments.command}", __name__)
-    run: Callable[[argparse.Namespace], None] = module.run
+    run: Callable[[argparse.Namespace], int | None] = module.run
     return run
 
 
@@ -192,7 +193,7 @@ def execute(arguments: argparse.Namespace, loaded: Callable[[], None]) -> int:
         try:
             run = action_of(arguments)
             loaded()
-            run(arguments)
+            return run(arguments) or 0
         except InputError as error:
             say(f"error: {error}")
             return 2

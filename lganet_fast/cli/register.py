@@ -118,4 +118,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace the results of an earlier run also where this one does not write them all",
     )
+    machine.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with code 3 where the verdict on a result is doubtful or bad; all is written",
+    )
     machine.add_argument("--quiet", action="store_true", help="print only errors and warnings")

@@ -95,7 +95,7 @@ def refine(flow: Tensor, sample: Sample, settings: Settings) -> Tensor:
     first *= taper(start.grid.shape, MARGIN).to(first)
     work = start.after(first)
     with torch.enable_grad():
-        velocity = search(work, settings, quiet=True)
+        velocity, _ = search(start, work, settings, quiet=True)
     whole = compose(first, flow_of(velocity, work.grid.shape))
     voxels = field_of(whole, work.grid, work, grid).voxels(grid)
     return channels_first(voxels).to(flow)

@@ -24,9 +24,13 @@ from ..volumes import nifti
 from ..volumes.pair_table import read_pair_table
 from .pairwise import RegistrationWarning, register
 from .settings import OUTPUTS, ROLES, Settings, check_settings
+from .verdict import LEVELS
 
 TABLES = ("cohort.csv", "failures.csv")
-SUMMARY = ("name", "dice_before", "dice_after", "folded_percent", "seconds", "warnings")
+SUMMARY = (
+    *("name", "dice_before", "dice_after", "folded_percent", "seconds"),
+    *("verdict", "reasons", "warnings"),
+)
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,8 @@ def summary_row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
         "dice_after": number(labels.get("mean_dice_after")),
         "folded_percent": number(report["jacobian"]["folded_percent"]),
         "seconds": number(report["seconds"]["total"]),
+        "verdict": LEVELS[LEVELS.index(report["verdict"])],
+        "reasons": "; ".join(report["reasons"]),
         "warnings": "; ".join(report["warnings"]),
     }
 

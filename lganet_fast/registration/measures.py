@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,61 @@ from torch import Tensor
 
 from ..losses.dissimilarity import SIMILARITIES
 from ..metrics.scores import dice, hd95, inverse_consistency, present
-from ..ops import warp
+from ..ops import compose, warp
 from ..runtime.device import numbers
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Volume
 from .optimiser import flow_of
 from .pair import Pair
-from .workspace import Workspace
+from .workspace import MARGIN, Workspace
 
 NAMED = 8  # labels that a warning lists
+
+
+@dataclass(frozen=True)
+class SimilarityChange:
+    """The similarity over the fixed image's foreground.
+
+    name: of the measure. For "lncc" the numbers are the mean squared local correlation (higher is
+    better), else the mean squared difference (lower is better).
+    before: of the images as they came, or after the affine. start: of what the search started from,
+    the same or after a network. found: of what the search found. perfect: of the fixed image with
+    itself.
+    """
+
+    name: str
+    before: float
+    start: float
+    found: float
+    perfect: float
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether one value is better than another."""
+        return one > other if self.name == "lncc" else one < other
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the search found something worse than its start, which is the result then."""
+        return not math.isfinite(self.found) or self.better(self.start, self.found)
+
+    @property
+    def after(self) -> float:
+        """Of the result."""
+        return self.start if self.dropped else self.found
+
+    def report(self) -> dict[str, Any]:
+        """What report.json holds."""
+        found = {"found": self.found} if self.dropped else {}
+        return {"name": self.name, "before": self.before, "after": self.after, **found}
 
 
 @torch.no_grad()
 def similarity_change(
     velocity: Tensor, start: Workspace, work: Workspace, similarity: str
-) -> dict[str, Any]:
-    """The similarity over the fixed image's foreground, before and after.
+) -> SimilarityChange:
+    """How the similarity changed.
 
     velocity: as `optimise` returns it for `work`; a network may have brought that on from `start`.
-    For "lncc" the numbers are the mean squared local correlation (higher is better), else the mean
-    squared difference (lower is better).
     """
     measure = SIMILARITIES[similarity]
     counts = (work.fixed > 0).to(work.fixed)
@@ -39,13 +75,47 @@ def similarity_change(
         counts = counts * work.weight
     target = measure.features(work.fixed)
 
-    def value(moved: Tensor) -> Tensor:
-        loss = measure.loss(target, measure.features(moved), counts)
+    def value(features: Tensor) -> Tensor:
+        loss = measure.loss(target, features, counts)
         return 1 - loss if similarity == "lncc" else loss
 
     moved = warp(work.moving, flow_of(velocity, work.grid.shape))
-    before, after = numbers([value(start.moving), value(moved)])
-    return {"name": similarity, "before": round(before, 6), "after": round(after, 6)}
+    before, found = (value(measure.features(x)) for x in (start.moving, moved))
+    begun = before if work is start else value(measure.features(work.moving))
+    values = numbers([before, begun, found, value(target)])
+    return SimilarityChange(similarity, *(round(x, 6) for x in values))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far anatomy is moved, within what the working grid admits.
+
+    largest_mm: the largest displacement. side_mm: the grid's shortest side. pressed_percent: share
+    of the fixed foreground that is sent into the outer half of the grid's margin.
+    """
+
+    largest_mm: float
+    side_mm: float
+    pressed_percent: float
+
+
+@torch.no_grad()
+def reach_of(velocity: Tensor, work: Workspace) -> Reach:
+    """What a velocity, after what `work` was warped by, makes of the fixed foreground."""
+    flow = flow_of(velocity, work.grid.shape)
+    if work.first is not None:
+        flow = compose(work.first, flow)
+    inside = work.fixed[0, 0] > 0
+    pressed = torch.zeros_like(inside)
+    for axis, (part, n) in enumerate(zip(flow[0], inside.shape, strict=True)):
+        line = torch.arange(n, device=part.device).reshape([-1, *[1] * (2 - axis)])
+        place = part + line
+        pressed |= (place < MARGIN / 2) | (place > n - 1 - MARGIN / 2)
+    lengths = torch.where(inside, flow[0].square().sum(0), 0)
+    share = (pressed & inside).double().sum() / inside.double().sum().clamp_min(1)
+    largest, percent = numbers([lengths.max().sqrt(), 100 * share])
+    side = float(work.grid.spacing.mean())
+    return Reach(largest * side, (min(work.grid.shape) - 1) * side, percent)
 
 
 def jacobian_summary(det: Tensor) -> dict[str, float]:
@@ -80,15 +150,19 @@ def label_warnings(labels: Mapping[str, Any] | None) -> list[str]:
     phrases = {
         "only_fixed": "are in the fixed map alone",
         "only_moving": "are in the moving map alone",
-        "lost": "are lost: the warped map has no voxel of them",
     }
     total = len(labels["per_label"])
     return [
-        f"labels {', '.join(map(str, labels[key][:NAMED]))}{', ...' * (len(labels[key]) > NAMED)} "
-        f"({len(labels[key])} of {total}) {phrase}: Dice 0, left out of the mean HD95"
+        f"labels {listed(labels[key], total)} {phrase}: Dice 0, left out of the mean HD95"
         for key, phrase in phrases.items()
         if labels[key]
     ]
+
+
+def listed(labels: Sequence[int], total: int) -> str:
+    """The first few labels, and how many they are of all."""
+    more = ", ..." * (len(labels) > NAMED)
+    return f"{', '.join(map(str, labels[:NAMED]))}{more} ({len(labels)} of {total})"
 
 
 def label_scores(

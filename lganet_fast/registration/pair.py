@@ -13,7 +13,6 @@ from ..volumes import nifti
 from ..volumes.grid import Array, Grid, Volume
 
 LATTICE = 24  # points per axis that overlap is judged by
-LITTLE_OVERLAP = 0.25
 SPACING_RATIO = 4
 
 
@@ -71,10 +70,10 @@ def overlap(fixed: Grid, moving: Grid, affine: Array) -> float:
     return float(inside.all(-1).mean())
 
 
-def pair_warnings(pair: Pair, affine: Array) -> list[str]:
+def pair_warnings(pair: Pair, part: float) -> list[str]:
     """What the user should look at before trusting a result.
 
-    affine: (4, 4), fixed to moving points in RAS+ mm.
+    part: of the fixed grid, 0 to 1, that falls inside the moving one: `overlap`.
     Raises InputError where the two images do not overlap at all.
     """
     found = []
@@ -88,13 +87,10 @@ def pair_warnings(pair: Pair, affine: Array) -> list[str]:
     if codes[0] == codes[1] and ratio > SPACING_RATIO:
         sizes = ["x".join(f"{s:.3g}" for s in g.spacing) for g in (fixed, moving)]
         found.append(f"spacing differs {ratio:.1f}-fold: fixed {sizes[0]} mm, moving {sizes[1]} mm")
-    part = overlap(fixed, moving, affine)
     if part == 0:
         raise InputError(
             "fixed and moving do not overlap in world space: "
             f"fixed is {nifti.describe_grid(fixed)}, moving is {nifti.describe_grid(moving)}; "
             "align them first or use affine alignment"
         )
-    if part < LITTLE_OVERLAP:
-        found.append(f"only {100 * part:.0f}% of the fixed image lies inside the moving one")
     return found

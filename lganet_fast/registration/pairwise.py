@@ -34,13 +34,15 @@ from ..volumes.grid import Volume
 from . import measures
 from .affine import align_affine
 from .initial_flow import card_warnings, predict
+from .measures import SimilarityChange, similarity_change
 from .optimiser import Step, optimise
-from .pair import Pair, pair_warnings, read_pair
+from .pair import Pair, overlap, pair_warnings, read_pair
 from .settings import OUTPUTS, Settings, check_settings
+from .turns import best_turn
+from .verdict import Measured, Verdict, judge
 from .workspace import MARGIN, Workspace, prepare, transforms
 
 BESIDE = {"cpu": 1, "cuda": 4}  # threads that score and write beside the rest
-FOLDED_PERCENT = 1.0  # above this a result is warned about
 BYTES_PER_VOXEL = {"lncc": 220, "mse": 220, "mind": 600}  # measured, optimising in float32
 
 
@@ -54,6 +56,10 @@ class RegistrationWarning(InputWarning):
     """Something about the input or the result that its user should look at."""
 
 
+class VerdictWarning(RegistrationWarning):
+    """A reason why a result is doubtful or bad."""
+
+
 @dataclass(frozen=True, eq=False)
 class Registration:
     """A registered pair.
@@ -61,6 +67,7 @@ class Registration:
     warped: the moving image on the fixed grid. transform: fixed points to moving points, a field on
     the fixed grid. inverse: moving points to fixed points, on the moving grid. warped_labels: the
     moving labels on the fixed grid (nearest neighbour), or None. report: what report.json holds.
+    verdict: whether the result can be trusted, "good", "doubtful" or "bad", and why not.
     """
 
     warped: Volume
@@ -68,6 +75,7 @@ class Registration:
     inverse: DisplacementField
     warped_labels: Volume | None
     report: dict[str, Any]
+    verdict: Verdict
 
 
 class Clock:
@@ -133,7 +141,10 @@ def register(
         at the network.
     device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, all where None. seed: of the
         affine stage's random samples. precision: "float32" or "float64". quiet: no progress bar.
-    Raises InputError with one line on what is wrong. Warns with RegistrationWarning.
+    Where the search ends with a lower similarity than it began with, its start (the identity, the
+    affine map or the network's) is the result.
+    Raises InputError with one line on what is wrong. Warns with RegistrationWarning, also of every
+    reason for a verdict other than "good".
     """
     weights = None if checkpoint is None else os.fspath(checkpoint)
     settings = check_settings(similarity, iterations, smoothness, affine, seed, precision, weights)
@@ -158,34 +169,43 @@ def register(
             network, about = opened(weights)
         with clock.stage("affine"):
             matrix = align_affine(pair.fixed, pair.moving, seed) if affine else np.eye(4)
-        notes += pair_warnings(pair, matrix)
+        part = overlap(pair.fixed.grid, pair.moving.grid, matrix)
+        notes += pair_warnings(pair, part)
         with clock.stage("optimise"):
             work = start = prepare(pair, matrix, place, settings.dtype)
             if network is not None:
                 notes += card_warnings(network.card, start.grid)
                 work = start.after(predict(network, start))
-            velocity = search(work, settings, quiet)
+            velocity, change = search(start, work, settings, quiet)
         with clock.stage("transform"):
             transform, inverse = transforms(velocity, work, pair)
             affinely = DisplacementField.from_affine(matrix, pair.fixed.grid, place)
             before, after = (carry(pair, t) for t in (affinely, transform))
-            labels = pair.fixed_labels, pair.moving_labels, before[1], after[1]
-            scores = beside.submit(measures.label_scores, *labels)
+            scores = beside.submit(
+                measures.label_scores, pair.fixed_labels, pair.moving_labels, before[1], after[1]
+            )
             saves = [] if folder is None else writes(*after, transform, inverse, Path(folder))
             written = [beside.submit(save) for save in saves]
         with clock.stage("measure"):
             det = transform.determinant()
             jacobian = measures.jacobian_summary(det)
-            found = {
-                "similarity": measures.similarity_change(
-                    velocity, start, work, settings.similarity
-                ),
-                "jacobian": jacobian,
-                "inverse_consistency_mm": measures.inverse_residual(pair, transform, inverse),
-                "labels": scores.result(),
-            }
-            notes += measures.label_warnings(found["labels"])
-        notes += fold_warnings(jacobian["folded_percent"], settings)
+            residual = measures.inverse_residual(pair, transform, inverse)
+            per_label = scores.result()
+            notes += measures.label_warnings(per_label)
+            verdict = judge(
+                Measured(
+                    similarity=change,
+                    affine=matrix,
+                    turn=best_turn(start),
+                    overlap=part,
+                    reach=measures.reach_of(velocity, work),
+                    folded_percent=jacobian["folded_percent"],
+                    smoothness=settings.smoothness,
+                    residual_mm=residual,
+                    spacing=pair.moving.grid.spacing,
+                    labels=per_label,
+                )
+            )
         report: dict[str, Any] = named_only(
             {
                 "inputs": inputs,
@@ -194,12 +214,17 @@ def register(
                 "versions": versions(),
                 "backend": backends(place, used_threads),
                 "network": about,
-                **found,
+                "similarity": change.report(),
+                "jacobian": jacobian,
+                "inverse_consistency_mm": residual,
+                "labels": per_label,
+                "verdict": verdict.level,
+                "reasons": list(verdict.reasons),
                 "warnings": notes,
             },
             [*sources.values(), weights] if share else [],
         )
-        result = Registration(after[0], transform, inverse, after[1], report)
+        result = Registration(after[0], transform, inverse, after[1], report, verdict)
         if folder is not None:
             with clock.stage("write"):
                 if qc:
@@ -211,9 +236,16 @@ def register(
         report |= {"seconds": clock.report(), "peak_memory_mb": peak_memory_mb(place)}
         if folder is not None:
             write_report_json(Path(folder) / "report.json", report)
-    for message in notes:
-        warnings.warn(message, RegistrationWarning, stacklevel=2)
+    warn(notes, verdict)
     return result
+
+
+def warn(notes: Sequence[str], verdict: Verdict) -> None:
+    """Warn the caller of `register` of what its user should look at."""
+    for message in notes:
+        warnings.warn(message, RegistrationWarning, stacklevel=3)
+    for reason in verdict.reasons:
+        warnings.warn(reason, VerdictWarning, stacklevel=3)
 
 
 def staging(
@@ -243,19 +275,18 @@ def backends(place: torch.device, threads: int) -> dict[str, Any]:
     return {"device": str(place), "threads": threads, "operations": operations}
 
 
-def fold_warnings(folded: float, settings: Settings) -> list[str]:
-    """What to tell of so many per cent of folded voxels."""
-    if folded <= FOLDED_PERCENT:
-        return []
-    return [f"{folded:.2f}% of voxels fold: raise smoothness above {settings.smoothness:g}"]
+def search(
+    start: Workspace, work: Workspace, settings: Settings, quiet: bool
+) -> tuple[Tensor, SimilarityChange]:
+    """Optimise the velocity field, showing progress unless quiet; and how the similarity changed.
 
-
-def search(work: Workspace, settings: Settings, quiet: bool) -> Tensor:
-    """Optimise the velocity field, showing progress unless quiet."""
+    start: the pair; work: the same, or after a network. The velocity is 0 where the search has
+    found nothing better than what it began with.
+    """
     per_voxel = BYTES_PER_VOXEL[settings.similarity] * settings.dtype.itemsize // 4
     guard = guard_memory(work.grid.shape, work.fixed.device, per_voxel)
     with guard, progress_bar(quiet or not any(settings.iterations)) as on_step:
-        return optimise(
+        velocity = optimise(
             work.fixed,
             work.moving,
             work.weight,
@@ -265,6 +296,8 @@ def search(work: Workspace, settings: Settings, quiet: bool) -> Tensor:
             margin=MARGIN,
             on_step=on_step,
         )
+    change = similarity_change(velocity, start, work, settings.similarity)
+    return (torch.zeros_like(velocity) if change.dropped else velocity), change
 
 
 @contextmanager

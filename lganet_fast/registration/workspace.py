@@ -98,7 +98,7 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     """Bring the pair onto its working grid.
 
     affine: (4, 4), fixed to moving points in RAS+ mm.
-    Raises InputError where the moving image shows nothing there.
+    Raises InputError where the moving image shows nothing there, or a mask covers nothing.
     """
     fixed, moving = pair.fixed, pair.moving
     grid = working_grid(fixed, moving, affine)
@@ -109,7 +109,13 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     second = pull(there, grid, device).to(dtype)
     counts = np.ones(fixed.grid.shape, np.float32) if pair.mask is None else pair.mask.data
     weight = pull(Volume(counts, fixed.grid, "weight"), grid, device).to(dtype)
-    shows, everywhere = numbers([second.any(), (weight == 1).all()])
+    parts = (weight * first).any(), second.any(), (weight == 1).all()
+    counted, shows, everywhere = numbers(parts)
+    if pair.mask is not None and not counted:
+        raise InputError(
+            f"the mask covers no part of what {fixed.name} shows: it must be non-zero where the "
+            "similarity counts"
+        )
     if not shows:
         raise InputError(
             f"{moving.name} shows nothing where {fixed.name} lies; try affine alignment"

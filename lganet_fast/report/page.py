@@ -67,6 +67,7 @@ def qc_page(
 <h1>Registration quality control</h1>
 <p class="pair soft">{escape(moving)} registered to {escape(target)}</p>
 </header>
+{_verdict(report["verdict"], report["reasons"])}
 {_warnings(report["warnings"])}
 {_results(report)}
 <main>
@@ -82,6 +83,13 @@ The letters are the patient's: right, left, anterior, posterior, superior, infer
 </body>
 </html>
 """
+
+
+def _verdict(level: str, reasons: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
+    body = f"<ul>{items}</ul>" if items else ""
+    title = f"<h2>Verdict: {escape(level)}</h2>"
+    return f'<section class="verdict {escape(level)}">{title}{body}</section>'
 
 
 def _warnings(messages: Sequence[str]) -> str:

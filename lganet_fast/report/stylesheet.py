@@ -13,6 +13,13 @@ h3 { margin: 0; font-size: 1rem; }
 p { margin: .3rem 0; }
 .soft, figcaption p, dt, th, small { color: var(--soft); }
 .pair { overflow-wrap: anywhere; }
+.verdict { margin: 1.5rem 0 0; padding: .9rem 1.1rem; border-left: 5px solid; border-radius: 4px;
+  overflow-wrap: anywhere; }
+.verdict h2 { margin: 0; font-size: 1.15rem; }
+.verdict ul { margin: .35rem 0 0; padding-left: 1.2rem; }
+.good { background: #e6f5ea; color: #12512a; border-color: #2a9d5c; }
+.doubtful { background: #fff4d6; color: #4d3500; border-color: #e09a00; }
+.bad { background: #fde7e7; color: #6b1111; border-color: #c92a2a; }
 .warnings { margin: 1.5rem 0 0; padding: .9rem 1.1rem; background: #fff4d6; color: #4d3500;
   border-left: 5px solid #e09a00; border-radius: 4px; overflow-wrap: anywhere; }
 .warnings h2 { margin: 0; font-size: 1rem; }
@@ -72,6 +79,6 @@ i { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   h2 { break-after: avoid; }
-  .warnings, .results { break-inside: avoid; }
+  .verdict, .warnings, .results { break-inside: avoid; }
 }
 """

@@ -150,6 +150,8 @@ def test_another_checkpoint_under_one_name_is_another_setting(place, monkeypatch
         "labels": None,
         "jacobian": {"folded_percent": 0.0},
         "seconds": {"total": 1.0},
+        "verdict": "good",
+        "reasons": [],
         "warnings": [],
     }
     (folder / "report.json").write_text(json.dumps(report))
@@ -207,6 +209,8 @@ ODD = [
     ("seconds", {"total": "x"}),
     ("warnings", None),
     ("warnings", [1]),
+    ("verdict", "fine"),
+    ("reasons", None),
     ("labels", [1]),
     ("labels", {"mean_dice_before": "x"}),
     ("inputs", 5),
@@ -269,6 +273,8 @@ def made_up(fixed, moving, *, out, overwrite, **options):
         "jacobian": {"folded_percent": 0.0},
         "seconds": {"total": 1.0},
         "labels": None,
+        "verdict": "good",
+        "reasons": [],
         "warnings": [],
     }
     (folder / "report.json").write_text(json.dumps(report))

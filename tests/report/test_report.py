@@ -104,6 +104,8 @@ def report(with_labels=True):
         "jacobian": {"folded_percent": 0.0123, "sdlogj": 0.0456, "min": -0.1, "max": 2.5},
         "inverse_consistency_mm": {"mean": 0.011, "p99": 0.22, "max": float("nan")},
         "labels": labels if with_labels else None,
+        "verdict": "doubtful",
+        "reasons": ["the similarity fell"],
         "warnings": ["1.20% of voxels fold <script>alert(1)</script>"],
     }
 

@@ -4,36 +4,60 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from typing import Any
 
 from ...errors import InputError
 from ...registration.cohort import register_pairs
-from ...registration.pairwise import Registration, register
+from ...registration.pairwise import Registration, VerdictWarning, register
 from ...registration.settings import ROLES
+from ...registration.verdict import LEVELS
+
+NOT_GOOD = 3  # exit code of --strict
 
 
-def run(args: argparse.Namespace) -> None:
-    """Register and print a summary. Raises InputError where the files do not go together."""
-    options = {k: v for k, v in vars(args).items() if k not in ("pairs", "command")}
+def run(args: argparse.Namespace) -> int:
+    """Register and print a summary; returns 3 where `--strict` and a result is not good, else 0.
+
+    Raises InputError where the files do not go together.
+    """
+    options = {k: v for k, v in vars(args).items() if k not in ("pairs", "command", "strict")}
     given = [role for role in ROLES if options[role] is not None]
     if args.pairs is not None:
         if given:
             raise InputError(f"--pairs names the files: leave out --{given[0].replace('_', '-')}")
         del options["overwrite"]  # what is not of the same inputs and settings is done again
-        run_pairs(args.pairs, {k: v for k, v in options.items() if k not in ROLES}, args.quiet)
-        return
+        options = {k: v for k, v in options.items() if k not in ROLES}
+        return exit_code(args, run_pairs(args.pairs, options, args.quiet))
     for role in ("fixed", "moving"):
         if role not in given:
             raise InputError(f"--{role} is missing: give --fixed and --moving, or --pairs")
-    result = register(**options)
+    with warnings.catch_warnings():
+        if not args.quiet:
+            warnings.simplefilter("ignore", VerdictWarning)  # the last line says it
+        result = register(**options)
     if not args.quiet:
         print(summary_text(result, args.out))
+    return exit_code(args, result.verdict.level)
 
 
-def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> None:
-    """Register the pairs of a table. Raises InputError at the end where any has failed."""
+def exit_code(args: argparse.Namespace, level: str) -> int:
+    """What the command ends with for a verdict."""
+    return NOT_GOOD if args.strict and level != "good" else 0
+
+
+def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> str:
+    """Register the pairs of a table; returns the level of the worst verdict on any of them.
+
+    Raises InputError at the end where any has failed.
+    """
     outcomes = register_pairs(table, **options)
     failures = [one.name for one in outcomes if one.failure]
+    by_level = {
+        level: [one.name for one in outcomes if one.report and one.report["verdict"] == level]
+        for level in reversed(LEVELS)
+    }
+    worst = next((level for level, names in by_level.items() if names), "good")
     if outcomes and not quiet:
         counts = {
             "registered": sum(not one.skipped and not one.failure for one in outcomes),
@@ -42,11 +66,14 @@ def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> None:
         }
         print("\n".join(f"{name:<14} {count}" for name, count in counts.items()))
         print(f"{'results':<14} {options['out']}")
+        parts = [f"{len(n)} {level} ({', '.join(n)})" for level, n in by_level.items() if n]
+        print(f"verdict: {worst}" + (f": {', '.join(parts)}" if worst != "good" else ""))
     if failures:
         raise InputError(
             f"{len(failures)} of {len(outcomes)} pairs failed: {', '.join(failures)}; "
             f"see {os.path.join(options['out'], 'failures.csv')}"
         )
+    return worst
 
 
 def summary_text(result: Registration, out: str) -> str:
@@ -68,4 +95,5 @@ def summary_text(result: Registration, out: str) -> str:
         count, without = len(labels["per_label"]), labels["labels_without_hd95_after"]
         over = f"{count} labels" + (f", {without} without HD95" if without else "")
         rows.insert(2, ("mean Dice", f"{scores} over {over}"))
-    return "\n".join(f"{name:<14} {value}" for name, value in rows)
+    lines = [f"{name:<14} {value}" for name, value in rows]
+    return "\n".join([*lines, f"verdict: {result.verdict}"])

@@ -1,0 +1,227 @@
+"""Whether a registration's result can be trusted: a level and the reasons, from what was measured.
+
+Each threshold lies between results that are right and such that are known to be wrong: brains of
+other subjects (LPBA40) as they are, and turned, shifted, inverted or replaced by noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..volumes.grid import Array
+from .measures import Reach, SimilarityChange, listed
+from .turns import Turn
+
+Level = Literal["good", "doubtful", "bad"]
+LEVELS: tuple[Level, ...] = ("good", "doubtful", "bad")
+
+# Similarity that leaves nothing to gain: an image against itself with a little noise. A search may
+# then end a little below its start, and nothing is wrong.
+NOTHING_LEFT = {"lncc": 0.02, "mse": 1e-3, "mind": 5e-3}
+# Squared local correlation of the result: brains of two subjects reach 0.65 to 0.8, a brain and
+# noise 0.25 to 0.33; below 0.1 a search has found nothing at all.
+POOR_LNCC, NO_LNCC = 0.35, 0.1
+# Adults' brains differ by up to 1.3 along an axis, a newborn's and an adult's by 1.6; beyond 3 a
+# unit (inches, centimetres) or a spacing is wrong.
+SCALES, NO_SCALES = (0.55, 1.8), (1 / 3, 3.0)
+SHEAR = 1.6  # longest over shortest axis of what a sphere becomes; brains: 1.1
+ROTATION = 60.0  # degrees: how far patients lie turned; beyond it headers differ from the images
+TURN_GAIN = 0.04  # normalised mutual information; anatomy with little structure differs by 0.02
+LITTLE_OVERLAP = 0.25  # part of the fixed image that is inside the moving one
+PRESSED_PERCENT = 1.0  # of the anatomy sent into the outer half of the margin; brains: 0
+FAR = 0.3  # largest displacement over the grid's shortest side: brains 0.12, shifted by half 0.37
+FOLDED_PERCENT, MANY_FOLDED_PERCENT = 1.0, 10.0  # networks without a guarantee fold 0.2 to 1%
+RESIDUAL_VOXELS = (
+    1.0  # of the way to the moving image and back; ours is 0.001 where it does not fold
+)
+DICE_LOSS = 0.01  # that nearest-neighbour labels may lose by moving at all
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What speaks against a result, in one line, and how much: "doubtful" or "bad"."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The level of the worst reason, "good" where there is none, and what the reasons say."""
+
+    level: Level
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.level}: {'; '.join(self.reasons)}" if self.reasons else self.level
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is measured of a registration.
+
+    affine: (4, 4), RAS+ mm to RAS+ mm, of the affine alignment or the identity. overlap: part of
+    the fixed grid, 0 to 1, inside the moving one. folded_percent: of the voxels; smoothness: that
+    was asked for. residual_mm: as `inverse_consistency` returns it; spacing: (3,) of the moving
+    image, in mm. labels: as `label_scores` returns them.
+    """
+
+    similarity: SimilarityChange
+    affine: Array
+    turn: Turn
+    overlap: float
+    reach: Reach
+    folded_percent: float
+    smoothness: float
+    residual_mm: Mapping[str, float]
+    spacing: Array
+    labels: Mapping[str, Any] | None
+
+
+def judge(measured: Measured) -> Verdict:
+    """The verdict on a registration, the worst reason first."""
+    reasons = [
+        *similarity_reasons(measured.similarity),
+        *affine_reasons(measured.affine),
+        *turn_reasons(measured.turn),
+        *overlap_reasons(measured.overlap),
+        *reach_reasons(measured.reach),
+        *fold_reasons(measured.folded_percent, measured.smoothness),
+        *inverse_reasons(measured.residual_mm, measured.spacing),
+        *label_reasons(measured.labels),
+    ]
+    reasons.sort(key=lambda reason: -LEVELS.index(reason.level))
+    level = reasons[0].level if reasons else "good"
+    return Verdict(level, tuple(reason.text for reason in reasons))
+
+
+def similarity_reasons(change: SimilarityChange) -> list[Reason]:
+    """The similarity fell, did not rise, or is poor."""
+    values = (change.before, change.found, change.after, change.perfect)
+    if not all(map(math.isfinite, values)):
+        return [Reason("bad", f"the similarity is not a number ({change.name})")]
+    found = []
+    near = abs(change.perfect - change.start) <= NOTHING_LEFT[change.name]
+    start, after = f"{change.start:.4g}", f"{change.after:.4g}"
+    if change.dropped and not near:
+        found.append(
+            Reason(
+                "doubtful",
+                f"the similarity fell from {start} to {change.found:.4g}: "
+                "what the search started from is the result",
+            )
+        )
+    elif change.better(change.before, change.after) and not near:
+        before = f"{change.before:.4g}"
+        found.append(Reason("doubtful", f"the similarity fell from {before} to {after}"))
+    elif not change.better(change.after, change.before) and not near:
+        found.append(Reason("doubtful", f"the similarity did not rise: {after} before and after"))
+    if change.name == "lncc" and change.after < POOR_LNCC * change.perfect:
+        level: Level = "doubtful" if change.after >= NO_LNCC * change.perfect else "bad"
+        most = f"{change.perfect:.2g} of the fixed image with itself"
+        found.append(Reason(level, f"the similarity is poor: {after}, {most}"))
+    return found
+
+
+def affine_reasons(matrix: Array) -> list[Reason]:
+    """An affine map (4, 4), RAS+ mm to RAS+ mm, that no anatomy of one kind needs."""
+    left, scales, right = np.linalg.svd(matrix[:3, :3])
+    if np.linalg.det(matrix[:3, :3]) <= 0:
+        return [Reason("bad", "the affine alignment mirrors the image")]
+    turn = np.degrees(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1)))
+    found = []
+    low, high = float(scales.min()), float(scales.max())
+    worst = low if 1 / low > high else high
+    if not SCALES[0] <= worst <= SCALES[1]:
+        level: Level = "doubtful" if NO_SCALES[0] <= worst <= NO_SCALES[1] else "bad"
+        text = f"the affine alignment scales by {worst:.3g}, anatomy by {SCALES[0]} to {SCALES[1]}"
+        found.append(Reason(level, text))
+    if high / low > SHEAR:
+        text = f"the affine alignment stretches one axis {high / low:.2f} times as much as another"
+        found.append(Reason("doubtful", text))
+    if turn > ROTATION:
+        found.append(Reason("doubtful", f"the affine alignment turns by {turn:.0f} degrees"))
+    return found
+
+
+def turn_reasons(turn: Turn) -> list[Reason]:
+    """The moving image fits better in another orientation than in that it was searched from."""
+    if not turn.best > turn.straight + TURN_GAIN:
+        return []
+    return [
+        Reason(
+            "bad",
+            f"turned by {turn.degrees:.0f} degrees, the moving image fits better (normalised "
+            f"mutual information {turn.best:.3f} against {turn.straight:.3f}): its orientation or "
+            "the affine alignment is wrong",
+        )
+    ]
+
+
+def overlap_reasons(part: float) -> list[Reason]:
+    """part: of the fixed image's grid, 0 to 1, that lies inside the moving image's."""
+    if part >= LITTLE_OVERLAP:
+        return []
+    text = f"only {100 * part:.0f}% of the fixed image lies inside the moving one"
+    return [Reason("doubtful", text)]
+
+
+def reach_reasons(reach: Reach) -> list[Reason]:
+    """Displacements as large as the working grid admits."""
+    found = []
+    if reach.pressed_percent > PRESSED_PERCENT:
+        text = (
+            f"{reach.pressed_percent:.1f}% of the anatomy is sent to the border of the region "
+            "searched, where displacements are held at 0"
+        )
+        found.append(Reason("doubtful", text))
+    if reach.largest_mm > FAR * reach.side_mm:
+        text = (
+            f"the largest displacement, {reach.largest_mm:.0f} mm, is over {FAR:.0%} of the "
+            f"region's shortest side, {reach.side_mm:.0f} mm"
+        )
+        found.append(Reason("doubtful", text))
+    return found
+
+
+def fold_reasons(percent: float, smoothness: float) -> list[Reason]:
+    """percent: of voxels whose determinant is not positive."""
+    if percent <= FOLDED_PERCENT:
+        return []
+    text = f"{percent:.2f}% of voxels fold: raise smoothness above {smoothness:g}"
+    return [Reason("bad" if percent > MANY_FOLDED_PERCENT else "doubtful", text)]
+
+
+def inverse_reasons(residual: Mapping[str, float], spacing: Array) -> list[Reason]:
+    """residual: as `inverse_consistency` returns it. spacing: of the moving image, in mm."""
+    voxel = float(np.mean(spacing))
+    if residual["p99"] <= RESIDUAL_VOXELS * voxel:
+        return []
+    if not math.isfinite(residual["mean"]):
+        return [Reason("doubtful", "no part of the moving anatomy is found in the fixed image")]
+    text = (
+        f"going to the moving image and back misses by {residual['mean']:.2f} mm in the mean, "
+        f"{residual['p99']:.2f} mm at the 99th percentile"
+    )
+    return [Reason("bad" if residual["mean"] > RESIDUAL_VOXELS * voxel else "doubtful", text)]
+
+
+def label_reasons(labels: Mapping[str, Any] | None) -> list[Reason]:
+    """labels: as `label_scores` returns them; they did not steer, and so are evidence."""
+    if labels is None:
+        return []
+    found = []
+    if labels["lost"]:
+        what = listed(labels["lost"], len(labels["per_label"]))
+        text = f"labels {what} are lost: the warped map has no voxel of them"
+        found.append(Reason("doubtful", f"{text}: Dice 0, left out of the mean HD95"))
+    before, after = (labels[f"mean_dice_{when}"] for when in ("before", "after"))
+    if after < before - DICE_LOSS:
+        found.append(Reason("doubtful", f"the mean Dice fell from {before:.3f} to {after:.3f}"))
+    return found
