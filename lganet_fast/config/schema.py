@@ -102,6 +102,13 @@ class DataSection(Section):
             return self.spacing, self.spacing, self.spacing
         return self.spacing
 
+    @property
+    def intensity_rule(self) -> str:
+        """What is done to both images' intensities, as a network's card tells it."""
+        if self.moving_intensity == "same":
+            return str(self.intensity)
+        return f"fixed {self.intensity}, moving {self.moving_intensity}"
+
     def folder(self) -> Path:
         """`root` with its variables replaced. Raises InputError where one is not set."""
         if not self.root:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,13 +16,15 @@ from tqdm import tqdm
 
 from ..config.loading import Config
 from ..data import Sample, open_split
-from ..errors import InputError
+from ..errors import InputError, InputWarning
 from ..models.inference import open_checkpoint
+from ..registration.initial_flow import card_warnings
 from ..runtime.csv_files import write_rows
 from ..runtime.files import atomic, sha256
 from ..runtime.json_files import write_report_json
 from ..runtime.machine import versions
 from ..runtime.ranks import join
+from ..volumes.grid import Grid
 from .figures import draw
 from .methods import Method, method_of
 from .results import Store, read_cases
@@ -67,6 +70,12 @@ def evaluate(
         columns = case_columns(profile), label_columns(profile)
         store = Store(folder, settings(config, checkpoint, method), columns)
         store.make()
+        if network is not None and ranks.first:
+            seen = pairs[0][0]
+            shape = seen.fixed.shape
+            grid = Grid((shape[0], shape[1], shape[2]), seen.affine)
+            for note in card_warnings(network.card, grid, config.data.intensity_rule):
+                warnings.warn(note, InputWarning, stacklevel=2)
         bar = tqdm(ranks.share(range(len(pairs))), disable=quiet or not ranks.first, unit="case")
         for index in bar:
             if store.get(pairs.names[index]) is None:

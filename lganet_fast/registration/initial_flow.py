@@ -16,8 +16,12 @@ from .workspace import MARGIN, Workspace
 SAME_SPACING = 0.1  # relative difference of voxel sizes that a network is not warned about
 
 
-def card_warnings(card: Card, grid: Grid) -> list[str]:
-    """What the network is given otherwise than its card says. grid: the working grid."""
+def card_warnings(card: Card, grid: Grid, rule: str | None = None) -> list[str]:
+    """What the network is given otherwise than its card says.
+
+    grid: of the images that it is given. rule: what was done to their intensities, as a card tells
+    it; None for what `register` does.
+    """
     found = []
     trained = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", card.spacing)]
     backwards = card.axis_order.lower().startswith("z")
@@ -27,10 +31,11 @@ def card_warnings(card: Card, grid: Grid) -> list[str]:
             f"the network was trained on voxels of {card.spacing}, and is given voxels of "
             f"{' x '.join(f'{x:.3g}' for x in own)} mm"
         )
-    if card.intensity not in ("unknown", "range", PUBLISHED_CARD.intensity):
+    same = ("unknown", PUBLISHED_CARD.intensity, rule or "range")
+    if card.intensity not in same:
+        given = f"by {rule}" if rule else "with background 0 and foreground of about 1"
         found.append(
-            f"the network was trained on intensities by {card.intensity}, and is given background "
-            "0 and foreground of about 1"
+            f"the network was trained on intensities by {card.intensity}, and is given them {given}"
         )
     return found
 

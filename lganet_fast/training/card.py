@@ -13,11 +13,9 @@ def card(config: Config, sample: Sample, source: str) -> Card:
     shape = sample.fixed.shape
     spacing = Grid((shape[0], shape[1], shape[2]), sample.affine).spacing
     data = config.data
-    rules = {"fixed": data.intensity, "moving": data.moving_intensity}
-    rule = ", ".join(f"{side} {how}" for side, how in rules.items() if how != "same")
     return Card(
         spacing=" x ".join(f"{step:.4g}" for step in spacing) + " mm",
-        intensity=rule.removeprefix("fixed ") if data.moving_intensity == "same" else rule,
+        intensity=data.intensity_rule,
         axis_order="x, y, z: array axes as the files hold them",
         data=" ".join(filter(None, (data.layout, data.task))),
         command=f"lganet-fast train {source}".strip(),

@@ -16,6 +16,7 @@ import torch
 from lganet_fast import LGANetPlusPlus, config
 from lganet_fast.cli import main
 from lganet_fast.data import open_split
+from lganet_fast.errors import InputWarning
 from lganet_fast.evaluation import evaluate, methods, run
 from lganet_fast.evaluation.levels import level_flows
 from lganet_fast.metrics.scores import dice, hd95
@@ -161,6 +162,21 @@ def test_a_network_is_scored_drawn_level_by_level_and_refined(place, weights, tm
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["method"] == "LGANet++ + instance optimisation"
     assert summary["metrics"]["sdlogj"]["mean"] > 0
+
+
+def test_a_network_that_is_fed_otherwise_than_it_was_trained(place, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "draw", lambda *_: None)
+    network = open_checkpoint(weights / "xyz.safetensors")
+    card = Card("4 x 4 x 4 mm", "('clip', -1000.0, 500.0)", axis_order="x, y, z")
+    save(network.model, tmp_path / "n.safetensors", card)
+    settings = loaded(place, "evaluate.split=val")
+    with pytest.warns(InputWarning) as said:
+        evaluate(settings, tmp_path / "n.safetensors", tmp_path / "out")
+    assert [str(one.message) for one in said] == [
+        "the network was trained on voxels of 4 x 4 x 4 mm, and is given voxels of 1 x 1 x 1 mm",
+        "the network was trained on intensities by ('clip', -1000.0, 500.0), and is given them "
+        f"by {settings.data.intensity}",
+    ]
 
 
 def test_refining_starts_from_the_flow_that_there_is(place):
