@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import check, native, reference, triton
+from . import check, reference, triton
 from .dispatch import choose_backend
+from .torch_func import no_double_backward, transforming
 
 
 def attention(
@@ -47,7 +48,8 @@ def attention(
     size = {"width": max(q.shape[2], v.shape[2]), "voxels": q.shape[1], "windows": count}
     choice = choose_backend("attention", q.device.type, backend, dtype=q.dtype, **size)
     if choice.backend != "triton":
-        attend = fused_attend if choice.backend == "native" else reference.attend
+        fast = choice.backend == "native" and not transforming()
+        attend = fused_attend if fast else reference.attend
         return reference.attention(q, k, v, scale, windows, dropout_p, volume, attend)
     if volume is None:  # a run of tokens is a box of one line
         volume, windows = (windows, 1, q.shape[1] // windows), (windows, 1, 1)  # type: ignore
@@ -161,4 +163,4 @@ def backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | 
 fused.register_fake(results_like)
 fused.register_autograd(backward, setup_context=save)
 fused_backward.register_fake(gradients_like)
-fused_backward.register_autograd(native.no_double_backward)
+fused_backward.register_autograd(no_double_backward)

@@ -53,10 +53,13 @@ def flow(name: str, x: Tensor) -> None:
     floating(name, x, (torch.float32, torch.float64))
 
 
-def norm(name: str, given: tuple[Tensor, float], x: Tensor) -> None:
-    """Require moments (2, B, C) of a (B, C, ...) map, float32 or float64, and a slope in [0, 1]."""
+def norm(name: str, given: tuple[Tensor, float], channels: Sequence[int], x: Tensor) -> None:
+    """Require moments (2, B, C), float32 or float64, beside x, and a slope in [0, 1].
+
+    channels: B and C of the map that is read through them.
+    """
     moments, slope = given
-    shape(f"{name}[0]", moments, (2, *x.shape[:2]))
+    shape(f"{name}[0]", moments, (2, *channels))
     floating(f"{name}[0]", moments, (torch.float32, torch.float64))
     together(f"{name}[0]", moments, "x", x)
     if not 0 <= slope <= 1:

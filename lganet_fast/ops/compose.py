@@ -26,7 +26,7 @@ def compose(first: Tensor, second: Tensor, backend: str | None = None) -> Tensor
     if choose_backend("compose", second.device.type, backend).backend == "reference":
         return reference.compose(first, second)
     wide = torch.promote_types(first.dtype, second.dtype)
-    out: Tensor = torch.ops.lganet_fast.compose(first.to(wide), second.to(wide))
+    out: Tensor = run(first.to(wide), second.to(wide))
     return out
 
 
@@ -55,8 +55,8 @@ if native.LOADED:
         """The gradients that are asked for."""
         need = ctx.needs_input_grad
         how = (*need, native.deterministic())
-        found = torch.ops.lganet_fast.compose_backward(grad, *ctx.saved_tensors, *how)
+        found = run_backward(grad, *ctx.saved_tensors, *how)
         return tuple(g if asked else None for g, asked in zip(found, need, strict=True))
 
-    torch.library.register_autograd("lganet_fast::compose", gradients, setup_context=remember)
-    native.forbid_double_backward("compose_backward")
+    run = native.operator("compose", gradients, remember)
+    run_backward = native.operator("compose_backward")

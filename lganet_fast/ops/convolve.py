@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import native, reference
+from . import check, native, reference
 from .convolve_on_cuda import Norm, Work, convolve_on_cuda, number_type
 from .convolve_training import differentiable
 from .dispatch import choose_backend
+from .torch_func import transforming
 
 
 def slow_halves() -> frozenset[torch.dtype]:
@@ -44,21 +45,23 @@ def convolve(
     """The convolution with bias that pads by one zero and so keeps the size.
 
     x: (B, inputs, H, W, D), or up to three maps whose channels are taken side by side. weight:
-    (outputs, inputs, 3, 3, 3). bias: (outputs,). Any float type, one for all but under autocast.
-    Returns (B, outputs, H, W, D).
+    (outputs, inputs, 3, 3, 3). bias: (outputs,). Maps of one float type, which is computed in
+    unless it is narrower than float64 under autocast; all else of any float type.
+    Returns (B, outputs, H, W, D) in the type computed in. Only the batch may be empty.
     norm: what x is read through; the zeros around it are not.
     relu: the ReLU of it. add, times: (B, outputs, H, W, D), added to that, multiplied with that.
     inplace: let the result take x's memory where no gradient is asked for; x must not be read then.
 
     On the CPU compiled for float32 alone, then channels_last_3d; half types are computed so, and
     rounded once, on processors without instructions for them. On CUDA cuDNN's, or a kernel of ours
-    where one was measured to be faster (`ops.tuned`). Every other type is PyTorch's own. Raises
-    RuntimeError for shapes that do not fit.
+    where one was measured to be faster (`ops.tuned`). Every other type is PyTorch's own. On the
+    CPU and in float32 a number that is not finite spoils results up to 5 voxels from it: they are
+    computed in tiles. Raises ValueError or TypeError naming the argument that does not fit.
     """
     maps = [x] if isinstance(x, Tensor) else list(x)
-    if maps[0].is_cuda and not gradient_wanted(
-        [*maps, weight, bias, *(norm or ())[:1], add, times]
-    ):
+    check_arguments(maps, weight, bias, norm, add, times)
+    given = [*maps, weight, bias, *(norm or ())[:1], add, times]
+    if maps[0].is_cuda and not gradient_wanted(given):
         work = Work(weight, bias, relu, norm, add, times)
         return convolve_on_cuda(maps, work, backend)[0]
     x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
@@ -79,10 +82,11 @@ def convolve_moments(
     """`convolve`, and the moments (2, B, outputs) by which its result is normalised as it is read.
 
     They are mean and 1 / sqrt(variance + 1e-5) of each channel of each volume, float32 at least.
-    Without gradients.
+    Without gradients. Raises as `convolve` does.
     """
     maps = [x] if isinstance(x, Tensor) else list(x)
-    if maps[0].is_cuda:
+    check_arguments(maps, weight, bias, norm)
+    if maps[0].is_cuda and not transforming():
         work = Work(weight, bias, norm=norm, moments=True)
         out, found = convolve_on_cuda(maps, work, backend)
         assert found is not None
@@ -91,19 +95,58 @@ def convolve_moments(
     return out, reference.moments(out)
 
 
+def check_arguments(
+    maps: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    norm: Norm | None,
+    add: Tensor | None = None,
+    times: Tensor | None = None,
+) -> None:
+    """Require what `convolve` says of its arguments."""
+    if len(maps) not in (1, 2, 3):
+        raise ValueError(f"x must be one map or up to three, got {len(maps)}")
+    first = maps[0]
+    names = ("x",) if len(maps) == 1 else ("x[0]", "x[1]", "x[2]")
+    check.shape(names[0], first, ("B", "inputs", "H", "W", "D"))
+    check.floating(names[0], first)
+    batch, inputs, *size = first.shape
+    for name, x in zip(names[1:], maps[1:], strict=False):
+        check.shape(name, x, (batch, "inputs", *size))
+        check.floating(name, x, (first.dtype,))
+        check.together(name, x, names[0], first)
+        inputs += x.shape[1]
+    check.shape("weight", weight, ("outputs", inputs, 3, 3, 3))
+    outputs = weight.shape[0]
+    check.shape("bias", bias, (outputs,))
+    like = (batch, outputs, *size)
+    more = [(name, x) for name, x in (("add", add), ("times", times)) if x is not None]
+    for name, x in more:
+        check.shape(name, x, like)
+    for name, x in (("weight", weight), ("bias", bias), *more):
+        check.floating(name, x)
+        check.together(name, x, names[0], first)
+    if not all((inputs, outputs, *size)):
+        raise ValueError(
+            f"only the batch may be empty, got {inputs} inputs, {outputs} outputs, size {size}"
+        )
+    if norm is not None:
+        check.norm("norm", norm, (batch, inputs), first)
+
+
 def gradient_wanted(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether a gradient to any of them is asked for."""
+    """Whether a gradient to any of them is asked for, or may be."""
     given = (t for t in tensors if t is not None)
-    return torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    return transforming() or (torch.is_grad_enabled() and any(t.requires_grad for t in given))
 
 
 def changed(out: Tensor, add: Tensor | None, times: Tensor | None) -> Tensor:
     """(out + add) * times, in the memory of `out` where no gradient needs it."""
-    fresh = torch.is_grad_enabled()
+    fresh = torch.is_grad_enabled() or transforming()
     if add is not None:
-        out = out + add if fresh else out.add_(add)
+        out = out + add.to(out.dtype) if fresh else out.add_(add)
     if times is not None:
-        out = out * times if fresh else out.mul_(times)
+        out = out * times.to(out.dtype) if fresh else out.mul_(times)
     return out
 
 
@@ -111,26 +154,37 @@ def alone(
     x: Tensor, weight: Tensor, bias: Tensor, inplace: bool, relu: bool, backend: str | None
 ) -> Tensor:
     """The convolution of one map, and its ReLU: on the CPU, or with gradients."""
+    device, dtype = x.device.type, number_type([x])
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return computed_in(dtype, x, weight, bias, inplace, relu, backend)
+    return computed_in(dtype, x, weight, bias, inplace, relu, backend)
+
+
+def computed_in(
+    dtype: torch.dtype,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    inplace: bool,
+    relu: bool,
+    backend: str | None,
+) -> Tensor:
+    """The same in a type, outside autocast."""
     if x.is_cuda:
-        x = x.to(number_type([x]))
-        with torch.autocast("cuda", enabled=False):
-            return differentiable(x, weight, bias, relu, backend)
-    here = choose_backend("convolve", x.device.type, backend).backend
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    if here == "native" and dtype in SLOW_HALVES:
-        with torch.autocast("cpu", enabled=False):
-            fresh = inplace or x.dtype != torch.float32
-            x, weight, bias = (t.to(torch.float32) for t in (x, weight, bias))
-            return alone(x, weight, bias, fresh, relu, backend).to(dtype)
-    if here != "native" or not x.dtype == weight.dtype == dtype == torch.float32:
+        return differentiable(x.to(dtype), weight, bias, relu, backend)
+    compiled = choose_backend("convolve", x.device.type, backend).backend == "native"
+    wide = torch.float32 if compiled and dtype in SLOW_HALVES else dtype
+    inplace = inplace or x.dtype != wide
+    x, weight, bias = x.to(wide), weight.to(wide), bias.to(wide)
+    if not compiled or wide != torch.float32:
         out = F.conv3d(x, weight, bias, padding=1)
         return out.relu_() if relu else out
-    x = x.contiguous(memory_format=torch.channels_last_3d)
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
-    if inplace and not wanted and x.shape[1] == weight.shape[0]:
-        torch.ops.lganet_fast.convolve_(x, weight, bias, relu)
-        return x
-    return torch.ops.lganet_fast.convolve(x, weight, bias, relu)
+    if inplace and x.shape[1] == weight.shape[0] and not gradient_wanted([x, weight, bias]):
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        torch.ops.lganet_fast.convolve_(x, weight, bias.contiguous(), relu)
+        return x.to(dtype)
+    return run(x, weight, bias, relu).to(dtype)
 
 
 if native.LOADED:
@@ -161,19 +215,24 @@ if native.LOADED:
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         if ctx.relu:
             grad = torch.ops.aten.threshold_backward(grad, out[0], 0)
-        grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        to_weight = torch.ops.lganet_fast.convolve_weight_gradient(grad, x) if need_weight else None
-        to_bias = grad.sum((0, 2, 3, 4)) if need_bias else None
-        if not need_x:
-            return None, to_weight, to_bias, None
-        mirrored = weight.transpose(0, 1).flip(2, 3, 4)
-        zeros = grad.new_zeros(x.shape[1])
-        return (
-            torch.ops.lganet_fast.convolve(grad, mirrored, zeros, False),
-            to_weight,
-            to_bias,
-            None,
-        )
+        to_x = None
+        if need_x:
+            mirrored = weight.transpose(0, 1).flip(2, 3, 4)
+            to_x = run(grad, mirrored, grad.new_zeros(x.shape[1]), False)
+        to_weight = run_weight_gradient(grad, x) if need_weight else None
+        return to_x, to_weight, grad.sum((0, 2, 3, 4)) if need_bias else None, None
 
-    torch.library.register_autograd("lganet_fast::convolve", gradients, setup_context=remember)
-    native.forbid_double_backward("convolve_weight_gradient")
+    def of_any_layout(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+        """The operator takes channels_last_3d."""
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        return torch.ops.lganet_fast.convolve(x, weight, bias.contiguous(), relu)
+
+    def weight_gradient_of_any_layout(grad: Tensor, x: Tensor) -> Tensor:
+        """So does this one."""
+        grad, x = (t.contiguous(memory_format=torch.channels_last_3d) for t in (grad, x))
+        return torch.ops.lganet_fast.convolve_weight_gradient(grad, x)
+
+    run = native.operator("convolve", gradients, remember, of_any_layout)
+    run_weight_gradient = native.operator(
+        "convolve_weight_gradient", run=weight_gradient_of_any_layout
+    )

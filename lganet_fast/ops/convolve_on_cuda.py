@@ -50,10 +50,11 @@ class Work:
 
 
 def number_type(maps: Sequence[Tensor]) -> torch.dtype:
-    """The type to compute in: the maps', or autocast's."""
-    if torch.is_autocast_enabled("cuda"):
-        return torch.get_autocast_dtype("cuda")
-    return maps[0].dtype
+    """The type to compute in: the maps', or autocast's, which leaves float64 as it is."""
+    dtype, device = maps[0].dtype, maps[0].device.type
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return dtype
 
 
 def precision(dtype: torch.dtype) -> str:

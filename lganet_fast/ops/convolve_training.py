@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import convolve_gradients, native, triton
+from . import convolve_gradients, triton
 from .convolve_on_cuda import (
     CUDNN,
     Work,
@@ -24,6 +24,7 @@ from .convolve_on_cuda import (
     path,
     precision,
 )
+from .torch_func import no_double_backward, transforming
 
 DIRECTIONS = ("convolve", "convolve_input_gradient", "convolve_weight_gradient")
 
@@ -33,7 +34,7 @@ def differentiable(
 ) -> Tensor:
     """The convolution of one map, and its ReLU; all in the map's type, outside autocast."""
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    if all(path(d, weight, x, backend) == CUDNN for d in DIRECTIONS):
+    if transforming() or all(path(d, weight, x, backend) == CUDNN for d in DIRECTIONS):
         out = F.conv3d(x, weight, bias, padding=1)
         return out.relu_() if relu else out
     return convolve(x, weight, bias, relu, backend)
@@ -112,7 +113,7 @@ def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 convolve.register_autograd(gradients, setup_context=remember)
-convolve_backward.register_autograd(native.no_double_backward)
+convolve_backward.register_autograd(no_double_backward)
 
 
 def masked(grad: Tensor, out: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import check, native, reference, triton
 from .dispatch import choose_backend
+from .torch_func import no_double_backward
 
 
 def correlate(
@@ -41,10 +42,7 @@ def correlate(
     choice = choose_backend("correlate", x.device.type, backend, radius=radius, **size)
     if choice.backend == "triton":
         return fused(x, y, radius, width)
-    if choice.backend == "native":
-        out = torch.ops.lganet_fast.correlate(x, y, radius)
-    else:
-        out = reference.correlate(x, y, radius)
+    out = (run if choice.backend == "native" else reference.correlate)(x, y, radius)
     return out if width == count else F.pad(out, [0] * 7 + [width - count])
 
 
@@ -96,12 +94,7 @@ def backward(operator: Any) -> Any:
 if native.LOADED:
     torch.library.register_fake("lganet_fast::correlate", result_like)
     torch.library.register_fake("lganet_fast::correlate_backward", gradients_like)
-    torch.library.register_autograd(
-        "lganet_fast::correlate",
-        backward(torch.ops.lganet_fast.correlate_backward),
-        setup_context=save,
-    )
-    native.forbid_double_backward("correlate_backward")
+    run = native.operator("correlate", backward(native.operator("correlate_backward")), save)
 
 
 @torch.library.custom_op("lganet_fast_triton::correlate", mutates_args=())
@@ -138,4 +131,4 @@ def fused_gradients_like(
 fused.register_fake(result_like)
 fused.register_autograd(backward(fused_backward), setup_context=save)
 fused_backward.register_fake(fused_gradients_like)
-fused_backward.register_autograd(native.no_double_backward)
+fused_backward.register_autograd(no_double_backward)

@@ -14,6 +14,8 @@ from torch.autograd.graph import increment_version
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .torch_func import transforming
+
 Result = TypeVar("Result")
 
 
@@ -50,7 +52,8 @@ def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) 
     (weights made under torch.inference_mode) and while it is traced, it is computed at each call;
     what a CUDA graph's capture computes is not kept, as it is there only behind a replay.
     """
-    if torch.compiler.is_compiling() or _anew[0] or any(w.is_inference() for w in weights):
+    traced = torch.compiler.is_compiling() or transforming()
+    if traced or _anew[0] or any(w.is_inference() for w in weights):
         return made(make, *weights, **options)
     state = tuple((w._version, w.untyped_storage(), w.dtype, w.shape) for w in weights)
     key = (make, *map(id, weights[1:]), *sorted(options.items()))

@@ -23,7 +23,7 @@ def gradient_loss(flow: Tensor, backend: str | None = None) -> Tensor:
     check.flow("flow", flow)
     if choose_backend("gradient_loss", flow.device.type, backend).backend == "reference":
         return reference.gradient_loss(flow)
-    out: Tensor = torch.ops.lganet_fast.gradient_loss(dense(flow))
+    out: Tensor = run(flow)
     return out
 
 
@@ -43,8 +43,16 @@ if native.LOADED:
 
     def gradients(ctx: Any, grad: Tensor) -> Tensor:
         """The gradient to the flow."""
-        found: Tensor = torch.ops.lganet_fast.gradient_loss_backward(grad, *ctx.saved_tensors)
+        found: Tensor = run_backward(grad, *ctx.saved_tensors)
         return found
 
-    torch.library.register_autograd("lganet_fast::gradient_loss", gradients, setup_context=remember)
-    native.forbid_double_backward("gradient_loss_backward")
+    def of_any_layout(flow: Tensor) -> Tensor:
+        """The operator takes what has no gaps."""
+        return torch.ops.lganet_fast.gradient_loss(dense(flow))
+
+    def gradient_of_any_layout(grad: Tensor, flow: Tensor) -> Tensor:
+        """Its gradient."""
+        return torch.ops.lganet_fast.gradient_loss_backward(grad, dense(flow))
+
+    run = native.operator("gradient_loss", gradients, remember, of_any_layout)
+    run_backward = native.operator("gradient_loss_backward", run=gradient_of_any_layout)

@@ -23,7 +23,7 @@ def integrate(velocity: Tensor, steps: int = 7, backend: str | None = None) -> T
     check.at_least("steps", steps, 0)
     if choose_backend("integrate", velocity.device.type, backend).backend == "reference":
         return reference.integrate(velocity, steps)
-    out: Tensor = torch.ops.lganet_fast.integrate(velocity, steps)
+    out: Tensor = run(velocity, steps)
     return out
 
 
@@ -46,7 +46,7 @@ if native.LOADED:
         """The gradient to the velocity."""
         (velocity,) = ctx.saved_tensors
         how = (ctx.steps, native.deterministic())
-        return torch.ops.lganet_fast.integrate_backward(grad, velocity, *how), None
+        return run_backward(grad, velocity, *how), None
 
-    torch.library.register_autograd("lganet_fast::integrate", gradients, setup_context=remember)
-    native.forbid_double_backward("integrate_backward")
+    run = native.operator("integrate", gradients, remember)
+    run_backward = native.operator("integrate_backward")

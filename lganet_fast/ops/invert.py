@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import check, native, reference
 from .dispatch import choose_backend
+from .torch_func import transformable
 from .warp import result_in_format_of
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -49,11 +50,12 @@ def invert(
             raise ValueError(f"{name} must hold 9 numbers, got {len(matrix)}")
     if 0 in field.shape[2:]:
         raise ValueError(f"field must hold voxels, got shape {tuple(field.shape)}")
-    if choose_backend("invert", field.device.type, backend).backend == "reference":
-        return reference.invert(field, goal, start, step, metric, tolerance, shrink, patience)
-    return torch.ops.lganet_fast.invert(
-        field, goal, start, list(step), list(metric), tolerance, shrink, patience
-    )
+    choice = choose_backend("invert", field.device.type, backend).backend
+    call = (field, goal, start, list(step), list(metric), tolerance, shrink, patience)
+    return (by_reference if choice == "reference" else run)(*call)
+
+
+by_reference = transformable(reference.invert)
 
 
 if native.LOADED:
@@ -71,3 +73,5 @@ if native.LOADED:
     ) -> tuple[Tensor, Tensor]:
         solved = goal.new_empty((goal.shape[0], *goal.shape[2:]), dtype=torch.bool)
         return result_in_format_of(start, *start.shape), solved
+
+    run = transformable(torch.ops.lganet_fast.invert, name="invert")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import check, native, reference
 from .dispatch import choose_backend
+from .torch_func import transforming
 
 
 def local_ncc(
@@ -24,8 +25,8 @@ def local_ncc(
     window^3 at the border too. window: odd. weight: (B, 1, H, W, D), how much each voxel counts in
     the mean; alike where omitted. Returns a scalar in [0, 1], 1 where they agree;
     float64 for float64 images, else float32. Intensities of about unit range are expected: the
-    1e-5 is absolute. Raises ValueError or TypeError naming the argument that does not fit; a weight
-    that needs a gradient fits the reference alone.
+    1e-5 is absolute. The gradient to weight is the reference's, whatever the backend.
+    Raises ValueError or TypeError naming the argument that does not fit.
     """
     check.shape("a", a, ("B", "C", "H", "W", "D"))
     check.floating("a", a)
@@ -41,11 +42,12 @@ def local_ncc(
     if choose_backend("local_ncc", a.device.type, backend).backend != "native":
         return reference.local_ncc(a, b, window, weight)
     if weight is not None:
-        if weight.requires_grad and torch.is_grad_enabled():
-            raise ValueError("weight must not require a gradient except with backend='reference'")
+        if transforming() or (weight.requires_grad and torch.is_grad_enabled()):
+            return reference.local_ncc(a, b, window, weight)
         weight = weight.to(result_type(a))
-    need_a, need_b = (torch.is_grad_enabled() and x.requires_grad for x in (a, b))
-    return torch.ops.lganet_fast.local_ncc(a, b, weight, window, need_a, need_b)[0]
+    wanted = torch.is_grad_enabled()
+    need_a, need_b = (wanted and (x.requires_grad or transforming()) for x in (a, b))
+    return run(a, b, weight, window, need_a, need_b)[0]
 
 
 def result_type(a: Tensor) -> torch.dtype:
@@ -86,19 +88,17 @@ def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...
     """The gradients asked for."""
     if grad is None:
         return (None,) * 6
-    need_a, need_b, need_weight = ctx.needs_input_grad[:3]
-    if need_weight:
-        raise RuntimeError("local_ncc has no gradient to weight: use backend='reference' for it")
+    need_a, need_b = ctx.needs_input_grad[:2]
     if need_a > ctx.found[0] or need_b > ctx.found[1]:
         raise RuntimeError(
             "local_ncc was called without need_a or need_b for a gradient now needed"
         )
-    grad_a, grad_b = torch.ops.lganet_fast.local_ncc_backward(grad, *ctx.saved_tensors)
+    grad_a, grad_b = run_backward(grad, *ctx.saved_tensors)
     return grad_a if need_a else None, grad_b if need_b else None, None, None, None, None
 
 
 if native.LOADED:
     torch.library.register_fake("lganet_fast::local_ncc", results_like)
     torch.library.register_fake("lganet_fast::local_ncc_backward", gradients_like)
-    torch.library.register_autograd("lganet_fast::local_ncc", backward, setup_context=save)
-    native.forbid_double_backward("local_ncc_backward")
+    run = native.operator("local_ncc", backward, save)
+    run_backward = native.operator("local_ncc_backward")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from . import triton
+from .torch_func import no_double_backward, transformable
 
 COMPILED = (
     "warp",
@@ -92,13 +94,21 @@ def deterministic() -> bool:
     return torch.are_deterministic_algorithms_enabled()
 
 
-def no_double_backward(*_: Any) -> NoReturn:
-    """Refuse to differentiate a compiled backward."""
-    raise RuntimeError(
-        "the compiled operators have no second derivative: use backend='reference' for it"
-    )
+def operator(
+    name: str,
+    backward: Callable[..., Any] = no_double_backward,
+    setup_context: Callable[..., None] | None = None,
+    run: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """The operator `lganet_fast::<name>`, its gradient registered for autograd and torch.func.
+
+    Without a `backward`, differentiating it is an error instead of a wrong zero. run: what calls
+    it, where its arguments have to be made ready for it.
+    """
+    torch.library.register_autograd(f"lganet_fast::{name}", backward, setup_context=setup_context)
+    called = run or getattr(torch.ops.lganet_fast, name)
+    return transformable(called, setup_context or keep_nothing, backward, name)
 
 
-def forbid_double_backward(name: str) -> None:
-    """Make differentiating the operator `lganet_fast::<name>` an error instead of a wrong zero."""
-    torch.library.register_autograd(f"lganet_fast::{name}", no_double_backward)
+def keep_nothing(*_: Any) -> None:
+    """What a backward without a derivative remembers."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from . import check, native, reference, triton
 from .correlate import in_format_of
 from .dispatch import choose_backend
+from .torch_func import no_double_backward, transforming
 
 
 def norm_act(
@@ -30,12 +31,17 @@ def norm_act(
     choice = choose_backend("norm_act", x.device.type, backend, dtype=x.dtype)
     if choice.backend == "reference":
         return reference.norm_act(x, slope)
-    x = x.contiguous(memory_format=layout_of(x))
     compiled = choice.backend == "native"
-    if inplace and not (torch.is_grad_enabled() and x.requires_grad):
+    if inplace and not transforming() and not (torch.is_grad_enabled() and x.requires_grad):
+        x = without_gaps(x)
         (torch.ops.lganet_fast.norm_act_ if compiled else fused_)(x, slope)
         return x
-    return (torch.ops.lganet_fast.norm_act if compiled else fused)(x, slope)[0]
+    return (run if compiled else fused_of_any_layout)(x, slope)[0]
+
+
+def without_gaps(x: Tensor) -> Tensor:
+    """The map without gaps, in the memory format that it has or is nearest to."""
+    return x.contiguous(memory_format=layout_of(x))
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -74,9 +80,7 @@ def backward(operator: Any) -> Any:
     """What asks `operator` for the gradient to x."""
 
     def gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, None]:
-        out, scale = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=layout_of(out))
-        return operator(grad, out, scale, ctx.slope), None
+        return operator(grad, *ctx.saved_tensors, ctx.slope), None
 
     return gradients
 
@@ -85,12 +89,18 @@ if native.LOADED:
     torch.library.register_fake("lganet_fast::norm_act", results_like)
     torch.library.register_fake("lganet_fast::norm_act_", nothing)
     torch.library.register_fake("lganet_fast::norm_act_backward", gradient_like)
-    torch.library.register_autograd(
-        "lganet_fast::norm_act",
-        backward(torch.ops.lganet_fast.norm_act_backward),
-        setup_context=remember,
-    )
-    native.forbid_double_backward("norm_act_backward")
+
+    def of_any_layout(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+        """The operator takes what has no gaps."""
+        return torch.ops.lganet_fast.norm_act(without_gaps(x), slope)
+
+    def gradient_of_any_layout(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
+        """Its gradient takes what comes in as the result lies."""
+        grad = grad.contiguous(memory_format=layout_of(out))
+        return torch.ops.lganet_fast.norm_act_backward(grad, out, scale, slope)
+
+    run_backward = native.operator("norm_act_backward", run=gradient_of_any_layout)
+    run = native.operator("norm_act", backward(run_backward), remember, of_any_layout)
 
 
 @torch.library.custom_op("lganet_fast_triton::norm_act", mutates_args=())
@@ -117,8 +127,18 @@ def fused_backward(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Te
     return to
 
 
+def fused_of_any_layout(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    """The same of a map with gaps too."""
+    return fused(without_gaps(x), slope)
+
+
+def fused_gradient(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
+    """The gradient to x, of a gradient that lies otherwise too."""
+    return fused_backward(grad.contiguous(memory_format=layout_of(out)), out, scale, slope)
+
+
 fused.register_fake(results_like)
-fused.register_autograd(backward(fused_backward), setup_context=remember)
+fused.register_autograd(backward(fused_gradient), setup_context=remember)
 fused_.register_fake(nothing)
 fused_backward.register_fake(gradient_like)
-fused_backward.register_autograd(native.no_double_backward)
+fused_backward.register_autograd(no_double_backward)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import check, reference, triton
 from .dispatch import choose_backend
+from .torch_func import transforming
 from .warp import result_in_format_of
 
 KINDS = ("mean", "max")
@@ -36,7 +37,7 @@ def pool(
     if any(n % 2 for n in x.shape[2:]):
         raise ValueError(f"x must have even sides, got {tuple(x.shape)}")
     if norm is not None:
-        check.norm("norm", norm, x)
+        check.norm("norm", norm, x.shape[:2], x)
     moments, slope = norm or (None, 1.0)
     call = {
         "gradient": triton.gradient_asked(x, moments),
@@ -59,7 +60,8 @@ def plain(x: Tensor, kind: str) -> Tensor:
     for axis in (2, 3, 4):
         first, second = torch.unflatten(x, axis, (-1, 2)).unbind(axis + 1)
         x = first + second
-    return (x / 8).contiguous(memory_format=torch.channels_last_3d)
+    x = x / 8
+    return x if transforming() else x.contiguous(memory_format=torch.channels_last_3d)
 
 
 @torch.library.custom_op("lganet_fast_triton::pool", mutates_args=())

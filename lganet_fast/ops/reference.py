@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .torch_func import NO_JVP, transforming
+
 
 def working(x: Tensor) -> Tensor:
     """float64 stays; every narrower type is computed in float32."""
@@ -43,10 +45,35 @@ def read(image: Tensor, axes: list[Tensor], mode: str, padding: str) -> Tensor:
         if n == 1:  # a second plane gives a one-voxel axis a width to normalise by
             fill = "replicate" if padding == "border" else "constant"
             image = F.pad(image, [0, 0] * (2 - axis) + [0, 1] + [0, 0] * axis, mode=fill)
-        scaled.append(position * (2 / max(n - 1, 1)) - 1)
+        last = max(n - 1, 1)
+        scaled.append((2 * on_one_side(position, last, mode, padding) - last) / last)
     grid = torch.stack(scaled[::-1], -1)
+    if transforming():  # PyTorch's rule for vmap is right for a first axis, as it is now
+        image, grid = image * 1, grid * 1
     names = {"trilinear": "bilinear", "nearest": "nearest"}
-    return F.grid_sample(image, grid, names[mode], padding, align_corners=True)
+    try:
+        return F.grid_sample(image, grid, names[mode], padding, align_corners=True)
+    except NotImplementedError as error:  # forward mode: nothing else is missing
+        raise RuntimeError(NO_JVP.format("warp")) from error
+
+
+def on_one_side(position: Tensor, last: int, mode: str, padding: str) -> Tensor:
+    """Positions along an axis up to `last`, such that scaling them to [-1, 1] does no harm.
+
+    Scaling rounds: at a voxel, where interpolation has a kink, the gradient would be of either
+    side, and half way between two the nearest either of them. So for a gradient whole positions
+    move right by what rounding may come to, and for the nearest voxel all are rounded before.
+    NaN counts as before the axis.
+    """
+    position = torch.where(position > -2, position, -2).clamp(max=last + 2)
+    if mode == "nearest":
+        return position.round()
+    if not (position.requires_grad or transforming()):
+        return position
+    whole = position == position.floor()
+    if padding == "border":
+        whole &= position > 0
+    return position + whole * (1.25 * torch.finfo(position.dtype).eps * (last + 1))
 
 
 def invert(
@@ -258,9 +285,7 @@ class BoxSum(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, window: int) -> Tensor:
-        for axis in (-3, -2, -1):
-            x = run_sum(x, window, axis)
-        return x
+        return run_sums(x, window)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -273,7 +298,14 @@ class BoxSum(torch.autograd.Function):
 
 def box_sum(x: Tensor, window: int) -> Tensor:
     """Sum of x over the window^3 cube centred on each voxel, zeros outside the volume."""
-    return BoxSum.apply(x, window)
+    return run_sums(x, window) if transforming() else BoxSum.apply(x, window)
+
+
+def run_sums(x: Tensor, window: int) -> Tensor:
+    """The same by sums along each axis, and so is what autograd makes of it."""
+    for axis in (-3, -2, -1):
+        x = run_sum(x, window, axis)
+    return x
 
 
 def run_sum(x: Tensor, window: int, axis: int) -> Tensor:

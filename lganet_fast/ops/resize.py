@@ -42,7 +42,7 @@ def resize(
         return reference.resize(x, size, factor)
     if choice == "triton":
         return fused(x, size, factor)
-    out: Tensor = torch.ops.lganet_fast.resize(dense(x if factor == 1 else factor * x), *size)
+    out: Tensor = run(x if factor == 1 else factor * x, *size)
     return out
 
 
@@ -82,8 +82,15 @@ if native.LOADED:
 
     def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         """The gradient to x."""
-        found = torch.ops.lganet_fast.resize_backward(dense(grad), *ctx.size)
-        return found, None, None, None
+        return run_backward(grad, *ctx.size), None, None, None
 
-    torch.library.register_autograd("lganet_fast::resize", gradients, setup_context=remember)
-    native.forbid_double_backward("resize_backward")
+    def of_any_layout(x: Tensor, *size: int) -> Tensor:
+        """The operator takes what has no gaps."""
+        return torch.ops.lganet_fast.resize(dense(x), *size)
+
+    def gradient_of_any_layout(grad: Tensor, *size: int) -> Tensor:
+        """Its gradient, linear too."""
+        return torch.ops.lganet_fast.resize_backward(dense(grad), *size)
+
+    run = native.operator("resize", gradients, remember, of_any_layout)
+    run_backward = native.operator("resize_backward", run=gradient_of_any_layout)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .torch_func import transforming
+
 KERNELS = (
     "attention",
     "correlate",
@@ -43,6 +45,8 @@ def refusal(operation: str, device: str, **call: Any) -> str | None:
         return "it needs a CUDA device"
     if not INSTALLED:
         return "triton is not installed"
+    if transforming():
+        return "torch.func's transforms do not go through it"
     return too_old() or unfit(**call)
 
 

@@ -36,14 +36,8 @@ def warp(
         return reference.warp(image, flow, mode, padding)
     wide = torch.promote_types(reference.working(image).dtype, flow.dtype)
     read = image.double() if wide == torch.float64 else image
-    out = native_warp(read, flow.to(wide), mode == "nearest", padding == "border")
+    out: Tensor = run(read, flow.to(wide), mode == "nearest", padding == "border")
     return out.to(image.dtype)
-
-
-def native_warp(image: Tensor, flow: Tensor, nearest: bool, border: bool) -> Tensor:
-    """The compiled operator; the flow is float64 for a float64 image and float32 for any other."""
-    out: Tensor = torch.ops.lganet_fast.warp(image, flow, nearest, border)
-    return out
 
 
 def result_in_format_of(image: Tensor, *size: int) -> Tensor:
@@ -92,8 +86,8 @@ if native.LOADED:
         """The gradients that are asked for."""
         need_image, need_flow = ctx.needs_input_grad[:2]
         how = (ctx.nearest, ctx.border, need_image, need_flow, native.deterministic())
-        found = torch.ops.lganet_fast.warp_backward(grad, *ctx.saved_tensors, *how)
+        found = run_backward(grad, *ctx.saved_tensors, *how)
         return (found[0] if need_image else None, found[1] if need_flow else None, None, None)
 
-    torch.library.register_autograd("lganet_fast::warp", gradients, setup_context=remember)
-    native.forbid_double_backward("warp_backward")
+    run = native.operator("warp", gradients, remember)
+    run_backward = native.operator("warp_backward")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import check, triton
 from .dispatch import choose_backend
+from .torch_func import transforming
 from .warp import result_in_format_of, warp
 
 
@@ -52,7 +53,7 @@ def warp_sum(
     out = base
     for image, flow in zip(images, flows, strict=True):
         moved = warp(image, flow, backend=backend)
-        fresh = out is base or torch.is_grad_enabled()
+        fresh = out is base or torch.is_grad_enabled() or transforming()
         out = moved if out is None else (out + moved if fresh else out.add_(moved))
     assert out is not None
     return out

@@ -100,7 +100,7 @@ def test_in_place_takes_the_memory_only_without_a_gradient(size, threads):
 
 def test_a_wrong_shape_is_refused():
     x, weight, bias = parts(8, 8, (4, 4, 4))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match=r"weight must have shape \(outputs, 8, 3, 3, 3\)"):
         convolve(x, weight[:, :4], bias)
 
 
