@@ -14,12 +14,14 @@ def shape(name: str, x: Tensor, expected: Sequence[int | str]) -> None:
     """Require x to have `expected` shape; a string there names an axis of any length."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
-    fits = x.dim() == len(expected) and all(
-        isinstance(e, str) or e == n for e, n in zip(expected, x.shape, strict=True)
-    )
+    found = x.shape
+    fits = len(found) == len(expected)
+    for want, length in zip(expected, found, strict=False):
+        if type(want) is int and want != length:
+            fits = False
     if not fits:
-        want = ", ".join(map(str, expected))
-        raise ValueError(f"{name} must have shape ({want}), got {tuple(x.shape)}")
+        wanted = ", ".join(map(str, expected))
+        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(found)}")
 
 
 def floating(name: str, x: Tensor, allowed: Sequence[torch.dtype] = FLOATS) -> None:

@@ -60,8 +60,9 @@ def convolve(
     """
     maps = [x] if isinstance(x, Tensor) else list(x)
     check_arguments(maps, weight, bias, norm, add, times)
-    given = [*maps, weight, bias, *(norm or ())[:1], add, times]
-    if maps[0].is_cuda and not gradient_wanted(given):
+    if maps[0].is_cuda and not gradient_wanted(
+        [*maps, weight, bias, *(norm or ())[:1], add, times]
+    ):
         work = Work(weight, bias, relu, norm, add, times)
         return convolve_on_cuda(maps, work, backend)[0]
     x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
@@ -111,27 +112,33 @@ def check_arguments(
     check.shape(names[0], first, ("B", "inputs", "H", "W", "D"))
     check.floating(names[0], first)
     batch, inputs, *size = first.shape
-    for name, x in zip(names[1:], maps[1:], strict=False):
-        check.shape(name, x, (batch, "inputs", *size))
-        check.floating(name, x, (first.dtype,))
-        check.together(name, x, names[0], first)
-        inputs += x.shape[1]
+    for k in range(1, len(maps)):
+        check.shape(names[k], maps[k], (batch, "inputs", *size))
+        check.floating(names[k], maps[k], (first.dtype,))
+        check.together(names[k], maps[k], names[0], first)
+        inputs += maps[k].shape[1]
     check.shape("weight", weight, ("outputs", inputs, 3, 3, 3))
     outputs = weight.shape[0]
     check.shape("bias", bias, (outputs,))
-    like = (batch, outputs, *size)
-    more = [(name, x) for name, x in (("add", add), ("times", times)) if x is not None]
-    for name, x in more:
-        check.shape(name, x, like)
-    for name, x in (("weight", weight), ("bias", bias), *more):
-        check.floating(name, x)
-        check.together(name, x, names[0], first)
-    if not all((inputs, outputs, *size)):
+    for name, like in (("add", add), ("times", times)):
+        if like is not None:
+            check.shape(name, like, (batch, outputs, *size))
+            beside(name, like, names[0], first)
+    beside("weight", weight, names[0], first)
+    beside("bias", bias, names[0], first)
+    if 0 in (inputs, outputs, *size):
         raise ValueError(
             f"only the batch may be empty, got {inputs} inputs, {outputs} outputs, size {size}"
         )
     if norm is not None:
         check.norm("norm", norm, (batch, inputs), first)
+
+
+def beside(name: str, x: Tensor, first_name: str, first: Tensor) -> None:
+    """Require any float type, and the device of the first map."""
+    if x.dtype != first.dtype:
+        check.floating(name, x)
+    check.together(name, x, first_name, first)
 
 
 def gradient_wanted(tensors: Sequence[Tensor | None]) -> bool:
@@ -154,15 +161,17 @@ def alone(
     x: Tensor, weight: Tensor, bias: Tensor, inplace: bool, relu: bool, backend: str | None
 ) -> Tensor:
     """The convolution of one map, and its ReLU: on the CPU, or with gradients."""
-    device, dtype = x.device.type, number_type([x])
+    device = x.device.type
     if torch.is_autocast_enabled(device):
+        dtype = number_type([x])
         with torch.autocast(device, enabled=False):
-            return computed_in(dtype, x, weight, bias, inplace, relu, backend)
-    return computed_in(dtype, x, weight, bias, inplace, relu, backend)
+            return computed_in(dtype, device, x, weight, bias, inplace, relu, backend)
+    return computed_in(x.dtype, device, x, weight, bias, inplace, relu, backend)
 
 
 def computed_in(
     dtype: torch.dtype,
+    device: str,
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -171,20 +180,22 @@ def computed_in(
     backend: str | None,
 ) -> Tensor:
     """The same in a type, outside autocast."""
-    if x.is_cuda:
+    if device == "cuda":
         return differentiable(x.to(dtype), weight, bias, relu, backend)
-    compiled = choose_backend("convolve", x.device.type, backend).backend == "native"
+    compiled = choose_backend("convolve", device, backend).backend == "native"
     wide = torch.float32 if compiled and dtype in SLOW_HALVES else dtype
-    inplace = inplace or x.dtype != wide
-    x, weight, bias = x.to(wide), weight.to(wide), bias.to(wide)
+    if not x.dtype == weight.dtype == bias.dtype == wide:
+        inplace = inplace or x.dtype != wide
+        x, weight, bias = x.to(wide), weight.to(wide), bias.to(wide)
     if not compiled or wide != torch.float32:
         out = F.conv3d(x, weight, bias, padding=1)
         return out.relu_() if relu else out
     if inplace and x.shape[1] == weight.shape[0] and not gradient_wanted([x, weight, bias]):
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        torch.ops.lganet_fast.convolve_(x, weight, bias.contiguous(), relu)
-        return x.to(dtype)
-    return run(x, weight, bias, relu).to(dtype)
+        out = x.contiguous(memory_format=torch.channels_last_3d)
+        torch.ops.lganet_fast.convolve_(out, weight, bias.contiguous(), relu)
+    else:
+        out = run(x, weight, bias, relu)
+    return out if wide == dtype else out.to(dtype)
 
 
 if native.LOADED:

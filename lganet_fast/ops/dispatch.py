@@ -11,8 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import native, triton
 
@@ -46,8 +45,7 @@ class Scope(threading.local):
 _scope = Scope()
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The path that runs, and for each faster path that does not, the reason."""
 
     backend: str
@@ -80,11 +78,12 @@ def refusals(operation: str, device: str, **call: Any) -> dict[str, str]:
 
     call: what one call asks of the Triton kernels, as `triton.unfit` takes it.
     """
-    reasons = {
-        "triton": triton.refusal(operation, device, **call),
-        "native": native.refusal(operation, device),
-    }
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    reasons = {}
+    if (reason := triton.refusal(operation, device, **call)) is not None:
+        reasons["triton"] = reason
+    if (reason := native.refusal(operation, device)) is not None:
+        reasons["native"] = reason
+    return reasons
 
 
 def choose_backend(operation: str, device: str, backend: str | None = None, **call: Any) -> Choice:
@@ -103,10 +102,13 @@ def choose_backend(operation: str, device: str, backend: str | None = None, **ca
     if (operation, device) == ("convolve", "cuda"):
         for name in ("triton", "native"):
             refused.setdefault(name, "cuDNN's runs unless another was measured to be faster")
-    slower = triton.slower(operation, device, **call)
-    if slower is not None and "native" not in refused:
-        refused.setdefault("triton", slower)
-    return Choice(next((b for b in ("triton", "native") if b not in refused), "reference"), refused)
+    if "triton" not in refused and "native" not in refused:
+        slower = triton.slower(operation, device, **call)
+        if slower is None:
+            return Choice("triton", refused)
+        refused["triton"] = slower
+    fastest = "triton" if "triton" not in refused else "native"
+    return Choice(fastest if fastest not in refused else "reference", refused)
 
 
 def explain(operation: str, device: str = "cpu", backend: str | None = None, **call: Any) -> str:
