@@ -43,7 +43,8 @@ void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   for (int axis = 2; axis < 5; ++axis)
     STD_TORCH_CHECK(weight.size(axis) == 3, "weight must have shape (outputs, inputs, 3, 3, 3)");
   STD_TORCH_CHECK(weight.size(1) == x.size(1), "weight must have as many inputs as x channels");
-  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0) && bias.stride(0) == 1,
+  STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0) &&
+                      (bias.stride(0) == 1 || bias.size(0) == 1),
                   "bias must have one number for each output");
 }
 

@@ -18,10 +18,10 @@ LGANET_HD void square_voxel(const Array<const A, I>& from, const Array<A, I>& to
   const A* corner = from.data + from.offset(point.corner);
   A* out = to.data + to.offset(v);
 #pragma unroll
-  for (int c = 0; c < 3; ++c)
-    out[c * to.channel] =
-        reading.scale * (own[c * from.channel] +
-                         value_at(corner + c * from.channel, from, square, point.weight[2]));
+  for (int c = 0; c < 3; ++c) {
+    const A value = value_at(corner + c * from.channel, from, square, point.weight[2]);
+    out[c * to.channel] = reading.scale * (own[c * from.channel] + (point.inside ? value : A(0)));
+  }
 }
 
 // All steps in one launch, a thread for every voxel; `spare` has the strides of `result`.

@@ -105,9 +105,10 @@ void square_rows(const Field<A>& from, const Field<A>& to, int64_t begin, int64_
       for (int l = 0; l < count; ++l) {
         const A* corner = start + corners.offset[l];
         TwoQuads<A> sum = {};
+        if (corners.inside[l])
 #pragma GCC unroll 4
-        for (int r = 0; r < 4; ++r)
-          sum += weight[r][l] * load_vector<TwoQuads<A>>(corner + row_offset(volume, r));
+          for (int r = 0; r < 4; ++r)
+            sum += weight[r][l] * load_vector<TwoQuads<A>>(corner + row_offset(volume, r));
         const Quad<A> own = load_vector<Quad<A>>(from.data + place + 4 * l);
         store_vector(to.data + place + 4 * l,
                      own + below[l] * first_of<A>(sum) + above[l] * second_of<A>(sum));
@@ -207,22 +208,24 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
           for (Quad<A>& row : pending) row = Quad<A>{};
           plane = corners.plane[l];
         }
+        const Quad<A> passed = corners.inside[l] ? g : Quad<A>{};
         Quad<A> value[4];
 #pragma GCC unroll 4
         for (int r = 0; r < 4; ++r) {
-          value[r] = pending[r] + cube.weight[2 * r][l] * g;
-          pending[r] = cube.weight[2 * r + 1][l] * g;
+          value[r] = pending[r] + cube.weight[2 * r][l] * passed;
+          pending[r] = cube.weight[2 * r + 1][l] * passed;
         }
         add_rows<A>(target + corners.offset[l], volume, value, own, plane);
         expected = corners.offset[l] + I(volume.next[2]);
         if (!inside) continue;
         const A* read = start + corners.offset[l];
         TwoQuads<A> slope[3] = {};
+        if (corners.inside[l])
 #pragma GCC unroll 4
-        for (int r = 0; r < 4; ++r) {
-          const auto pair = load_vector<TwoQuads<A>>(read + row_offset(volume, r));
-          for (int a = 0; a < 3; ++a) slope[a] += weight[a][r][l] * pair;
-        }
+          for (int r = 0; r < 4; ++r) {
+            const auto pair = load_vector<TwoQuads<A>>(read + row_offset(volume, r));
+            for (int a = 0; a < 3; ++a) slope[a] += weight[a][r][l] * pair;
+          }
         A* self = to.data + place + 4 * l;
         store_vector(
             self,

@@ -5,6 +5,7 @@
 //
 // Rows are independent of how the sweep is cut, so that results do not depend on the threads.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <tuple>
@@ -133,13 +134,53 @@ double sweep(const NccInput<In, T>& in, int64_t window, const View<T>& grad_a,
   return sum / total;
 }
 
-std::tuple<Tensor, Tensor, Tensor> local_ncc(const Tensor& a, const Tensor& b,
-                                             const std::optional<Tensor>& weight, int64_t window,
-                                             bool need_a, bool need_b) {
+// A tensor in another type, in its memory format.
+Tensor converted(const Tensor& x, ScalarType type) {
+  if (x.dim() != 5) return empty_beside(x, {0}, type);
+  Tensor out = empty_in_format_of(x, sizes_of(x), type);
+  switch_float(x.scalar_type(), [&](auto from_zero) {
+    switch_wide_float(type, [&](auto to_zero) {
+      const auto from = view_of<const decltype(from_zero)>(x);
+      const auto to = view_of<decltype(to_zero)>(out);
+      const auto& n = from.size;
+      for (int64_t i = 0; i < x.numel(); ++i) {
+        const int64_t d = i % n[4], w = i / n[4] % n[3], h = i / (n[4] * n[3]) % n[2];
+        const int64_t c = i / from.voxels() % n[1], b = i / (from.voxels() * n[1]);
+        const auto place = [&](const auto& v) {
+          return v.at(b, c) + h * v.stride[2] + w * v.stride[3] + d * v.stride[4];
+        };
+        *place(to) = static_cast<decltype(to_zero)>(*place(from));
+      }
+    });
+  });
+  return out;
+}
+
+using Results = std::tuple<Tensor, Tensor, Tensor>;
+
+Results local_ncc(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight,
+                  int64_t window, bool need_a, bool need_b);
+
+// The same where float32 overflows: by way of float64.
+Results local_ncc_widely(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight,
+                         int64_t window, bool need_a, bool need_b) {
+  constexpr auto kWide = ScalarType::Double, kOwn = ScalarType::Float;
+  const auto wide_weight = weight ? std::optional(converted(*weight, kWide)) : std::nullopt;
+  const auto [value, grad_a, grad_b] = local_ncc(converted(a, kWide), converted(b, kWide),
+                                                 wide_weight, window, need_a, need_b);
+  Tensor narrow = empty_beside(a, {}, kOwn);
+  *reinterpret_cast<float*>(narrow.data_ptr()) =
+      static_cast<float>(*reinterpret_cast<const double*>(value.data_ptr()));
+  return {narrow, converted(grad_a, kOwn), converted(grad_b, kOwn)};
+}
+
+Results local_ncc(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight,
+                  int64_t window, bool need_a, bool need_b) {
   check_ncc(a, b, weight, window);
   const ScalarType type = working_type(a);
   Tensor value = empty_beside(a, {}, type);
   Tensor grad_a = gradient_like(a, type, need_a), grad_b = gradient_like(b, type, need_b);
+  bool overflows = false;
   switch_float(a.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
     using T = Working<In>;
@@ -147,7 +188,7 @@ std::tuple<Tensor, Tensor, Tensor> local_ncc(const Tensor& a, const Tensor& b,
       return needed ? view_of<T>(x) : View<T>{};
     };
     const View<T> to_a = view(grad_a, need_a), to_b = view(grad_b, need_b);
-    double mean;
+    double mean = 0;
     if (a.numel() == 0)
       mean = std::numeric_limits<double>::quiet_NaN();
     else if (need_a && need_b)
@@ -159,7 +200,9 @@ std::tuple<Tensor, Tensor, Tensor> local_ncc(const Tensor& a, const Tensor& b,
     else
       mean = sweep<0>(input_of<In, T>(a, b, weight), window, to_a, to_b);
     *reinterpret_cast<T*>(value.data_ptr()) = static_cast<T>(mean);
+    overflows = sizeof(T) == sizeof(float) && a.numel() > 0 && !std::isfinite(mean);
   });
+  if (overflows) return local_ncc_widely(a, b, weight, window, need_a, need_b);
   return {value, grad_a, grad_b};
 }
 

@@ -73,7 +73,7 @@ struct Join {
   }
 };
 
-// c^2 / (var_a var_b + 1e-5) and its derivatives. `epsilon` is 1e-5 over the square of the number
+// c^2 / (var_a var_b + 1e-5) and its derivatives; NaN, not 0, where the product overflows. `epsilon` is 1e-5 over the square of the number
 // of voxels, since the definition has sums where the moments are means.
 template <typename V>
 struct Agreement {
@@ -81,8 +81,9 @@ struct Agreement {
 
   template <typename T>
   LGANET_HD Agreement(const Moments<V>& m, T epsilon) {
-    slope = m.ab / (m.aa * m.bb + epsilon);
-    value = m.ab * slope;
+    const V product = m.aa * m.bb + epsilon;
+    slope = m.ab / product;
+    value = m.ab * slope + 0 * product;
   }
 };
 

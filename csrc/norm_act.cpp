@@ -110,8 +110,8 @@ std::vector<T> repeated(const Runs& runs, F&& value) {
 
 // Writes act((x - mean) / sqrt(var + eps)) to `out` and 1 / sqrt(var + eps) to `scale`.
 void normalise(const Tensor& x, double slope, Tensor& out, Tensor& scale) {
+  if (x.numel() == 0) return;  // its strides may be anything
   const Runs runs(x);
-  if (x.numel() == 0) return;
   const int64_t channels = runs.channels, period = runs.period;
   switch_float(x.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
@@ -163,13 +163,13 @@ void norm_act_(Tensor x, double slope) {
 }
 
 Tensor norm_act_backward(Tensor grad, Tensor out, Tensor scale, double slope) {
+  Tensor to = empty_in_format_of(out, sizes_of(out));
+  if (out.numel() == 0) return to;
   const Runs runs(out);
   STD_TORCH_CHECK(slope != 0, "slope must not be 0: it cannot be undone");
   STD_TORCH_CHECK(is_channels_last(grad) == is_channels_last(out) && grad.numel() == out.numel(),
                   "grad must be laid out as the result is");
   Runs{grad};
-  Tensor to = empty_in_format_of(out, sizes_of(out));
-  if (out.numel() == 0) return to;
   const int64_t channels = runs.channels, period = runs.period;
   switch_float(out.scalar_type(), [&](auto zero) {
     using In = decltype(zero);

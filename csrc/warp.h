@@ -4,7 +4,8 @@
 //
 // A position x reads two neighbours, `first` and `first` + 1, always inside the axis. The weight of
 // a voxel c is max(0, 1 - |x - c|), which is linear interpolation with zeros outside. Border
-// padding clamps x to the axis before. A NaN counts as a position before the axis.
+// padding clamps x to the axis before. A NaN counts as a position before the axis. Outside nothing
+// is read, not even times 0: what lies in the image there may be infinite.
 
 // One axis of an image: the range that x is clamped to, the last voxel, the last one that has a
 // next one, and the distance to that next one: infinite, so that its weight is 0, on an axis of one
@@ -34,6 +35,12 @@ LGANET_HD V smaller(V a, V b) {
 template <typename V, typename A>
 LGANET_HD V clamped(V x, A low, A high) {
   return smaller(larger(x, V{} + low), V{} + high);
+}
+
+// Whether a clamped position lies on the axis or less than a voxel from it.
+template <typename V, typename A>
+LGANET_HD auto is_near(V x, Axis<A> axis) {
+  return (x >= A(-1)) & (x < axis.end + 1);
 }
 
 template <typename V>

@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     Pack<T> pack;
 #pragma unroll
-    for (int l = 0; l < kSize; ++l) pack.value[l] = T(sum[l]);
+    for (int l = 0; l < kSize; ++l) pack.value[l] = T(point.inside ? sum[l] : A(0));
     store_pack(to + c, pack);
   }
 }
@@ -118,7 +118,6 @@ __global__ void __launch_bounds__(kThreads, 2)
   const I n = thread_index<I>() >> log_group;
   const bool active = n < voxels.count;
   const I lane = I(threadIdx.x & ((1 << log_group) - 1)), step = I(kSize) << log_group;
-  const I end = active ? channels : 0;
   const Voxel<I> v = voxels.at(active ? n : 0);
   const Sums<A, I>& sums = wanted.image;
   const double fixed = sums.scale();
@@ -127,13 +126,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   const T* from = grad.data + grad.offset(v);
   if (reading.nearest) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
-    const I into = sums.plain.offset(nearest.voxel);
+    const I into = sums.plain.offset(nearest.voxel), end = active && nearest.inside ? channels : 0;
     for (I c = lane * kSize; c < end; c += step) {
       const Pack<T> pack = load_pack(from + c);
       A g[kSize];
 #pragma unroll
       for (int l = 0; l < kSize; ++l) g[l] = A(pack.value[l]);
-      add_pack(sums, into + c, nearest.inside ? A(1) : A(0), g, fixed);
+      add_pack(sums, into + c, A(1), g, fixed);
     }
     return;
   }
@@ -143,7 +142,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const Square<A> square = square_of(wh, ww), slope_h = square_of(sh, ww),
                   slope_w = square_of(wh, sw);
   const T* corner = image.data + image.offset(point.corner);
-  const I into = sums.plain.offset(point.corner);
+  const I into = sums.plain.offset(point.corner), end = active && point.inside ? channels : 0;
   A dot[8] = {};  // of the gradient with each corner
   for (I c = lane * kSize; c < end; c += step) {
     const Pack<T> pack = load_pack(from + c);

@@ -72,11 +72,16 @@ LGANET_HD Positions<A> positions_of(const View<const A>& flow, Row row, int64_t 
   return p;
 }
 
+// All ones where true.
+template <typename A>
+using Mask = decltype(Lanes<A>{} < Lanes<A>{});
+
 // The corners that those voxels read: the first of each, and the weights along the axes.
 template <typename A, typename I>
 struct Corners {
   I offset[kLanes<A>];
   int32_t plane[kLanes<A>];
+  Mask<A> inside;  // reads anything at all
   Pair<Lanes<A>> weight[3], slope[3];
 };
 
@@ -86,10 +91,12 @@ LGANET_HD Corners<A, I> corners_at(const Positions<A>& p, const Volume<A>& volum
   using N = Indices<A, int32_t>;
   using O = Indices<A, I>;
   Corners<A, I> corners;
+  corners.inside = ~Mask<A>{};
   O offset = {};
   for (int a = 0; a < 3; ++a) {
     const Axis<A> axis = volume.axis[a];
     const V x = clamped(p.at[a], axis.low, axis.high);
+    corners.inside &= is_near(x, axis);
     const N index = __builtin_convertvector(clamped(x, A(0), axis.last), N);
     const V distance = x - __builtin_convertvector(index, V);
     corners.weight[a] = weights_at(distance, axis);

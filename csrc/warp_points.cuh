@@ -29,6 +29,7 @@ Reading<A> reading_of(const View<T>& image, bool nearest, bool border, bool add_
 template <typename A, typename I>
 struct Point {
   Voxel<I> corner;
+  bool inside;  // reads anything at all
   device::Pair<A> weight[3], slope[3];
 };
 
@@ -43,11 +44,13 @@ LGANET_HD void position_of(const Array<const A, I>& flow, const Voxel<I>& v, A s
 template <bool kSlopes, typename A, typename I>
 LGANET_HD Point<A, I> point_at(const A (&at)[3], const Reading<A>& reading, I b) {
   Point<A, I> point;
+  point.inside = true;
   I index[3];
 #pragma unroll
   for (int a = 0; a < 3; ++a) {
     const auto& axis = reading.axis[a];
     const A x = device::clamped(at[a], axis.low, axis.high);
+    point.inside = point.inside && device::is_near(x, axis);
     index[a] = I(device::clamped(x, A(0), axis.last));
     const A distance = x - A(index[a]);
     point.weight[a] = device::weights_at(distance, axis);

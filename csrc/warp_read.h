@@ -28,7 +28,7 @@ void warp_lanes(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, i
       const Pair<V> ends = corners.weight[2];
       for (int64_t c = 0; c < out.size[1]; ++c) {
         const T* image = call.image.at(row.b, c);
-        V value = call.add_flow ? p.shift[c] : V{};
+        V value = {};
 #pragma GCC unroll 4
         for (int r = 0; r < 4; ++r) {
           V first, second;
@@ -36,6 +36,8 @@ void warp_lanes(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, i
                                second);
           value += square.row[r] * (ends.below * first + ends.above * second);
         }
+        value = corners.inside ? value : V{};
+        if (call.add_flow) value += p.shift[c];
         store_lanes<A>(place_of(out, row, k, c), out.stride[4], count, value);
       }
     }
@@ -79,10 +81,11 @@ void warp_channels(const WarpCall<T, A>& call, const View<T>& out, int64_t begin
         for (int64_t c = 0; c < channels; c += kLanes<A>) {
           const int some = lanes_left<A>(channels, c);
           V value = {};
+          if (corners.inside[l])
 #pragma GCC unroll 8
-          for (int corner = 0; corner < 8; ++corner)
-            value += cube.weight[corner][l] *
-                     load_lanes<A>(image + corner_offset(volume, corner) + c, 1, some);
+            for (int corner = 0; corner < 8; ++corner)
+              value += cube.weight[corner][l] *
+                       load_lanes<A>(image + corner_offset(volume, corner) + c, 1, some);
           store_lanes<A>(to + c, 1, some, value);
         }
       }

@@ -68,7 +68,7 @@ void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const 
       for (int64_t c = 0; c < out.size[1]; ++c) {
         const V from = load_lanes<A>(place_of(grad, row, k, c), grad.stride[4], count);
         A g[kLanes<A>];
-        store_vector(g, from);
+        store_vector(g, corners.inside ? from : V{});
         A* image = out.at(row.b, c);
         A pending[4] = {};
         I expected = corners.offset[0];
@@ -109,6 +109,7 @@ void scatter_channels(const WarpCall<T, A>& call, const View<const T>& grad, con
       const Corners<A, I> corners = corners_at<false, I>(p, volume);
       const Cube<A> cube = cube_of<A>(corners.weight);
       for (int l = 0; l < count; ++l) {
+        if (!corners.inside[l]) continue;
         const T* g = place_of(grad, row, k + l, 0);
         for (int half = 0; half < 2; ++half) {
           if (!own.holds(corners.plane[l] + half)) continue;

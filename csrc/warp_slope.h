@@ -34,10 +34,13 @@ void flow_gradient_lanes(const WarpCall<T, A>& call, const View<const T>& grad, 
           slope[2] += square.row[r] * (sd.below * first + sd.above * second);
         }
         for (int a = 0; a < 3; ++a) sum[a] += g * slope[a];
-        if (call.add_flow) sum[c] += g;
       }
-      for (int a = 0; a < 3; ++a)
+      for (int a = 0; a < 3; ++a) {
+        sum[a] = corners.inside ? sum[a] : V{};
+        if (call.add_flow)
+          sum[a] += load_lanes<A>(place_of(grad, row, k, a), grad.stride[4], count);
         store_lanes<A>(place_of(out, row, k, a), out.stride[4], count, sum[a]);
+      }
     }
   }
 }
@@ -88,7 +91,8 @@ void flow_gradient_channels(const WarpCall<T, A>& call, const View<const T>& gra
         sum[2] += square.row[r] * (sd.below * first + sd.above * second);
       }
       for (int a = 0; a < 3; ++a)
-        store_lanes<A>(place_of(out, row, k, a), out.stride[4], count, sum[a]);
+        store_lanes<A>(place_of(out, row, k, a), out.stride[4], count,
+                       corners.inside ? sum[a] : V{});
     }
   }
 }

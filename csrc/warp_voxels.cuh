@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kThreads)
   const A* own = flow.data + flow.offset(v);
   for (I c = 0; c < channels; ++c) {
     A value = value_at(corner + c * image.channel, image, square, point.weight[2]);
+    if (!point.inside) value = 0;
     if (reading.add_flow) value += own[c * flow.channel];
     to[c * out.channel] = T(reading.scale * value);
   }
@@ -89,8 +90,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   A sum[3] = {};
   for (I c = 0; c < channels; ++c) {
     const A g = active ? reading.scale * A(from[c * grad.channel]) : A(0);
+    const A passed = point.inside ? g : A(0);
     if (wanted.need_image)
-      add_corners(sums, into + c * sums.plain.channel, square, wd, g, gives, takes, fixed);
+      add_corners(sums, into + c * sums.plain.channel, square, wd, passed, gives, takes, fixed);
     if (!wanted.need_flow) continue;
     const T* rows = corner + c * image.channel;
     A slope[3] = {};
@@ -104,7 +106,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
 #pragma unroll
     for (int a = 0; a < 3; ++a) {
-      sum[a] += g * reading.scale * slope[a];
+      if (point.inside) sum[a] += g * reading.scale * slope[a];
       if (reading.add_flow && a == c) sum[a] += g;
     }
   }

@@ -30,7 +30,8 @@ def place_on(at, shift, size):
     first = tl.minimum(tl.maximum(x, 0.0), last.to(shift.dtype)).to(tl.int32)
     distance = x - first.to(shift.dtype)
     second = tl.minimum(first + 1, size - 1)
-    return first, second, tent(distance), tl.where(size > 1, tent(distance - 1), 0.0)
+    above = tl.where(size > 1, tent(distance - 1), 0.0)
+    return first, second, tent(distance), above, (x > -1) & (x < size)
 
 
 @triton.jit
@@ -56,9 +57,10 @@ def warped(
     h = tl.load(flow + at * STEP[1], here, 0.0).to(ACC)
     w = tl.load(flow + (at * STEP[1] + far), here, 0.0).to(ACC)
     d = tl.load(flow + (at * STEP[1] + 2 * far), here, 0.0).to(ACC)
-    h0, h1, below_h, above_h = place_on(voxel // (width * depth), h, height)
-    w0, w1, below_w, above_w = place_on(voxel // depth % width, w, width)
-    d0, d1, below_d, above_d = place_on(voxel % depth, d, depth)
+    h0, h1, below_h, above_h, near_h = place_on(voxel // (width * depth), h, height)
+    w0, w1, below_w, above_w, near_w = place_on(voxel // depth % width, w, width)
+    d0, d1, below_d, above_d, near_d = place_on(voxel % depth, d, depth)
+    here &= near_h & near_w & near_d  # outside nothing is read, not even times 0
     sums = tl.zeros((voxel.shape[0], PADDED), ACC)
     for corner in tl.static_range(8):
         row = (h1 if corner // 4 else h0) * width + (w1 if corner // 2 % 2 else w0)

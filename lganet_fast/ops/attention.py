@@ -41,14 +41,16 @@ def attention(
     for name, x in (("k", k), ("v", v)):
         check.floating(name, x, (q.dtype,))
         check.together(name, x, "q", q)
-    if not 0 <= dropout_p < 1:
-        raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
+    check.number("scale", scale)
+    check.number("dropout_p", dropout_p, 0, 1)
+    if dropout_p == 1:
+        raise ValueError("dropout_p must be in [0, 1), got 1")
     check_windows(q.shape[1], windows, volume)
     count = math.prod(windows) if isinstance(windows, tuple) else windows
     size = {"width": max(q.shape[2], v.shape[2]), "voxels": q.shape[1], "windows": count}
     choice = choose_backend("attention", q.device.type, backend, dtype=q.dtype, **size)
     if choice.backend != "triton":
-        fast = choice.backend == "native" and not transforming()
+        fast = choice.backend == "native" and q.numel() and v.numel() and not transforming()
         attend = fused_attend if fast else reference.attend
         return reference.attention(q, k, v, scale, windows, dropout_p, volume, attend)
     if volume is None:  # a run of tokens is a box of one line
@@ -66,13 +68,15 @@ def check_windows(
         if tokens % windows:  # type: ignore[operator]
             raise ValueError(f"windows must divide the {tokens} tokens, got {windows}")
         return
-    if len(volume) != 3 or volume[0] * volume[1] * volume[2] != tokens:
-        raise ValueError(f"volume must be a triple that holds the {tokens} tokens, got {volume}")
-    if isinstance(windows, int) or len(windows) != 3:
-        raise ValueError(f"windows must be a triple of counts where volume is given, got {windows}")
-    for size, count in zip(volume, windows, strict=True):
-        if not 1 <= count <= size:
+    check.several("volume", volume, (3,))
+    check.several("windows", windows, (3,))  # type: ignore[arg-type]
+    for size, count in zip(volume, windows, strict=True):  # type: ignore[arg-type]
+        check.at_least("volume", size, 1)
+        check.at_least("windows", count, 1)
+        if count > size:
             raise ValueError(f"windows must be from 1 to the axis length {size}, got {count}")
+    if volume[0] * volume[1] * volume[2] != tokens:
+        raise ValueError(f"volume must be a triple that holds the {tokens} tokens, got {volume}")
 
 
 def fused_attend(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout_p: float) -> Tensor:

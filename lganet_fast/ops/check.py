@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+LARGEST = 1.7976931348623157e308  # float64
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -17,7 +19,7 @@ def shape(name: str, x: Tensor, expected: Sequence[int | str]) -> None:
     found = x.shape
     fits = len(found) == len(expected)
     for want, length in zip(expected, found, strict=False):
-        if type(want) is int and want != length:
+        if type(want) is not str and want != length:
             fits = False
     if not fits:
         wanted = ", ".join(map(str, expected))
@@ -39,14 +41,38 @@ def together(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Require one of the `allowed` names."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def at_least(name: str, value: int, least: int) -> None:
-    """Require an integer not below `least`."""
-    if not isinstance(value, int) or value < least:
+    """Require an integer from `least` on, and below 2^31."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= value < 2**31:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def flag(name: str, value: bool) -> None:
+    """Require True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def number(name: str, value: float, low: float = -LARGEST, high: float = LARGEST) -> None:
+    """Require a finite number, from `low` to `high` where these are given."""
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not low <= value <= high:
+        bounds = "finite" if high == LARGEST else f"from {low:g} to {high:g}"
+        raise ValueError(f"{name} must be {bounds}, got {value!r}")
+
+
+def several(name: str, value: Sequence[Any], counts: Sequence[int]) -> None:
+    """Require a list or a tuple of one of so many things."""
+    if not isinstance(value, list | tuple) or len(value) not in counts:
+        got = f"{len(value)}" if isinstance(value, list | tuple) else repr(value)
+        allowed = " or ".join(map(str, counts))
+        raise ValueError(f"{name} must be a list or a tuple of {allowed}, got {got}")
 
 
 def flow(name: str, x: Tensor) -> None:
@@ -60,9 +86,9 @@ def norm(name: str, given: tuple[Tensor, float], channels: Sequence[int], x: Ten
 
     channels: B and C of the map that is read through them.
     """
+    several(name, given, (2,))
     moments, slope = given
     shape(f"{name}[0]", moments, (2, *channels))
     floating(f"{name}[0]", moments, (torch.float32, torch.float64))
     together(f"{name}[0]", moments, "x", x)
-    if not 0 <= slope <= 1:
-        raise ValueError(f"{name}[1] must be in [0, 1], got {slope}")
+    number(f"{name}[1]", slope, 0, 1)

@@ -58,8 +58,10 @@ def convolve(
     CPU and in float32 a number that is not finite spoils results up to 5 voxels from it: they are
     computed in tiles. Raises ValueError or TypeError naming the argument that does not fit.
     """
-    maps = [x] if isinstance(x, Tensor) else list(x)
+    maps = x if isinstance(x, list | tuple) else [x]
     check_arguments(maps, weight, bias, norm, add, times)
+    check.flag("inplace", inplace)
+    check.flag("relu", relu)
     if maps[0].is_cuda and not gradient_wanted(
         [*maps, weight, bias, *(norm or ())[:1], add, times]
     ):
@@ -85,7 +87,7 @@ def convolve_moments(
     They are mean and 1 / sqrt(variance + 1e-5) of each channel of each volume, float32 at least.
     Without gradients. Raises as `convolve` does.
     """
-    maps = [x] if isinstance(x, Tensor) else list(x)
+    maps = x if isinstance(x, list | tuple) else [x]
     check_arguments(maps, weight, bias, norm)
     if maps[0].is_cuda and not transforming():
         work = Work(weight, bias, norm=norm, moments=True)
@@ -105,8 +107,7 @@ def check_arguments(
     times: Tensor | None = None,
 ) -> None:
     """Require what `convolve` says of its arguments."""
-    if len(maps) not in (1, 2, 3):
-        raise ValueError(f"x must be one map or up to three, got {len(maps)}")
+    check.several("x", maps, (1, 2, 3))
     first = maps[0]
     names = ("x",) if len(maps) == 1 else ("x[0]", "x[1]", "x[2]")
     check.shape(names[0], first, ("B", "inputs", "H", "W", "D"))

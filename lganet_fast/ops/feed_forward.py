@@ -32,8 +32,14 @@ def feed_forward(
     """
     check.shape("x", x, ("B", "N", "C"))
     check.floating("x", x)
-    if len(layers) not in (0, 2, 3) or (tokens is None) != (not layers):
-        raise ValueError(f"layers must be none, without tokens, or two or three, got {len(layers)}")
+    check.several("layers", layers, (0, 2, 3))
+    if (tokens is None) != (not layers):
+        raise ValueError("tokens and layers must be given both or neither")
+    for n, layer in enumerate(layers):
+        check.several(f"layers[{n}]", layer, (2,))
+    if norm is not None:
+        check.several("norm", norm, (2,))
+    check.flag("transposed", transposed)
     named: list[tuple[str, Tensor]] = []
     if tokens is not None:
         check.shape("tokens", tokens, x.shape)

@@ -46,8 +46,12 @@ def invert(
         check.floating(name, x, (field.dtype,))
         check.together(name, x, "field", field)
     for name, matrix in (("step", step), ("metric", metric)):
-        if len(matrix) != 9:
-            raise ValueError(f"{name} must hold 9 numbers, got {len(matrix)}")
+        check.several(name, matrix, (9,))
+        for value in matrix:
+            check.number(name, value)
+    for name, value in (("tolerance", tolerance), ("shrink", shrink)):
+        check.number(name, value, 0)
+    check.at_least("patience", patience, 0)
     if 0 in field.shape[2:]:
         raise ValueError(f"field must hold voxels, got shape {tuple(field.shape)}")
     choice = choose_backend("invert", field.device.type, backend).backend

@@ -26,8 +26,10 @@ def norm_act(
     """
     check.shape("x", x, ("B", "C", "H", "W", "D"))
     check.floating("x", x)
-    if not 0 < slope <= 1:
-        raise ValueError(f"slope must be in (0, 1], got {slope}")
+    check.number("slope", slope, 0, 1)
+    if slope == 0:
+        raise ValueError("slope must be above 0, got 0")
+    check.flag("inplace", inplace)
     choice = choose_backend("norm_act", x.device.type, backend, dtype=x.dtype)
     if choice.backend == "reference":
         return reference.norm_act(x, slope)

@@ -34,6 +34,7 @@ def pool(
     check.shape("x", x, ("B", "C", "H", "W", "D"))
     check.floating("x", x)
     check.choice("kind", kind, KINDS)
+    check.flag("keep", keep)
     if any(n % 2 for n in x.shape[2:]):
         raise ValueError(f"x must have even sides, got {tuple(x.shape)}")
     if norm is not None:
@@ -50,7 +51,8 @@ def pool(
         return out, (x if moments is None else kept)
     if moments is not None:
         x = reference.normalised(x, moments, slope)
-    return (plain(x, kind) if choice == "native" else reference.pool(x, kind)), x
+    fast = choice == "native" and x.numel()
+    return (plain(x, kind) if fast else reference.pool(x, kind)), x
 
 
 def plain(x: Tensor, kind: str) -> Tensor:

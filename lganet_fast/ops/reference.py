@@ -111,6 +111,8 @@ def norm_act(x: Tensor, slope: float) -> Tensor:
     """LReLU(IN(x)), (B, C, H, W, D); by batch norm of each volume, which copies nothing."""
     if x.numel() == 0:
         return x.clone()
+    if x.shape[2:].numel() == 1:  # its own mean, which batch norm refuses
+        return x - x
     volumes = [F.batch_norm(v, None, None, training=True) for v in working(x).split(1)]  # type: ignore[no-untyped-call]
     normed = volumes[0] if len(volumes) == 1 else torch.cat(volumes)
     return (normed if slope == 1 else F.leaky_relu(normed, slope)).to(x.dtype)
@@ -134,8 +136,10 @@ def pool(x: Tensor, kind: str) -> Tensor:
     """Mean or maximum over 2^3 voxels of (B, C, H, W, D), sides even."""
     if x.numel() == 0:
         return x[:, :, ::2, ::2, ::2].clone()
+    if kind == "max":  # of equal numbers the first gets the gradient
+        return F.max_pool3d(working(x), 2).to(x.dtype)
     cubes = working(x).unfold(2, 2, 2).unfold(3, 2, 2).unfold(4, 2, 2).flatten(5)
-    return (cubes.mean(5) if kind == "mean" else cubes.amax(5)).to(x.dtype)
+    return cubes.mean(5).to(x.dtype)
 
 
 def normalised(x: Tensor, moments: Tensor, slope: float) -> Tensor:
@@ -155,7 +159,8 @@ def gate(z: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """sigmoid(MLP(mean) + MLP(max)) of each channel, mean and max over voxels: (B, C)."""
     rows = working(z).flatten(2)
     found = torch.stack([rows.mean(2), rows.amax(2)])
-    return torch.sigmoid((F.relu(found @ working(first).T) @ working(second).T).sum(0))
+    hidden = F.relu(found @ first.to(found.dtype).T)
+    return torch.sigmoid((hidden @ second.to(found.dtype).T).sum(0))
 
 
 def feed_forward(x: Tensor, tokens: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -177,7 +182,8 @@ def gradient_loss(flow: Tensor) -> Tensor:
     parts = []
     for axis in (2, 3, 4):
         pairs = flow.shape[axis] - 1
-        after, before = (flow.narrow(axis, start, max(pairs, 0)) for start in (min(pairs, 1), 0))
+        first = max(min(pairs, 1), 0)
+        after, before = (flow.narrow(axis, start, max(pairs, 0)) for start in (first, 0))
         parts.append(F.mse_loss(after, before) if after.numel() else after.sum())
     return torch.stack(parts).mean()
 

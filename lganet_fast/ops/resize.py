@@ -26,10 +26,12 @@ def resize(
     """
     check.shape("x", x, ("B", "C", "h", "w", "d"))
     check.floating("x", x)
-    if len(size) != 3:
-        raise ValueError(f"size must hold 3 lengths, got {tuple(size)}")
+    if isinstance(size, torch.Size):
+        size = tuple(size)
+    check.several("size", size, (3,))
     for length in size:
         check.at_least("size", length, 1)
+    check.number("factor", factor)
     if 0 in x.shape[2:]:
         raise ValueError(f"x must hold voxels, got shape {tuple(x.shape)}")
     call = {

@@ -26,10 +26,8 @@ def warp_sum(
     Returns the shape and type of an image. `warp_sum([first], [second], second)` is what `compose`
     computes. Raises ValueError or TypeError naming the argument that does not fit.
     """
-    if len(images) not in (1, 2) or len(images) != len(flows):
-        raise ValueError(
-            f"images and flows must be one or two each, got {len(images)} and {len(flows)}"
-        )
+    check.several("images", images, (1, 2))
+    check.several("flows", flows, (len(images),))
     check.flow("flows[0]", flows[0])
     shape = (flows[0].shape[0], "C", *flows[0].shape[2:])
     check.shape("images[0]", images[0], shape)

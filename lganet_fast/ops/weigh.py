@@ -29,8 +29,7 @@ def weigh(
     the gate, so that `norm=(that, 1.0)` of the operation that reads z multiplies by it.
     Raises ValueError or TypeError naming the argument that does not fit.
     """
-    if len(maps) not in (2, 3):
-        raise ValueError(f"maps must be two or three, got {len(maps)}")
+    check.several("maps", maps, (2, 3))
     check.shape("maps[0]", maps[0], ("B", "C", "H", "W", "D"))
     check.floating("maps[0]", maps[0])
     batch, channels, *size = maps[0].shape

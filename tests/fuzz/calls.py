@@ -75,14 +75,17 @@ class Draw:
                 x.view(-1)[places] = value
         return self.laid_out(x.to(dtype))
 
-    def flow(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    def flow(
+        self, *shape: int, dtype: torch.dtype | None = None, whole: bool = True
+    ) -> Tensor:
         """Displacements: within a voxel, whole ones, or far outside."""
-        reach = self.one((0, 0.3, 1, 3, 3, 30, 1e4))
+        reach = self.one((0, 0.3, 1, 3, 3, 30, 1e4) if whole else (0.3, 1, 3, 10))
         x = reach * torch.from_numpy(self.random.standard_normal(shape))
-        if self.chance(0.3):
+        if whole and self.chance(0.3):
             x = (2 * x).round() / self.one((1, 2))
         for value in (float("nan"), float("inf"), -float("inf"), 1e20, -3e38, 2.0**31):
             if x.numel() and self.chance(0.04):
+                self.odd.add("flow")
                 x.view(-1)[self.random.integers(x.numel(), size=2)] = value
         return self.laid_out(x.to(dtype or self.one(WIDE)))
 
@@ -129,7 +132,8 @@ def compose(d: Draw) -> dict[str, Any]:
 
 
 def integrate(d: Draw) -> dict[str, Any]:
-    return {"velocity": d.flow(d.batch(), 3, *d.size()), "steps": d.one((0, 1, 2, 3, 7))}
+    steps = d.one((0, 1, 2, 3, 7))  # rounding moves what is whole to either side at the second
+    return {"velocity": d.flow(d.batch(), 3, *d.size(), whole=steps < 2), "steps": steps}
 
 
 def correlate(d: Draw) -> dict[str, Any]:
@@ -153,7 +157,8 @@ def local_ncc(d: Draw) -> dict[str, Any]:
     batch, size, dtype = d.batch(), d.size(), d.one(TYPES)
     a, b = (d.map(batch, d.one((1,)), *size, dtype=dtype) for _ in range(2))
     weight = d.map(batch, 1, *size, odd=False).abs() if d.chance(0.3) else None
-    return {"a": a, "b": b, "window": d.one((1, 3, 5, 9)), "weight": weight}
+    sizes = (3, 5, 9) if d.odd else (1, 3, 5, 9)  # in one voxel there is nothing to compare
+    return {"a": a, "b": b, "window": d.one(sizes), "weight": weight}
 
 
 def gradient_loss(d: Draw) -> dict[str, Any]:
@@ -168,8 +173,9 @@ def resize(d: Draw) -> dict[str, Any]:
 
 def invert(d: Draw) -> dict[str, Any]:
     batch, size, dtype = d.batch(), d.size(), d.one(WIDE)
-    field, goal, start = (d.flow(batch, 3, *size, dtype=dtype) for _ in range(3))
-    return {"field": 0.2 * field, "goal": goal, "start": start}
+    goal, start = (d.flow(batch, 3, *size, dtype=dtype, whole=False) for _ in range(2))
+    field = d.map(batch, 3, *(d.size() if d.chance(0.3) else size), dtype=dtype)
+    return {"field": 0.05 * field, "goal": goal, "start": start}
 
 
 def norm_act(d: Draw) -> dict[str, Any]:
@@ -286,6 +292,12 @@ def spoilt(d: Draw, given: dict[str, Any]) -> dict[str, Any]:
     return given | {name: value}
 
 
+def solved(**given: Any) -> Any:
+    """What `invert` finds where it finds it: elsewhere small differences grow."""
+    flow, there = ops.invert(**given)
+    return flow * there[:, None], there.to(flow)
+
+
 def draw(random: np.random.Generator) -> Call:
     """One call."""
     d = Draw(random)
@@ -297,4 +309,5 @@ def draw(random: np.random.Generator) -> Call:
     if name == "convolve" and d.chance(0.15):
         name = "convolve_moments"
         given = {k: v for k, v in given.items() if k in ("x", "weight", "bias", "norm")}
-    return Call(name, getattr(ops, name), given, d.odd, wrong)
+    run = solved if name == "invert" else getattr(ops, name)
+    return Call(name, run, given, d.odd, wrong)

@@ -26,9 +26,12 @@ from .calls import Call, draw
 SLOW = 20.0  # seconds from which on a call counts as hanging
 FAULTS = ("acceptance", "message", "crash", "shape or type", "value", "gradient", "hang")
 TOLERANCE = {
-    torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2
+    torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2
 }  # fmt: skip
 REFUSALS = (ValueError, TypeError)
+CONVERGED = 2e-3  # what `invert` may miss by
+# What is multiplied by 0 is not looked at, or by PyTorch's kernel.
+LOOSE = ("attention", "resize", "warp", "warp_sum", "compose", "integrate", "invert")
 
 
 def leaves(tree: Any) -> list[Tensor]:
@@ -82,29 +85,44 @@ def outcome(call: Call, backend: str, grad: bool, wide: bool = False) -> Any:
     ]
 
 
-def spread(call: Call) -> bool:
-    """Whether numbers that are not finite may spoil more by compiled operators than they must.
+def differs(call: Call, found: Tensor, own: Tensor, exact: Tensor, scale: float) -> bool:
+    """Whether a compiled result is wrong, given that of the reference in the same type and wider.
 
-    A convolution computes in tiles; trilinear weights of 0 are multiplied with what they weigh.
+    Numbers that are not finite may spoil more than they must: a convolution computes in tiles, and
+    a voxel's neighbours may count 0 times. What spoils less is wrong, but where it is LOOSE.
     """
-    return bool(call.odd)
-
-
-def differs(call: Call, found: Tensor, own: Tensor, exact: Tensor) -> bool:
-    """Whether a compiled result is wrong, given that of the reference in the same type and wider."""
     found, own, exact = (x.double() for x in (found, own, exact))
     overflow = exact.isfinite() & ~own.isfinite()
-    if (found.isfinite() & ~own.isfinite() & ~overflow).any():
+    missed = found.isfinite() & ~own.isfinite() & ~overflow
+    if missed.any() and not (call.odd and call.operation in LOOSE):
         return True
-    if (own.isfinite() & ~found.isfinite()).any() and not spread(call):
+    if (own.isfinite() & ~found.isfinite()).any() and not call.odd:
         return True
+    if call.odd and call.operation == "integrate":
+        return False  # each step reads where the one before has found
     there = found.isfinite() & own.isfinite() & exact.isfinite()
     if not there.any():
         return False
     found, own, exact = (x[there] for x in (found, own, exact))
-    scale = max(exact.abs().max().item(), 1e-6)
     allowed = TOLERANCE[call_type(call)] * scale + 3 * (own - exact).abs().max().item()
+    if call.operation == "invert":
+        allowed += CONVERGED
     return bool((found - exact).abs().max().item() > allowed)
+
+
+def scale_of(call: Call, results: list[Tensor]) -> float:
+    """What errors are measured by: the largest result, and how far inputs lie from zero."""
+
+    def largest(tensors: list[Tensor]) -> float:
+        real = [x for x in tensors if x.dtype.is_floating_point and not x.is_meta]
+        found = [x[x.isfinite()].double().abs() for x in real]
+        return max((x.max().item() for x in found if x.numel()), default=0.0)
+
+    floor = 1.0 if call.operation == "norm_act" else 1e-3  # a constant has no digits there
+    inputs = min(max(largest(leaves(call.given)), 1.0), 1e3)
+    if call.operation == "attention":
+        inputs *= inputs  # weights of products that cancel
+    return max(largest(results), floor) * inputs
 
 
 def call_type(call: Call) -> torch.dtype:
@@ -119,6 +137,9 @@ def trial(call: Call, grad: bool) -> str:
     own, found = outcome(call, "reference", grad), outcome(call, "native", grad)
     if time.monotonic() - started > SLOW:
         return "hang"
+    absent = isinstance(found, RuntimeError) and str(found).startswith("backend 'native' cannot")
+    if absent and any(x.is_meta for x in leaves(call.given)):
+        return "refused"  # by name; "auto" takes the reference there
     for one in (own, found):
         if isinstance(one, Exception) and not isinstance(one, REFUSALS):
             return "crash"
@@ -127,13 +148,20 @@ def trial(call: Call, grad: bool) -> str:
             return "acceptance"
         fine = str(own) == str(found) and len(str(own)) <= 300 and str(own).isprintable()
         return "refused" if fine else "message"
+    if any(x.is_meta for x in found[0]):
+        return "equal"
     exact = outcome(call, "reference", grad, wide=True)
+    if call.operation == "norm_act" and any((x.abs() < 1e-4).any() for x in exact[0]):
+        exact = exact[0], ()  # at the kink, where rounding takes a side
     for part, fault in enumerate(("value", "gradient")):
-        for one, other, wide in zip(found[part], own[part], exact[part], strict=True):
+        scale = scale_of(call, exact[part])
+        for one, other, wide in zip(found[part], own[part], exact[part], strict=part == 0):
             if one.shape != other.shape or one.dtype != other.dtype:
                 return "shape or type"
-            if differs(call, one, other, wide):
+            if differs(call, one, other, wide, scale):
                 return fault
+        if call.odd and not all(x.isfinite().all() for x in found[part]):
+            break  # gradients of what is spoilt
     return "equal"
 
 

@@ -86,9 +86,9 @@ GOOD = {"x": X, "tokens": X, "layers": [LAYER, LAYER], "norm": (ONE, ONE)}
         ({"x": X[0]}, ValueError, r"x must have shape \(B, N, C\)"),
         ({"tokens": X[:, :2]}, ValueError, r"tokens must have shape \(1, 5, 4\)"),
         ({"tokens": X.double()}, TypeError, "tokens must be float32, got float64"),
-        ({"tokens": None}, ValueError, "layers must be none, without tokens, or two or three"),
+        ({"tokens": None}, ValueError, "tokens and layers must be given both or neither"),
         ({"layers": [LAYER]}, ValueError, "layers must be .* got 1"),
-        ({"layers": []}, ValueError, "layers must be none, without tokens"),
+        ({"layers": []}, ValueError, "tokens and layers must be given both or neither"),
         (
             {"layers": [LAYER, (torch.zeros(3, 4), torch.zeros(3))]},
             ValueError,

@@ -101,7 +101,7 @@ def test_operator_is_well_formed():
     [
         ({"goal": torch.zeros(1, 2, 3, 3, 3)}, "goal must have shape"),
         ({"start": torch.zeros(1, 3, 3, 3, 4)}, "start must have shape"),
-        ({"step": (1, 2, 3)}, "step must hold 9 numbers, got 3"),
+        ({"step": (1, 2, 3)}, "step must be a list or a tuple of 9, got 3"),
         ({"field": torch.zeros(1, 3, 0, 3, 3)}, "field must hold voxels"),
     ],
 )

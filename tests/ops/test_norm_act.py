@@ -98,7 +98,7 @@ def test_gaps_in_memory_are_no_matter():
 
 
 def test_arguments_that_do_not_fit():
-    with pytest.raises(ValueError, match="slope must be in"):
+    with pytest.raises(ValueError, match="slope must be above 0"):
         norm_act(torch.zeros(1, 1, 2, 2, 2), 0.0)
     with pytest.raises(ValueError, match="x must have shape"):
         norm_act(torch.zeros(1, 2, 2, 2))

@@ -67,8 +67,8 @@ GOOD = {"images": [MAP, MAP], "flows": [FLOW, FLOW], "base": MAP}
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"images": []}, ValueError, "images and flows must be one or two each, got 0 and 2"),
-        ({"images": [MAP] * 3}, ValueError, "must be one or two each, got 3 and 2"),
+        ({"images": []}, ValueError, "images must be a list or a tuple of 1 or 2, got 0"),
+        ({"images": [MAP] * 3}, ValueError, "images must be .* of 1 or 2, got 3"),
         ({"images": [MAP, FLOW]}, ValueError, r"images\[1\] must have shape \(1, 2, 3, 3, 3\)"),
         ({"images": [MAP, MAP.half()]}, TypeError, r"images\[1\] must be float32, got float16"),
         ({"flows": [FLOW, MAP]}, ValueError, r"flows\[1\] must have shape \(1, 3, 3, 3, 3\)"),

@@ -87,7 +87,7 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"maps": [MAP]}, ValueError, "maps must be two or three, got 1"),
+        ({"maps": [MAP]}, ValueError, "maps must be a list or a tuple of 2 or 3, got 1"),
         ({"maps": [MAP, MAP]}, ValueError, r"logits must have shape \(1, 2, 2, 2, 2\)"),
         ({"maps": [MAP, MAP, MAP.half()]}, TypeError, r"maps\[2\] must be float32, got float16"),
         ({"maps": [MAP, MAP[:, :2], MAP]}, ValueError, r"maps\[1\] must have shape"),
