@@ -122,11 +122,18 @@ void normalise(const Tensor& x, double slope, Tensor& out, Tensor& scale) {
     // The first voxel stands in for the mean: squares of what is left lose no digits to it.
     const auto shift = repeated<T>(
         runs, [&](int64_t v, int64_t c) { return T(from[v * runs.voxels * channels + c]); });
-    const auto sums = sums_of<T>(runs, [&](int64_t v, int64_t place, int64_t length, int64_t rows,
-                                           T* scratch, double* sum, double* square) {
-      LGANET_BEST(norm_sums, from + place, shift.data() + v * period, length, rows, scratch, sum,
-                  square);
-    });
+    const auto sums_by = [&](const auto& from_shift) {
+      using S = typename std::decay_t<decltype(from_shift)>::value_type;
+      return sums_of<S>(runs, [&](int64_t v, int64_t place, int64_t length, int64_t rows,
+                                  S* scratch, double* sum, double* square) {
+        LGANET_BEST(norm_sums, from + place, from_shift.data() + v * period, length, rows, scratch,
+                    sum, square);
+      });
+    };
+    auto sums = sums_by(shift);
+    const auto finite = [](double sum) { return std::isfinite(sum); };
+    if (!std::all_of(sums.begin(), sums.end(), finite))  // float32 may overflow where float64 does not
+      sums = sums_by(std::vector<double>(shift.begin(), shift.end()));
     const double count = double(runs.voxels);
     const auto mean = repeated<T>(runs, [&](int64_t v, int64_t c) {
       return double(shift[v * period + c]) + sums[2 * v * channels + c] / count;

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST = 1.7976931348623157e308  # float64
+LARGEST = 1e300  # that a number among the arguments may be
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -62,6 +62,8 @@ def number(name: str, value: float, low: float = -LARGEST, high: float = LARGEST
     """Require a finite number, from `low` to `high` where these are given."""
     if not isinstance(value, float | int) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
+    if isinstance(value, int) and abs(value) > 2**53:  # more than float64 holds
+        raise ValueError(f"{name} must be a number within 2^53 or a float, got {value!r}")
     if not low <= value <= high:
         bounds = "finite" if high == LARGEST else f"from {low:g} to {high:g}"
         raise ValueError(f"{name} must be {bounds}, got {value!r}")

@@ -185,13 +185,15 @@ def computed_in(
         return differentiable(x.to(dtype), weight, bias, relu, backend)
     compiled = choose_backend("convolve", device, backend).backend == "native"
     wide = torch.float32 if compiled and dtype in SLOW_HALVES else dtype
+    if dtype == torch.bfloat16 and 1 in x.shape[2:]:
+        wide = torch.float32  # oneDNN's gradient reads memory there that nobody has written
     if not x.dtype == weight.dtype == bias.dtype == wide:
         inplace = inplace or x.dtype != wide
         x, weight, bias = x.to(wide), weight.to(wide), bias.to(wide)
     if not compiled or wide != torch.float32:
         out = F.conv3d(x, weight, bias, padding=1)
-        return out.relu_() if relu else out
-    if inplace and x.shape[1] == weight.shape[0] and not gradient_wanted([x, weight, bias]):
+        out = out.relu_() if relu else out
+    elif inplace and x.shape[1] == weight.shape[0] and not gradient_wanted([x, weight, bias]):
         out = x.contiguous(memory_format=torch.channels_last_3d)
         torch.ops.lganet_fast.convolve_(out, weight, bias.contiguous(), relu)
     else:
