@@ -185,8 +185,8 @@ def computed_in(
         return differentiable(x.to(dtype), weight, bias, relu, backend)
     compiled = choose_backend("convolve", device, backend).backend == "native"
     wide = torch.float32 if compiled and dtype in SLOW_HALVES else dtype
-    if dtype == torch.bfloat16 and 1 in x.shape[2:]:
-        wide = torch.float32  # oneDNN's gradient reads memory there that nobody has written
+    if dtype == torch.bfloat16 and x.shape[2] == 2:
+        wide = torch.float32  # oneDNN's gradient to weights holds what nobody has written there
     if not x.dtype == weight.dtype == bias.dtype == wide:
         inplace = inplace or x.dtype != wide
         x, weight, bias = x.to(wide), weight.to(wide), bias.to(wide)

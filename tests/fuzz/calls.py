@@ -1,9 +1,10 @@
-"""Random calls of every operation: right ones at odd shapes, layouts, types and values, and wrong."""
+"""Random calls of every operation: at odd shapes, layouts, types and values, and wrong ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ TYPES = (torch.float32,) * 5 + (torch.float64,) * 2 + (torch.bfloat16, torch.flo
 WIDE = (torch.float32, torch.float32, torch.float64)
 WRONG_TYPES = (torch.int32, torch.bool, torch.complex64, torch.float16, torch.float64)
 WRONG_THINGS = (None, "x", 1.5, -1, 0, True, float("nan"), [], (1, 2), 10**30, [None])
+KINDS = ("plain",) * 6 + ("whole", "constant", "large", "small", "zero")
 ODD = {  # values that a few elements get, and how often a tensor has some
     "nan": (float("nan"), 0.04),
     "inf": (float("inf"), 0.03),
@@ -55,11 +57,17 @@ class Draw:
     def batch(self) -> int:
         return self.one((1, 1, 1, 2, 3)) if not self.chance(0.03) else 0
 
-    def map(self, *shape: int, dtype: torch.dtype | None = None, odd: bool = True) -> Tensor:
+    def map(
+        self,
+        *shape: int,
+        dtype: torch.dtype | None = None,
+        odd: bool = True,
+        kinds: tuple[str, ...] = KINDS,
+    ) -> Tensor:
         """A tensor of random values in a random layout."""
         dtype = dtype or self.one(TYPES)
         x = torch.from_numpy(self.random.standard_normal(shape))
-        kind = self.one(("plain",) * 6 + ("whole", "constant", "large", "small", "zero"))
+        kind = self.one(kinds)
         if kind == "whole":
             x = x.mul(2).round()
         elif kind == "constant":
@@ -201,7 +209,8 @@ def convolve(d: Draw) -> dict[str, Any]:
         "relu": d.chance(0.5),
     }
     if d.chance(0.3):
-        given["norm"] = [d.map(2, batch, inputs, dtype=d.one(WIDE), odd=False), 0.1]
+        moments = d.map(2, batch, inputs, dtype=d.one(WIDE), odd=False, kinds=("plain",))
+        given["norm"] = [moments, 0.1]
     for name in ("add", "times"):
         if d.chance(0.2):
             given[name] = d.map(batch, outputs, *size, dtype=dtype)
@@ -243,7 +252,7 @@ def feed_forward(d: Draw) -> dict[str, Any]:
     widths = [shape[2], *(d.count() for _ in range(d.one((1, 2)))), shape[2]]
     layers = [
         [d.map(b, a, dtype=dtype, odd=False), d.map(b, dtype=dtype, odd=False)]
-        for a, b in zip(widths[:-1], widths[1:], strict=True)
+        for a, b in pairwise(widths)
     ]
     without = d.chance(0.2)
     parts = [d.map(shape[2], dtype=dtype, odd=False) for _ in range(2)]
