@@ -199,14 +199,16 @@ def convolve(d: Draw) -> dict[str, Any]:
     batch, size, dtype = d.batch(), d.size(), d.one(TYPES)
     widths = [d.count() for _ in range(d.one((1, 1, 1, 2, 3)))]
     inputs, outputs = sum(widths), d.count()
-    maps = [d.map(batch, n, *size, dtype=dtype) for n in widths]
+    relu = d.chance(0.5)
+    kinds = ("plain", "plain", "large", "small") if relu else KINDS  # no sums that are exactly 0
+    maps = [d.map(batch, n, *size, dtype=dtype, kinds=kinds) for n in widths]
     other = d.one(TYPES) if d.chance(0.1) else dtype
     given = {
         "x": maps if len(maps) > 1 or d.chance(0.3) else maps[0],
-        "weight": d.map(outputs, inputs, 3, 3, 3, dtype=other, odd=False),
+        "weight": d.map(outputs, inputs, 3, 3, 3, dtype=other, odd=False, kinds=kinds),
         "bias": d.map(outputs, dtype=dtype, odd=False),
         "inplace": d.chance(0.2),
-        "relu": d.chance(0.5),
+        "relu": relu,
     }
     if d.chance(0.3):
         moments = d.map(2, batch, inputs, dtype=d.one(WIDE), odd=False, kinds=("plain",))

@@ -124,7 +124,7 @@ def scale_of(call: Call, results: list[Tensor]) -> float:
 
     floor = 1.0 if call.operation == "norm_act" else 1e-3  # a constant has no digits there
     inputs = max(largest(leaves(call.given)), 1.0)
-    inputs = inputs if call.odd else min(inputs, 1e3)
+    inputs = 1e3 * inputs if call.odd else min(inputs, 1e3)
     if call.operation == "attention":
         inputs *= inputs  # weights of products that cancel
     return max(largest(results), floor) * inputs

@@ -123,7 +123,12 @@ def test_operator_is_well_formed():
     [
         (torch.zeros(3, 4, 5), (2, 2, 2), ValueError, r"x must have shape \(B, C, h, w, d\)"),
         (torch.zeros(1, 1, 2, 2, 2, dtype=torch.int32), (2, 2, 2), TypeError, "x must be float32"),
-        (torch.zeros(1, 1, 2, 2, 2), (2, 2), ValueError, "size must be a list or a tuple of 3, got 2"),
+        (
+            torch.zeros(1, 1, 2, 2, 2),
+            (2, 2),
+            ValueError,
+            "size must be a list or a tuple of 3, got 2",
+        ),
         (torch.zeros(1, 1, 2, 2, 2), (2, 0, 2), ValueError, "size must be an integer of at least"),
         (torch.zeros(1, 1, 2, 0, 2), (2, 2, 2), ValueError, "x must hold voxels"),
     ],
