@@ -42,9 +42,9 @@ def attention(
         check.floating(name, x, (q.dtype,))
         check.together(name, x, "q", q)
     check.number("scale", scale)
-    check.number("dropout_p", dropout_p, 0, 1)
-    if dropout_p == 1:
-        raise ValueError("dropout_p must be in [0, 1), got 1")
+    check.number("dropout_p", dropout_p)
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
     check_windows(q.shape[1], windows, volume)
     count = math.prod(windows) if isinstance(windows, tuple) else windows
     size = {"width": max(q.shape[2], v.shape[2]), "voxels": q.shape[1], "windows": count}
@@ -72,8 +72,8 @@ def check_windows(
     check.several("windows", windows, (3,))  # type: ignore[arg-type]
     for size, count in zip(volume, windows, strict=True):  # type: ignore[arg-type]
         check.at_least("volume", size, 1)
-        check.at_least("windows", count, 1)
-        if count > size:
+        check.at_least("windows", count, 0)
+        if not 1 <= count <= size:
             raise ValueError(f"windows must be from 1 to the axis length {size}, got {count}")
     if volume[0] * volume[1] * volume[2] != tokens:
         raise ValueError(f"volume must be a triple that holds the {tokens} tokens, got {volume}")

@@ -58,7 +58,7 @@ def convolve(
     CPU and in float32 a number that is not finite spoils results up to 5 voxels from it: they are
     computed in tiles. Raises ValueError or TypeError naming the argument that does not fit.
     """
-    maps = x if isinstance(x, list | tuple) else [x]
+    maps = several(x)
     check_arguments(maps, weight, bias, norm, add, times)
     check.flag("inplace", inplace)
     check.flag("relu", relu)
@@ -67,7 +67,7 @@ def convolve(
     ):
         work = Work(weight, bias, relu, norm, add, times)
         return convolve_on_cuda(maps, work, backend)[0]
-    x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
+    x = maps[0] if len(maps) == 1 else torch.cat(list(maps), 1)
     if norm is not None:
         x, inplace = reference.normalised(x, *norm), True
     out = alone(x, weight, bias, inplace or len(maps) > 1, relu, backend)
@@ -87,7 +87,7 @@ def convolve_moments(
     They are mean and 1 / sqrt(variance + 1e-5) of each channel of each volume, float32 at least.
     Without gradients. Raises as `convolve` does.
     """
-    maps = x if isinstance(x, list | tuple) else [x]
+    maps = several(x)
     check_arguments(maps, weight, bias, norm)
     if maps[0].is_cuda and not transforming():
         work = Work(weight, bias, norm=norm, moments=True)
@@ -96,6 +96,11 @@ def convolve_moments(
         return out, found
     out = convolve(maps, weight, bias, backend=backend, norm=norm)
     return out, reference.moments(out)
+
+
+def several(x: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """The maps, one perhaps; what is no map is refused later."""
+    return x if isinstance(x, list | tuple) else [x]  # type: ignore[list-item]
 
 
 def check_arguments(

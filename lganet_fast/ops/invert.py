@@ -45,6 +45,7 @@ def invert(
     for name, x in (("goal", goal), ("start", start)):
         check.floating(name, x, (field.dtype,))
         check.together(name, x, "field", field)
+    step, metric = (m.tolist() if hasattr(m, "tolist") else m for m in (step, metric))
     for name, matrix in (("step", step), ("metric", metric)):
         check.several(name, matrix, (9,))
         for value in matrix:

@@ -114,7 +114,9 @@ def norm_act(x: Tensor, slope: float) -> Tensor:
     if x.shape[2:].numel() == 1:  # its own mean, which batch norm refuses
         return x - x
     if 1 in x.shape[2:] and x.dim() == 5:  # an axis of any stride, which its gradient takes ill
-        return norm_act(x.flatten(2), slope).view(x.shape)
+        out = norm_act(x.flatten(2), slope).view(x.shape)
+        last = not transforming() and x.stride(1) == 1
+        return out.contiguous(memory_format=torch.channels_last_3d) if last else out
     volumes = [F.batch_norm(v, None, None, training=True) for v in working(x).split(1)]  # type: ignore[no-untyped-call]
     normed = volumes[0] if len(volumes) == 1 else torch.cat(volumes)
     return (normed if slope == 1 else F.leaky_relu(normed, slope)).to(x.dtype)
