@@ -86,7 +86,11 @@ GOOD = {"x": torch.zeros(1, 2, 4, 4, 4), "kind": "max", "norm": (torch.zeros(2, 
         ({"x": torch.zeros(1, 2, 4, 4, 4).long()}, TypeError, "x must be .* got int64"),
         ({"kind": "min"}, ValueError, "kind must be one of mean, max, got 'min'"),
         ({"norm": (torch.zeros(2, 1, 3), 0.1)}, ValueError, r"norm\[0\] must have shape"),
-        ({"norm": (torch.zeros(2, 1, 2), 2.0)}, ValueError, r"norm\[1\] must be from 0 to 1, got 2.0"),
+        (
+            {"norm": (torch.zeros(2, 1, 2), 2.0)},
+            ValueError,
+            r"norm\[1\] must be from 0 to 1, got 2.0",
+        ),
     ],
 )
 def test_errors(change, error, message):
