@@ -97,7 +97,8 @@ void square_rows(const Field<A>& from, const Field<A>& to, int64_t begin, int64_
       const Positions<A> p = positions_of(from.data + place, row, k);
       const Corners<A, I> corners = corners_at<false, I>(p, volume);
       const Square<Lanes<A>> square = square_of(corners.weight[0], corners.weight[1]);
-      A weight[4][kLanes<A>], below[kLanes<A>], above[kLanes<A>];
+      A weight[4][kLanes<A>], below[kLanes<A>], above[kLanes<A>], inside[kLanes<A>];
+      store_vector(inside, corners.inside ? Lanes<A>{} + 1 : Lanes<A>{});
 #pragma GCC unroll 4
       for (int r = 0; r < 4; ++r) store_vector(weight[r], square.row[r]);
       store_vector(below, corners.weight[2].below);
@@ -105,7 +106,7 @@ void square_rows(const Field<A>& from, const Field<A>& to, int64_t begin, int64_
       for (int l = 0; l < count; ++l) {
         const A* corner = start + corners.offset[l];
         TwoQuads<A> sum = {};
-        if (corners.inside[l])
+        if (inside[l] != 0)
 #pragma GCC unroll 4
           for (int r = 0; r < 4; ++r)
             sum += weight[r][l] * load_vector<TwoQuads<A>>(corner + row_offset(volume, r));
@@ -185,7 +186,8 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
       const Cube<A> cube = cube_of<A>(corners.weight);
       const auto& [wh, ww, wd] = corners.weight;
       const auto& [sh, sw, sd] = corners.slope;
-      A weight[3][4][kLanes<A>], ends[4][kLanes<A>];
+      A weight[3][4][kLanes<A>], ends[4][kLanes<A>], inside[kLanes<A>];
+      store_vector(inside, corners.inside ? V{} + 1 : V{});
       const Square<V> slope_h = square_of(sh, ww), slope_w = square_of(wh, sw),
                       square = square_of(wh, ww);
 #pragma GCC unroll 4
@@ -208,19 +210,18 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
           for (Quad<A>& row : pending) row = Quad<A>{};
           plane = corners.plane[l];
         }
-        const Quad<A> passed = corners.inside[l] ? g : Quad<A>{};
         Quad<A> value[4];
 #pragma GCC unroll 4
         for (int r = 0; r < 4; ++r) {
-          value[r] = pending[r] + cube.weight[2 * r][l] * passed;
-          pending[r] = cube.weight[2 * r + 1][l] * passed;
+          value[r] = pending[r] + cube.weight[2 * r][l] * g;
+          pending[r] = cube.weight[2 * r + 1][l] * g;
         }
         add_rows<A>(target + corners.offset[l], volume, value, own, plane);
         expected = corners.offset[l] + I(volume.next[2]);
         if (!inside) continue;
         const A* read = start + corners.offset[l];
         TwoQuads<A> slope[3] = {};
-        if (corners.inside[l])
+        if (inside[l] != 0)
 #pragma GCC unroll 4
           for (int r = 0; r < 4; ++r) {
             const auto pair = load_vector<TwoQuads<A>>(read + row_offset(volume, r));

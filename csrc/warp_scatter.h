@@ -68,7 +68,7 @@ void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const 
       for (int64_t c = 0; c < out.size[1]; ++c) {
         const V from = load_lanes<A>(place_of(grad, row, k, c), grad.stride[4], count);
         A g[kLanes<A>];
-        store_vector(g, corners.inside ? from : V{});
+        store_vector(g, from);
         A* image = out.at(row.b, c);
         A pending[4] = {};
         I expected = corners.offset[0];

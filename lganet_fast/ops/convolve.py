@@ -130,8 +130,11 @@ def check_arguments(
         if like is not None:
             check.shape(name, like, (batch, outputs, *size))
             beside(name, like, names[0], first)
-    beside("weight", weight, names[0], first)
-    beside("bias", bias, names[0], first)
+    if not weight.device == bias.device == first.device or weight.dtype != bias.dtype:
+        beside("weight", weight, names[0], first)
+        beside("bias", bias, names[0], first)
+    elif weight.dtype != first.dtype:
+        check.floating("weight", weight)
     if 0 in (inputs, outputs, *size):
         raise ValueError(
             f"only the batch may be empty, got {inputs} inputs, {outputs} outputs, size {size}"
