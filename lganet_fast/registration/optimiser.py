@@ -10,6 +10,7 @@ of one voxel before they count as a velocity, which preconditions the descent an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
 FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
 LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
 LOOK = 5  # iterations between looks at the loss, on a device that must be waited for
+LEAST_WEIGHT = 1e-3  # of a voxel's value beside others', where it has no say
 PATIENCE = 10  # iterations over which progress is judged
 TOLERANCE = 0.01  # a level ends when they bring less than this part of its gain so far
 
@@ -98,13 +100,12 @@ def stalled(losses: list[float]) -> bool:
     return before - recent <= TOLERANCE * (max(losses) - recent)
 
 
-def hidden(features: Tensor, weight: Tensor | None) -> Tensor:
-    """(B, C, H, W, D) faded to 0 with the weight (B, 1, H, W, D), where there is one.
-
-    Done to both images alike, so that the windows of voxels near a masked region do not compare
-    what lies inside it.
-    """
-    return features if weight is None else features * weight
+def shrunk_image(image: Tensor, weight: Tensor | None, size: tuple[int, ...]) -> Tensor:
+    """An image on a coarser grid: where it has no weight, others' values reach over there."""
+    if weight is None:
+        return shrink(image, size)
+    least = weight.clamp_min(LEAST_WEIGHT)
+    return shrink(image * least, size) / shrink(least, size)
 
 
 class Adam:
@@ -145,7 +146,7 @@ class Search:
         self,
         level: Level,
         images: tuple[Tensor, Tensor],
-        weight: Tensor | None,
+        weights: tuple[Tensor | None, Tensor | None],
         start: Tensor,
         margin: float,
         similarity: str,
@@ -153,10 +154,9 @@ class Search:
     ) -> None:
         self.measure = SIMILARITIES[similarity]
         self.smoothness = smoothness
-        target, self.source = (self.measure.features(shrink(x, level.images)) for x in images)
-        self.counts = None if weight is None else shrink(weight, level.images)
-        self.share = None if self.counts is None else self.counts.mean()
-        self.target = hidden(target, self.counts)
+        both = list(zip(images, weights, strict=True))
+        self.images = [self.measure.features(shrunk_image(*x, level.images)) for x in both]
+        self.weights = [None if w is None else shrink(w, level.images) for w in weights]
         self.window = sent(taper(level.velocity, margin), start)
         self.blur = [sent(gaussian_map(n, n, SIGMA), start) for n in level.velocity]
         self.stretch = Stretch(level.velocity, level.images, start)
@@ -168,14 +168,29 @@ class Search:
         """The velocity that the parameters stand for."""
         return along_axes(self.raw, self.blur) * self.window
 
+    def objective(self) -> Tensor:
+        """What is minimised."""
+        velocity = self.velocity()
+        ways = integrate(torch.cat([-velocity, velocity]) / 2, STEPS - 1)
+        flows = [self.stretch(way) for way in ways.split(1)]
+        moved = [warp(image, flow) for image, flow in zip(self.images, flows, strict=True)]
+        weight = self.weight(flows)
+        if weight is None:
+            loss = self.measure.loss(*moved, None)
+        else:
+            fixed, moving = (x * weight for x in moved)
+            loss = weight.mean() * self.measure.loss(fixed, moving, weight)
+        return loss.add(gradient_loss(ways), alpha=4 * self.smoothness)
+
+    @torch.no_grad()
+    def weight(self, flows: list[Tensor]) -> Tensor | None:
+        """Where both images have a say half way; None where they have everywhere."""
+        seen = [warp(w, u) for w, u in zip(self.weights, flows, strict=True) if w is not None]
+        return math.prod(seen) if seen else None
+
     def iterate(self) -> None:
         """One iteration."""
-        flow = integrate(self.velocity(), STEPS)
-        warped = hidden(warp(self.source, self.stretch(flow)), self.counts)
-        loss = self.measure.loss(self.target, warped, self.counts)
-        if self.share is not None:
-            loss = self.share * loss
-        loss = loss.add(gradient_loss(flow), alpha=self.smoothness)
+        loss = self.objective()
         (slope,) = torch.autograd.grad(loss, self.raw)
         self.adam.step(slope)
         self.loss.copy_(loss.detach())
@@ -207,7 +222,7 @@ class Search:
 def optimise(
     fixed: Tensor,
     moving: Tensor,
-    weight: Tensor | None,
+    weights: tuple[Tensor | None, Tensor | None],
     *,
     similarity: str,
     iterations: tuple[int, ...],
@@ -237,7 +252,7 @@ def optimise(
     raw = fixed.new_zeros(1, 3, *levels[0].velocity)
     for level in levels:
         width = margin * (level.velocity[0] - 1) / (size[0] - 1)
-        search = Search(level, (fixed, moving), weight, raw, width, similarity, smoothness)
+        search = Search(level, (fixed, moving), weights, raw, width, similarity, smoothness)
         end, count = done + level.cost, level.iterations
         for iteration, loss in enumerate(search.run(count, look, record), start=1):
             done += level.cost // count

@@ -289,7 +289,7 @@ def search(
         velocity = optimise(
             work.fixed,
             work.moving,
-            work.weight,
+            (work.weight, None),
             similarity=settings.similarity,
             iterations=settings.iterations,
             smoothness=settings.smoothness,
