@@ -65,14 +65,14 @@ class SimilarityChange:
 def similarity_change(
     velocity: Tensor, start: Workspace, work: Workspace, similarity: str
 ) -> SimilarityChange:
-    """How the similarity changed.
+    """How the similarity changed, over the fixed image's foreground as seen at the start.
 
     velocity: as `optimise` returns it for `work`; a network may have brought that on from `start`.
     """
     measure = SIMILARITIES[similarity]
     counts = (work.fixed > 0).to(work.fixed)
-    if work.weight is not None:
-        counts = counts * work.weight
+    for weight in start.weights:
+        counts = counts if weight is None else counts * weight
     target = measure.features(work.fixed)
 
     def value(features: Tensor) -> Tensor:

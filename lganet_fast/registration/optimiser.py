@@ -2,10 +2,14 @@
 
 A stationary velocity field v is sought, coarse to fine, by Adam:
 
-    minimise  dissimilarity(fixed, moving o exp(v)) + smoothness * |grad exp(v)|^2
+    minimise  dissimilarity(fixed o exp(-v/2), moving o exp(v/2))
+              + 2 smoothness * (|grad exp(-v/2)|^2 + |grad exp(v/2)|^2)
 
-with exp by scaling and squaring (Arsigny et al., 2006). The parameters are smoothed by a Gaussian
-of one voxel before they count as a velocity, which preconditions the descent and keeps v smooth.
+with exp by scaling and squaring (Arsigny et al., 2006): half way between the images (Avants et al.,
+2008), so that neither is favoured and equal ones stay where they are. A point where either image
+has no say has none in the dissimilarity. The parameters are smoothed by a Gaussian of one voxel
+before they count as a velocity, which preconditions the descent and keeps v smooth. What was tried:
+docs/registration.md.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from .separable import Stretch, along_axes, gaussian_map, shrink, stretch_flow
 STEPS = 4  # squarings while optimising, and in the result
 LEARNING_RATE = 0.3  # voxels of the velocity's grid
 BETAS = (0.9, 0.999)  # of Adam's means
+DAMPING = 0.02  # of the loss per voxel moved: slopes below are taken in steps shorter than Adam's
 SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
 FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
 LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
@@ -111,8 +116,8 @@ def shrunk_image(image: Tensor, weight: Tensor | None, size: tuple[int, ...]) ->
 class Adam:
     """Adam (Kingma and Ba, 2015) for one tensor, in one pass; torch's takes a second to import."""
 
-    def __init__(self, x: Tensor) -> None:
-        self.x, self.count = x, torch.zeros((), device=x.device)
+    def __init__(self, x: Tensor, epsilon: float) -> None:
+        self.x, self.epsilon, self.count = x, epsilon, torch.zeros((), device=x.device)
         self.mean, self.square = torch.zeros_like(x), torch.zeros_like(x)
 
     @torch.no_grad()
@@ -130,7 +135,7 @@ class Adam:
             beta1=BETAS[0],
             beta2=BETAS[1],
             weight_decay=0.0,
-            eps=1e-8,
+            eps=self.epsilon,
             amsgrad=False,
             maximize=False,
         )
@@ -157,11 +162,14 @@ class Search:
         both = list(zip(images, weights, strict=True))
         self.images = [self.measure.features(shrunk_image(*x, level.images)) for x in both]
         self.weights = [None if w is None else shrink(w, level.images) for w in weights]
+        texture = self.measure.texture
+        self.textures = [] if texture is None else [1 - texture(x) for x in self.images]
         self.window = sent(taper(level.velocity, margin), start)
         self.blur = [sent(gaussian_map(n, n, SIGMA), start) for n in level.velocity]
         self.stretch = Stretch(level.velocity, level.images, start)
         self.raw = stretch_flow(start, level.velocity).requires_grad_(True)
-        self.adam = Adam(self.raw)
+        voxels = math.prod(level.velocity)  # the loss is a mean over them
+        self.adam = Adam(self.raw, DAMPING * self.measure.scale / voxels)
         self.loss = start.new_zeros(())
 
     def velocity(self) -> Tensor:
@@ -174,19 +182,29 @@ class Search:
         ways = integrate(torch.cat([-velocity, velocity]) / 2, STEPS - 1)
         flows = [self.stretch(way) for way in ways.split(1)]
         moved = [warp(image, flow) for image, flow in zip(self.images, flows, strict=True)]
-        weight = self.weight(flows)
-        if weight is None:
-            loss = self.measure.loss(*moved, None)
-        else:
-            fixed, moving = (x * weight for x in moved)
-            loss = weight.mean() * self.measure.loss(fixed, moving, weight)
+        seen, counts = self.say(flows)
+        fixed, moving = moved if seen is None else (x * seen for x in moved)
+        loss = self.measure.loss(fixed, moving, counts)
+        if counts is not None:
+            loss = counts.mean() * loss
         return loss.add(gradient_loss(ways), alpha=4 * self.smoothness)
 
     @torch.no_grad()
-    def weight(self, flows: list[Tensor]) -> Tensor | None:
-        """Where both images have a say half way; None where they have everywhere."""
-        seen = [warp(w, u) for w, u in zip(self.weights, flows, strict=True) if w is not None]
-        return math.prod(seen) if seen else None
+    def say(self, flows: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Where both images are seen half way, and where their similarity counts; None: everywhere.
+
+        Of what is seen, that where either image shows more than noise counts.
+        """
+        pairs = zip(self.weights, flows, strict=True)
+        parts = [warp(weight, flow) for weight, flow in pairs if weight is not None]
+        seen = torch.stack(parts).prod(0) if parts else None
+        if not self.textures:
+            return seen, seen
+        first, second = (
+            warp(x, flow, padding="border") for x, flow in zip(self.textures, flows, strict=True)
+        )
+        shown = first.mul_(second).neg_().add_(1)
+        return seen, shown if seen is None else shown.mul_(seen)
 
     def iterate(self) -> None:
         """One iteration."""
@@ -235,8 +253,9 @@ def optimise(
     """Find the velocity field that registers one pair.
 
     fixed, moving: (1, 1, H, W, D) on one isotropic working grid, foreground of about unit
-    intensity, background 0. weight: (1, 1, H, W, D) in [0, 1], where the similarity counts, or
-    None. margin: working voxels at the border over which the velocity falls to zero.
+    intensity, background 0. weights: (1, 1, H, W, D) in [0, 1], where the fixed and where the
+    moving image has a say; None for one that has everywhere. margin: working voxels at the border
+    over which the velocity falls to zero.
     look: iterations between looks at the loss; record: what records an iteration. Neither changes
     the result; where omitted, they are the device's own.
     Returns the velocity (1, 3, h, w, d) on its own, coarser grid over the same extent, in voxels

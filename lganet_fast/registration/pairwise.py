@@ -289,7 +289,7 @@ def search(
         velocity = optimise(
             work.fixed,
             work.moving,
-            (work.weight, None),
+            work.weights,
             similarity=settings.similarity,
             iterations=settings.iterations,
             smoothness=settings.smoothness,

@@ -19,12 +19,14 @@ from ..ops import compose, integrate, warp
 from ..runtime.device import numbers, sent
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Array, Grid, Volume
+from ..volumes.intensity import foreground_box, window_of
 from ..volumes.resample import index_flow, linear_on, pull, read, turned
 from .optimiser import STEPS, flow_of
 from .pair import Pair, apply_affine
 from .separable import along_axes, growth, linear_map, positions
 
 MARGIN = 6  # working voxels around the anatomy
+BRIGHTEST = 1.5  # of the foreground's range: brighter voxels count as that bright
 ROUNDING = 1e-4  # of a voxel: what affines may be off by without changing the grid
 
 
@@ -32,8 +34,9 @@ ROUNDING = 1e-4  # of a voxel: what affines may be off by without changing the g
 class Workspace:
     """The pair as the optimiser sees it.
 
-    grid: the working Grid. fixed, moving, weight: (1, 1, H, W, D) on it; intensities with
-    background 0 and foreground of about unit range; weight is None where every voxel counts.
+    grid: the working Grid. fixed, moving: (1, 1, H, W, D) on it, background 0 and foreground of
+    about unit range. weights: where the fixed and where the moving image counts, alike in [0, 1];
+    None for one that does everywhere.
     affine: (4, 4), fixed to moving points in RAS+ mm, as the moving image was pulled through.
     first: a flow (1, 3, H, W, D) in working voxels that the moving image was warped by after that,
     or None.
@@ -42,56 +45,98 @@ class Workspace:
     grid: Grid
     fixed: Tensor
     moving: Tensor
-    weight: Tensor | None
+    weights: tuple[Tensor | None, Tensor | None]
     affine: Array
     first: Tensor | None = None
 
     def after(self, flow: Tensor) -> Workspace:
         """The same workspace, the moving image warped by a flow (1, 3, H, W, D)."""
-        return replace(self, moving=warp(self.moving, flow), first=flow)
+        fixed, moving = self.weights
+        weights = (fixed, None if moving is None else warp(moving, flow))
+        return replace(self, moving=warp(self.moving, flow), weights=weights, first=flow)
 
 
-def foreground_box(volume: Volume) -> tuple[Array, Array]:
-    """First and last voxel index, per axis, of what rises above the image's lowest value."""
-    present = volume.data > volume.data.min()
-    lines = [np.flatnonzero(present.any((*{0, 1, 2} - {a},))) for a in range(3)]
-    return np.array([i[0] for i in lines], float), np.array([i[-1] for i in lines], float)
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """An image as the search reads it, and where it ends though the anatomy goes on.
+
+    image: from 0, the background, to about 1. first, last: (3,) voxel indices of what it shows.
+    """
+
+    image: Volume
+    first: Array
+    last: Array
+
+    @classmethod
+    def of(cls, volume: Volume) -> Seen:
+        """What a volume shows."""
+        window = window_of(volume.data)
+        first, last = foreground_box(volume.data, window.low)
+        data = window.scaled(volume.data, BRIGHTEST)
+        return cls(Volume(data, volume.grid, volume.name), first.astype(float), last.astype(float))
+
+    @property
+    def cut(self) -> list[tuple[bool, bool]]:
+        """Per axis, whether the anatomy goes on beyond the first and the last face."""
+        ends = np.array(self.image.grid.shape) - 1
+        return [(f == 0, e == n) for f, e, n in zip(self.first, self.last, ends, strict=True)]
+
+    def blurred(self, grid: Grid) -> Seen:
+        """The same at the resolution of a coarser grid."""
+        coarser = grid.spacing.mean() / self.image.grid.spacing
+        sigma = np.where(coarser > 1.2, 0.5 * coarser, 0)
+        if not sigma.any():
+            return self
+        from scipy.ndimage import gaussian_filter  # slow to load, and often not needed
+
+        data = gaussian_filter(self.image.data, sigma)
+        return replace(self, image=Volume(data, self.image.grid, self.image.name))
+
+    def on(self, grid: Grid, affine: Array, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The image on a grid, and its weight: 0 where it has no voxels, though anatomy goes on.
+
+        affine: (4, 4), from the grid's points to the image's, in RAS+ mm. The weight is None where
+        it is 1 everywhere. Beyond the faces that cut through anatomy the image keeps its value
+        there, so that it has no edge; beyond the others lies background.
+        """
+        own = self.image.grid
+        there = Grid(own.shape, np.linalg.inv(affine) @ own.affine)
+        if not np.any(self.cut):
+            return pull(Volume(self.image.data, there, self.image.name), grid, device), None
+        rim = np.eye(4)
+        rim[:3, 3] = -1
+        around = Grid(tuple(n + 2 for n in own.shape), there.affine @ rim)  # type: ignore[arg-type]
+        data = np.pad(self.image.data, 1, mode="edge")
+        weight = np.ones(around.shape, np.float32)
+        for axis, faces in enumerate(self.cut):
+            for face, cut in zip((0, -1), faces, strict=True):
+                (weight if cut else data).swapaxes(0, axis)[face] = 0
+        image, counts = (
+            pull(Volume(x, around, self.image.name), grid, device, "border") for x in (data, weight)
+        )
+        return image, counts
 
 
-def working_grid(fixed: Volume, moving: Volume, affine: Array) -> Grid:
+def working_grid(fixed: Seen, moving: Seen, affine: Array) -> Grid:
     """The grid to work on; see the module's text."""
-    low, high = foreground_box(fixed)
+    own = fixed.image.grid
     corners = Grid((2, 2, 2), np.eye(4)).world().reshape(-1, 3)
-    first, last = foreground_box(moving)
-    world = moving.grid.to_world(first + corners * (last - first))
-    index = fixed.grid.to_index(apply_affine(np.linalg.inv(affine), world))
-    edge = np.array(fixed.grid.shape) - 1.0
-    low = np.minimum(low, index.min(0).clip(0, edge))
-    high = np.maximum(high, index.max(0).clip(0, edge))
-    spacing = fixed.grid.spacing
+    world = moving.image.grid.to_world(moving.first + corners * (moving.last - moving.first))
+    index = own.to_index(apply_affine(np.linalg.inv(affine), world))
+    edge = np.array(own.shape) - 1.0
+    low = np.minimum(fixed.first, index.min(0).clip(0, edge))
+    high = np.maximum(fixed.last, index.max(0).clip(0, edge))
+    spacing = own.spacing
     side = float(spacing.prod() ** (1 / 3))
     steps = side / spacing
     # Whole fixed voxels where the fixed grid is isotropic, so that nothing is interpolated twice.
     low = np.floor(low + ROUNDING) - MARGIN * steps
     last = np.ceil(high - ROUNDING) + MARGIN * steps
     count = np.ceil((last - low) / steps - ROUNDING).astype(int) + 1
-    matrix = fixed.grid.affine.copy()
+    matrix = own.affine.copy()
     matrix[:3, :3] *= steps
-    matrix[:3, 3] = fixed.grid.to_world(low)
+    matrix[:3, 3] = own.to_world(low)
     return Grid((int(count[0]), int(count[1]), int(count[2])), matrix)
-
-
-def normalised(volume: Volume, grid: Grid) -> Volume:
-    """Background to 0 and the foreground's 99th percentile to 1, blurred to `grid`'s resolution."""
-    data = volume.data - volume.data.min()
-    data /= np.percentile(data[data > 0], 99)
-    coarser = grid.spacing.mean() / volume.grid.spacing
-    sigma = np.where(coarser > 1.2, 0.5 * coarser, 0)
-    if sigma.any():
-        from scipy.ndimage import gaussian_filter  # slow to load, and often not needed
-
-        data = gaussian_filter(data, sigma)
-    return Volume(data, volume.grid, volume.name)
 
 
 def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype) -> Workspace:
@@ -100,27 +145,31 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     affine: (4, 4), fixed to moving points in RAS+ mm.
     Raises InputError where the moving image shows nothing there, or a mask covers nothing.
     """
-    fixed, moving = pair.fixed, pair.moving
+    fixed, moving = Seen.of(pair.fixed), Seen.of(pair.moving)
     grid = working_grid(fixed, moving, affine)
-
-    first = pull(normalised(fixed, grid), grid, device).to(dtype)
-    seen = Grid(moving.grid.shape, np.linalg.inv(affine) @ moving.grid.affine)
-    there = Volume(normalised(moving, grid).data, seen, moving.name)
-    second = pull(there, grid, device).to(dtype)
-    counts = np.ones(fixed.grid.shape, np.float32) if pair.mask is None else pair.mask.data
-    weight = pull(Volume(counts, fixed.grid, "weight"), grid, device).to(dtype)
-    parts = (weight * first).any(), second.any(), (weight == 1).all()
-    counted, shows, everywhere = numbers(parts)
+    first, fixed_weight = fixed.blurred(grid).on(grid, np.eye(4), device)
+    second, moving_weight = moving.blurred(grid).on(grid, affine, device)
+    if pair.mask is not None:
+        mask = Volume(pair.mask.data.astype(np.float32), pair.fixed.grid, "mask")
+        masked = pull(mask, grid, device)
+        fixed_weight = masked if fixed_weight is None else fixed_weight * masked
+    weights = (fixed_weight, moving_weight)
+    shown = second if moving_weight is None else second * moving_weight
+    counts = first if fixed_weight is None else first * fixed_weight
+    asked = [counts.any(), shown.any(), *((w == 1).all() for w in weights if w is not None)]
+    counted, shows, *everywhere = numbers(asked)
     if pair.mask is not None and not counted:
         raise InputError(
-            f"the mask covers no part of what {fixed.name} shows: it must be non-zero where the "
-            "similarity counts"
+            f"the mask covers no part of what {pair.fixed.name} shows: it must be non-zero where "
+            "the similarity counts"
         )
     if not shows:
         raise InputError(
-            f"{moving.name} shows nothing where {fixed.name} lies; try affine alignment"
+            f"{moving.image.name} shows nothing where {fixed.image.name} lies; try affine alignment"
         )
-    return Workspace(grid, first, second, None if everywhere else weight, affine)
+    full = iter(everywhere)
+    kept = [None if w is None or next(full) else w.to(dtype) for w in weights]
+    return Workspace(grid, first.to(dtype), second.to(dtype), (kept[0], kept[1]), affine)
 
 
 @torch.no_grad()

@@ -107,11 +107,11 @@ def read_nearest(image: Tensor, flow: Tensor) -> Tensor:
     return warp(image, flow + HALF_UP, mode="nearest")
 
 
-def pull(volume: Volume, onto: Grid, device: torch.device = CPU) -> Tensor:
-    """The volume on another grid: trilinear, zeros outside, float32 (1, 1, X, Y, Z)."""
+def pull(volume: Volume, onto: Grid, device: torch.device = CPU, padding: str = "zeros") -> Tensor:
+    """The volume on another grid: trilinear, float32 (1, 1, X, Y, Z). padding: as of `read`."""
     image = placed(np.array(volume.data, np.float32), device)[None, None]
     out = torch.empty(1, 1, *onto.shape, device=device)
     for part in onto.slabs(slab_size(device)):
         flow = index_flow(onto, volume.grid, part, device=device)
-        out[:, :, part] = read(image, flow, "zeros")
+        out[:, :, part] = read(image, flow, padding)
     return out

@@ -1,0 +1,79 @@
+"""The range of an image's intensities, and where it shows anything.
+
+A few voxels say nothing about it: dead or hot pixels, a metal clip. Nor does the noise of the air
+around a body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .grid import Array
+
+FEW = 0.1  # per cent of an image's voxels: what lies beyond may be faulty
+BINS = 256
+DARK = 0.15  # part of the range that the background's level lies in
+NOISE = 5.0  # standard deviations above that level which noise does not reach
+LOUDEST = 0.1  # part of the range: noise that reaches higher is not told from anatomy
+BRIGHT = 99.0  # per cent of the foreground's voxels that lie below `high`
+SPECKS = 3  # voxels: a plane with fewer in the foreground shows nothing
+SAMPLED = 1 << 20  # voxels that the background is estimated from
+
+
+@dataclass(frozen=True)
+class Window:
+    """The range of an image: `low` where the foreground begins, `high` near its brightest."""
+
+    low: float
+    high: float
+
+    def scaled(self, data: NDArray, top: float) -> NDArray[np.float32]:
+        """The data with `low` at 0 and `high` at 1, held within 0 and `top`."""
+        out = np.subtract(data, self.low, dtype=np.float32)
+        out /= self.high - self.low
+        return np.clip(out, 0, top, out=out)
+
+
+def window_of(data: NDArray) -> Window:
+    """The range of an image that is not constant.
+
+    The background is the peak of the histogram, where that lies at its dark end and is narrow:
+    exact values, or the noise of air; else the darkest values but for a few.
+    """
+    values = data.reshape(-1)
+    some = values[:: max(1, values.size // SAMPLED)].astype(np.float64)
+    dark, bright = np.percentile(some, (FEW, 100 - FEW))
+    low = background(some, dark, bright) if dark < bright else dark
+    above = data[data > low]
+    if not above.size:
+        low = float(data.min())
+        above = data[data > low]
+    return Window(float(low), float(np.percentile(above, BRIGHT)))
+
+
+def background(values: Array, dark: float, bright: float) -> float:
+    """The highest value that counts as background, of values mostly from `dark` to `bright`."""
+    counts, edges = np.histogram(values, BINS, (dark, bright))
+    peak = int(counts.argmax())
+    if peak >= DARK * BINS:
+        return dark
+    level = np.median(values[(values >= edges[peak]) & (values <= edges[peak + 1])])
+    # What is darker than the level is noise alone; half of a normal one lies within 0.6745 of it.
+    spread = np.median(level - values[values <= level]) / 0.6745
+    reach = NOISE * spread
+    return float(level + reach) if reach <= LOUDEST * (bright - dark) else dark
+
+
+def foreground_box(data: NDArray, low: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First and last index, per axis, of the planes that show something above `low`."""
+    present = data > low
+    ends = []
+    for axis in range(3):
+        counts = np.count_nonzero(present, axis=tuple({0, 1, 2} - {axis}))
+        shows = np.flatnonzero(counts >= min(SPECKS, counts.max()))
+        ends.append((shows[0], shows[-1]))
+    first, last = np.array(ends).T
+    return first, last
