@@ -55,7 +55,7 @@ def search(work: Work) -> dict[str, Any]:
         velocity = optimiser.optimise(
             fixed,
             moving,
-            None,
+            (None, None),
             similarity="lncc",
             iterations=(2, 1) if work.dry else ITERATIONS,
             smoothness=SMOOTHNESS["lncc"],

@@ -15,7 +15,7 @@ from ..ops import local_ncc, warp
 from ..ops.reference import STABILISER, box_sum, local_moments
 from ..transforms.jacobian import forward_difference, triple_product
 
-FAINT = 0.02  # standard deviation, of the foreground's range, that is as likely noise
+FAINT = 0.025  # standard deviation, of the foreground's range, that is as likely noise
 LABELS_AT_ONCE = 8  # one-hot volumes that are held at a time
 
 

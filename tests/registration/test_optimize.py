@@ -36,7 +36,7 @@ def test_recovers_a_known_flow(pair, similarity, smoothness):
     velocity = optimise(
         fixed,
         moving,
-        None,
+        (None, None),
         similarity=similarity,
         iterations=(40, 40, 20),
         smoothness=smoothness,
@@ -56,7 +56,7 @@ def test_smoothness_restrains_and_the_border_stays(pair):
         velocity = optimise(
             fixed,
             moving,
-            None,
+            (None, None),
             similarity="lncc",
             iterations=(20, 10),
             smoothness=smoothness,
@@ -74,7 +74,7 @@ def test_where_the_weight_is_zero_nothing_pulls(pair):
     velocity = optimise(
         fixed,
         moving,
-        weight + 1e-9,
+        (weight + 1e-9, None),
         similarity="mse",
         iterations=(5,),
         smoothness=1.0,
@@ -82,7 +82,7 @@ def test_where_the_weight_is_zero_nothing_pulls(pair):
     )
     weight[:, :, : SIZE[0] // 2] = 1
     half = optimise(
-        fixed, moving, weight, similarity="mse", iterations=(25,), smoothness=0.01, margin=4
+        fixed, moving, (weight, None), similarity="mse", iterations=(25,), smoothness=0.01, margin=4
     )
     flow = flow_of(half, SIZE).square().sum(1)
     assert flow[:, : SIZE[0] // 2].mean() > 5 * flow[:, 3 * SIZE[0] // 4 :].mean()
@@ -108,7 +108,7 @@ def test_progress_reaches_its_total_even_when_a_level_stops_early(pair):
     optimise(
         fixed,
         fixed,
-        None,
+        (None, None),
         similarity="mse",
         iterations=(200, 3),
         smoothness=1.0,
@@ -139,7 +139,7 @@ def test_looking_seldom_and_replaying_change_nothing(pair, similarity, look, rec
         velocity = optimise(
             fixed,
             moving,
-            window.contiguous(),
+            (window.contiguous(), None),
             similarity=similarity,
             iterations=(60, 3),
             smoothness=5.0,
@@ -153,3 +153,66 @@ def test_looking_seldom_and_replaying_change_nothing(pair, similarity, look, rec
     assert 20 <= len(counted[0]) < 63
     assert len(counted[0]) % 4 != 3
     assert torch.equal(*found)
+
+
+def test_neither_image_is_favoured(pair):
+    """The other way round the velocity is the other way round."""
+    fixed, moving, _, _ = pair
+    there, back = (
+        optimise(
+            *images,
+            (None, None),
+            similarity="lncc",
+            iterations=(20, 10),
+            smoothness=0.1,
+            margin=4,
+        )
+        for images in ((fixed, moving), (moving, fixed))
+    )
+    assert there.abs().max() > 0.5
+    assert (there + back).abs().max() < 0.02 * there.abs().max()
+
+
+@pytest.mark.parametrize("similarity", ["lncc", "mse", "mind"])
+@pytest.mark.parametrize(("noise", "most"), [(0.0, 0.005), (0.01, 0.1)])
+def test_equal_images_stay(similarity, noise, most):
+    size = (40, 44, 36)
+    window = taper(size, 10)
+    fixed = (window > 0.5) * (0.7 + 0.3 * smooth_noise(size, 3.0, 0))
+    generator = torch.Generator().manual_seed(5)
+    moving = fixed + noise * torch.randn(fixed.shape, generator=generator) * (fixed > 0)
+    velocity = optimise(
+        fixed,
+        moving,
+        (None, None),
+        similarity=similarity,
+        iterations=(40, 40, 10, 10),
+        smoothness={"lncc": 1.0, "mse": 0.1, "mind": 1.0}[similarity],
+        margin=4,
+    )
+    moved = flow_of(velocity, size).norm(dim=1, keepdim=True)[fixed > 0]
+    assert moved.mean() < most
+
+
+def test_where_either_image_is_not_seen_nothing_pulls(pair):
+    """What lies beyond the edge of either view may be anything."""
+    fixed, moving, _, _ = pair
+    seen = torch.ones(1, 1, *SIZE)
+    seen[:, :, 24:] = 0
+
+    def found(one, other, weights):
+        velocity = optimise(
+            one, other, weights, similarity="lncc", iterations=(40, 20), smoothness=0.3, margin=4
+        )
+        return flow_of(velocity, SIZE)
+
+    whole = found(fixed, moving, (None, None))
+    size = whole.norm(dim=1).mean()
+    for weights in ((seen, None), (None, seen)):
+        images = [
+            x if w is None else x * seen for x, w in zip((fixed, moving), weights, strict=True)
+        ]
+        error = (found(*images, weights) - whole)[:, :, :20].norm(dim=1).mean()
+        blind = (found(*images, (None, None)) - whole)[:, :, :20].norm(dim=1).mean()
+        assert error < 0.15 * size
+        assert error < 0.6 * blind
