@@ -17,6 +17,7 @@ from ..ops import compose, warp
 from ..runtime.device import numbers
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Volume
+from ..volumes.intensity import window_of
 from .optimiser import flow_of
 from .pair import Pair
 from .workspace import MARGIN, Workspace
@@ -130,7 +131,8 @@ def inverse_residual(
     pair: Pair, transform: DisplacementField, inverse: DisplacementField
 ) -> dict[str, float]:
     """How far, in mm, `transform` after `inverse` misses the voxels of the moving foreground."""
-    return inverse_consistency(transform, inverse, pair.moving.data > pair.moving.data.min())
+    shown = pair.moving.data > window_of(pair.moving.data).low
+    return inverse_consistency(transform, inverse, shown)
 
 
 def missing(fixed: Volume, moving: Volume, after: Volume) -> dict[str, list[int]]:

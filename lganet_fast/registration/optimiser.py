@@ -180,7 +180,7 @@ class Search:
         """What is minimised."""
         velocity = self.velocity()
         ways = integrate(torch.cat([-velocity, velocity]) / 2, STEPS - 1)
-        flows = [self.stretch(way) for way in ways.split(1)]
+        flows = [self.stretch(way) for way in ways.chunk(2)]
         moved = [warp(image, flow) for image, flow in zip(self.images, flows, strict=True)]
         seen, counts = self.say(flows)
         fixed, moving = moved if seen is None else (x * seen for x in moved)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Array, Volume
+from ..volumes.intensity import Window, window_of
 from .planes import Plane, Views
 
 FIXED_COLOUR, MOVED_COLOUR, FOLD_COLOUR, LATTICE_COLOUR = "#35d0ff", "#ffa02e", "#ff00c8", "#ffd84d"
@@ -41,7 +42,10 @@ class Panel:
 
 def foreground(data: NDArray) -> NDArray[np.bool_]:
     """Voxels brighter than the mean: in CT and MR alike the body, without the air around it."""
-    return data > data.mean()
+    if data.min() == data.max():
+        return np.zeros(data.shape, bool)
+    held = window_of(data).scaled(data, 1)
+    return np.asarray(held > held.mean(dtype=np.float64))
 
 
 def panels(
@@ -73,11 +77,10 @@ def panels(
 
 
 def windowed(data: NDArray, *others: NDArray) -> list[NDArray[np.float32]]:
-    """`data` and others on one scale: 0 at its minimum, 1 at its foreground's 99.5th percentile."""
-    low = float(data.min())
-    bright = data[foreground(data)]
-    scale = (float(np.percentile(bright, 99.5)) - low if bright.size else 0.0) or 1.0
-    return [((x - low) / scale).astype(np.float32) for x in (data, *others)]
+    """`data` and others on one scale, 0 and 1 at the ends of the range of `data`."""
+    constant = data.min() == data.max()
+    window = Window(float(data.min()), float(data.min()) + 1) if constant else window_of(data)
+    return [window.scaled(x, 2) for x in (data, *others)]
 
 
 def image(views: Views, data: NDArray) -> Paint:
