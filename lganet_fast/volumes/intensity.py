@@ -55,7 +55,7 @@ def window_of(data: NDArray) -> Window:
 
 
 def background(values: Array, dark: float, bright: float) -> float:
-    """The highest value that counts as background, of values that few lie outside `dark` to `bright`."""
+    """The highest value that counts as background, of values mostly in `dark` to `bright`."""
     values = values.clip(dark, bright)
     counts, edges = np.histogram(values, BINS, (dark, bright))
     peak = int(counts.argmax())
