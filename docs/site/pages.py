@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import re
 from pathlib import Path
@@ -11,11 +12,13 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
+LOG = logging.getLogger("mkdocs.hooks.pages")
 ABOVE = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
+HREF = re.compile(r'href="(?P<target>[^"#:]+\.(?:md|ipynb))"')
 LINK = re.compile(r"\]\((?P<target>[^)#\s:]+)(?=[)#])")
 
 
@@ -41,3 +44,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"]({posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or '.')}"
 
     return LINK.sub(link, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn the links of notebooks, which are not Markdown to MkDocs, to pages."""
+
+    def link(match: re.Match[str]) -> str:
+        target = posixpath.join(posixpath.dirname(page.file.src_uri), match["target"])
+        file = files.get_file_from_path(posixpath.normpath(target))
+        if file is None:
+            LOG.warning("%s links to %s, which is not there", page.file.src_uri, match["target"])
+            return match[0]
+        return f'href="{file.url_relative_to(page.file)}"'
+
+    return HREF.sub(link, html) if page.file.src_uri.endswith(".ipynb") else html

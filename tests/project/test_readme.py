@@ -13,8 +13,9 @@ from lganet_fast.volumes.nifti import save_volume
 
 NOT_RUN = ("demo", "doctor", "data", "train", "evaluate")
 ROOT = Path(__file__).parents[2]
-LANGUAGES = ("python", "sh", "console", "toml")
-PAGES = {p.name: p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+LANGUAGES = ("python", "sh", "console", "toml", "cpp")
+ABOVE = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+PAGES = {p.name: p for p in (*ABOVE, *sorted((ROOT / "docs").glob("*.md")))}
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 README = TEXTS["README.md"]
 
@@ -95,5 +96,6 @@ def test_set_up_commands_name_extras_that_exist():
 
 def test_links_lead_somewhere():
     for name, text in TEXTS.items():
-        for target in re.findall(r"\]\(([^)]+)\)", text):
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)]+)\)", prose):
             assert (PAGES[name].parent / target).exists(), f"{name}: {target}"

@@ -39,6 +39,7 @@ def test_builds_strictly(tmp_path):
     assert "Register a pair" in words_of(tmp_path / "notebooks" / "register_a_pair" / "index.html")
     assert "Deformable registration of 3D medical images" in words_of(tmp_path / "index.html")
     assert "scale" in words_of(tmp_path / "contributing" / "index.html")
-    links = re.findall(r'<a[^>]* href="([^"#:]+\.md)"', (tmp_path / "index.html").read_text())
-    assert links == []
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r'<a[^>]* href="([^"#:]+\.(?:md|ipynb))"', text) == [], page
     assert not list(tmp_path.rglob("*.py"))
