@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     A error[3], length[3], step[3];
 #pragma unroll
     for (int a = 0; a < 3; ++a)
-      error[a] = value_at(corner + a * field.channel, field, square, point.weight[2]) + flow[a] -
-                 aim[a];
+      error[a] =
+          value_at(corner + a * field.channel, field, square, point.weight[2]) + flow[a] - aim[a];
     turn(how.metric, error, length);
     const A size = length[0] * length[0] + length[1] * length[1] + length[2] * length[2];
     done = size <= enough;

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import lganet_fast
 from lganet_fast import __version__
 
 yaml = pytest.importorskip("yaml")
@@ -76,3 +77,7 @@ def test_the_context_of_a_container_has_what_a_build_reads():
     kept = {line[1:] for line in lines if line.startswith("!")}
     assert all((ROOT / name).exists() for name in kept)
     assert {"csrc", "kernels", "lganet_fast", "pyproject.toml", "setup.py"} <= kept
+
+
+def test_types_come_with_the_package():
+    assert (Path(lganet_fast.__file__).parent / "py.typed").exists()
