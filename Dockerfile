@@ -2,8 +2,8 @@
 #
 #   docker build --target cpu  -t lganet_fast .
 #   docker build --target cuda -t lganet_fast:cuda .
-#   docker run --rm --user "$(id -u)" -v "$PWD:/work" lganet_fast register --fixed a.nii.gz --moving b.nii.gz --out out
-#   docker run --rm --gpus all -v "$PWD:/work" lganet_fast:cuda doctor
+#   docker run --rm --user "$(id -u)" -v "$PWD:/data" lganet_fast register --fixed a.nii.gz --moving b.nii.gz --out out
+#   docker run --rm --gpus all -v "$PWD:/data" lganet_fast:cuda doctor
 
 # The wheel with the CPU's operators. torch without CUDA is enough to build and to run it.
 FROM python:3.12-slim AS cpu-build
@@ -23,7 +23,7 @@ RUN --mount=type=bind,from=cpu-build,source=/wheels,target=/wheels \
     pip install "$(echo /wheels/*.whl)[itk,demo]"
 ENV HOME=/tmp
 USER 10001
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["lganet-fast"]
 CMD ["--help"]
 
@@ -53,6 +53,6 @@ RUN --mount=type=bind,from=cuda-build,source=/wheels,target=/wheels \
     && pip install "$(echo /wheels/*.whl)[itk,demo]"
 ENV HOME=/tmp
 USER 10001
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["lganet-fast"]
 CMD ["--help"]
