@@ -12,6 +12,7 @@ __all__ = [
     "Config",
     "build",
     "dumps",
+    "json_schema",
     "load",
     "read",
     "shipped",
@@ -24,9 +25,10 @@ _load = attach(
         "SECTIONS": "loading",
         "build": "loading",
         "dumps": "loading",
+        "json_schema": "reference",
         "load": "loading",
         "read": "loading",
-        "shipped": "loading",
+        "shipped": "included",
     },
 )
 

@@ -7,27 +7,29 @@ configuration's, as defaults instead.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from importlib import resources
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
 from ..errors import InputError
 from ..runtime.reading import reading
+from .included import PRESETS, shipped
 from .schema import (
     DataSection,
     EvaluateSection,
     LossSection,
     ModelSection,
     OutputSection,
-    Section,
     TrainSection,
 )
+from .section import Section, refusal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,7 +39,7 @@ else:
 Tables: TypeAlias = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Config:
     """All sections."""
 
@@ -80,26 +82,11 @@ def load(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Confi
 
 def build(tables: Mapping[str, Mapping[str, Any]]) -> Config:
     """The configuration that some tables make. Raises InputError as `load` does."""
-    _known("section", tables, list(SECTIONS), "sections")
-    sections: dict[str, Any] = {}
-    for title, kind in SECTIONS.items():
-        values = tables.get(title, {})
-        if not isinstance(values, Mapping):
-            raise InputError(f"{title} must be a section, [{title}], got {values!r}")
-        names = [entry.name for entry in fields(kind)]
-        _known(f"key {title}.", values, names, f"keys of [{title}]")
-        for entry in fields(kind):
-            if entry.default is dataclasses.MISSING and entry.name not in values:
-                wanted = kind.rules()[entry.name].wanted
-                raise InputError(f"{title}.{entry.name} is missing: it must be {wanted}")
-        sections[title] = kind(**values)
-    return Config(**sections)
-
-
-def shipped() -> list[str]:
-    """Names of the configurations that come with the package."""
-    folder = resources.files(__package__) / "presets"
-    return sorted(x.name[: -len(".toml")] for x in folder.iterdir() if x.name.endswith(".toml"))
+    tables = {DataSection.title: {}, **tables}  # the one section that has no default
+    try:
+        return TypeAdapter(Config).validate_python(tables)
+    except ValidationError as error:
+        raise refusal(SECTIONS, tables, error) from None
 
 
 def read(source: str | os.PathLike[str], within: tuple[str, ...] = ()) -> Tables:
@@ -141,8 +128,7 @@ def _content(source: str | os.PathLike[str]) -> str:
         with reading(f"configuration {source}"):
             path = Path(source)
             if not path.is_file() and os.fspath(source) in shipped():
-                own = resources.files(__package__) / "presets" / f"{source}.toml"
-                return own.read_text("utf-8")
+                return (PRESETS / f"{source}.toml").read_text("utf-8")
             return path.read_text("utf-8")
     except InputError as error:
         names = ", ".join(shipped())
@@ -161,13 +147,6 @@ def _override(argument: str) -> tuple[str, str, Any]:
         if isinstance(error.__cause__, tomllib.TOMLDecodeError):
             return section, entry, value.strip()
         raise
-
-
-def _known(what: str, found: Mapping[str, Any], allowed: list[str], of: str) -> None:
-    for name in found:
-        if name not in allowed:
-            gap = "" if what.endswith(".") else " "
-            raise InputError(f"unknown {what}{gap}{name}; {of} are {', '.join(allowed)}")
 
 
 def _toml(value: Any) -> str:

@@ -1,149 +1,90 @@
-"""What a setting may be: rules that accept a value, or say what is wanted instead."""
+"""What a setting may be, for pydantic to check, and how that is said in words."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-class RefusedError(Exception):
-    """A value that breaks its rule."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """wanted: completes "must be ...". accept: the value as it is kept; raises RefusedError."""
-
-    wanted: str
-    accept: Callable[[Any], Any]
+LARGEST = 2**63 - 1  # what TOML holds
+OWN = "own"  # type of an error whose message completes "must be ..."
 
 
-def choice(*allowed: str) -> Rule:
-    """One of some words."""
-
-    def accept(value: Any) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            raise RefusedError
-        return value
-
-    return Rule("one of " + ", ".join(map(repr, allowed)), accept)
-
-
-def text() -> Rule:
-    """Any text."""
-    return Rule("text", _of_type(str))
-
-
-def flag() -> Rule:
-    """True or false."""
-    return Rule("true or false", _of_type(bool))
-
-
-def whole(low: int | None = None) -> Rule:
+def whole(low: int) -> Any:
     """A whole number, from `low` on."""
-
-    def accept(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise RefusedError
-        if abs(value) >= 2**63 or (low is not None and value < low):
-            raise RefusedError
-        return value
-
-    return Rule("a whole number" + ("" if low is None else f" from {low} on"), accept)
+    return Field(strict=True, ge=low, le=LARGEST)
 
 
-def real(low: float | None = None, below: float | None = None, above: bool = False) -> Rule:
-    """A finite number, from `low` on (above it where `above`), and less than `below`."""
-
-    def accept(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RefusedError
-        if not math.isfinite(value):
-            raise RefusedError
-        if low is not None and (value < low or (above and value == low)):
-            raise RefusedError
-        if below is not None and value >= below:
-            raise RefusedError
-        return float(value)
-
-    wanted = "a number"
-    if low is not None:
-        wanted += f" above {low:g}" if above else f" from {low:g} on"
-    if below is not None:
-        wanted += f" below {below:g}" if low is None else f" and below {below:g}"
-    return Rule(wanted, accept)
+def real(ge: float | None = None, gt: float | None = None, lt: float | None = None) -> Any:
+    """A finite number, from `ge` on, above `gt`, below `lt`."""
+    return Field(strict=True, allow_inf_nan=False, ge=ge, gt=gt, lt=lt)
 
 
-def listed(item: Rule, length: int | None = None, empty: bool = True) -> Rule:
-    """A list of what another rule accepts, kept as a tuple."""
-
-    def accept(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or not (value or empty):
-            raise RefusedError
-        if length is not None and len(value) not in ((0, length) if empty else (length,)):
-            raise RefusedError
-        return tuple(item.accept(x) for x in value)
-
-    size = "a list" if length is None else f"a list of {length}"
-    return Rule(f"{size}, each {item.wanted}", accept)
+def exactly() -> Any:
+    """What is of the type, and not what could be turned into it."""
+    return Field(strict=True)
 
 
-def either(wanted: str, *rules: Rule) -> Rule:
-    """What any of some rules accepts, the first that does."""
-
-    def accept(value: Any) -> Any:
-        for rule in rules:
-            try:
-                return rule.accept(value)
-            except RefusedError:
-                continue
-        raise RefusedError
-
-    return Rule(wanted, accept)
+def said(wanted: str) -> Any:
+    """What completes "must be ...", where the type does not say it well."""
+    return Field(description=wanted)
 
 
-def span(wanted: str, number: Rule) -> Rule:
-    """Two ascending numbers."""
-    pair = listed(number, length=2, empty=False)
-
-    def accept(value: Any) -> tuple[Any, Any]:
-        low, high = pair.accept(value)
-        if not low < high:
-            raise RefusedError
-        return low, high
-
-    return Rule(wanted, accept)
+def _ascending(pair: tuple[Any, ...]) -> tuple[Any, ...]:
+    *_, low, high = pair
+    if not low < high:
+        raise ValueError
+    return pair
 
 
-def values(*words: str) -> Rule:
-    """What is done to image values: a word, or a window with its two ends."""
-    number = real()
-
-    def window(value: Any) -> tuple[str, float, float]:
-        if not isinstance(value, list | tuple) or len(value) != 3:
-            raise RefusedError
-        kind = choice("clip", "percentile").accept(value[0])
-        low, high = (number.accept(x) for x in value[1:])
-        if not low < high or (kind == "percentile" and not 0 <= low < high <= 100):
-            raise RefusedError
-        return kind, low, high
-
-    names = ", ".join(map(repr, words))
-    wanted = f"{names}, ['clip', low, high] or ['percentile', low, high] with low < high"
-    return either(wanted, choice(*words), Rule("", window))
+def _percentiles(window: tuple[str, float, float]) -> tuple[str, float, float]:
+    kind, low, high = window
+    if kind == "percentile" and not 0 <= low < high <= 100:
+        raise ValueError
+    return window
 
 
-def share() -> Rule:
-    """A count, or a fraction of all."""
-    return either("a count (2) or a fraction below 1 (0.1)", whole(0), real(0, below=1))
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise PydanticCustomError(OWN, "odd")
+    return number
 
 
-def _of_type(kind: type) -> Callable[[Any], Any]:
-    def accept(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise RefusedError
-        return value
+def _for_each_axis(listed: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(listed) not in (0, 3):
+        raise ValueError
+    return listed
 
-    return accept
+
+ASCENDING = AfterValidator(_ascending)
+PERCENTILES = AfterValidator(_percentiles)
+ODD = AfterValidator(_odd)
+FOR_EACH_AXIS = AfterValidator(_for_each_axis)
+
+
+def wanted(schema: dict[str, Any]) -> str:
+    """What completes "must be ..." for a value's JSON schema."""
+    if "description" in schema:
+        return str(schema["description"])
+    if "enum" in schema:
+        return "one of " + ", ".join(map(repr, schema["enum"]))
+    kind = schema["type"]
+    if kind == "array":
+        return f"a list, each {wanted(schema['items'])}"
+    if kind == "integer":
+        return f"a whole number from {schema['minimum']} on"
+    if kind == "number":
+        return _number(schema)
+    return {"string": "text", "boolean": "true or false"}[kind]
+
+
+def _number(schema: dict[str, Any]) -> str:
+    limits = []
+    if "minimum" in schema:
+        limits.append(f"from {schema['minimum']:g} on")
+    if "exclusiveMinimum" in schema:
+        limits.append(f"above {schema['exclusiveMinimum']:g}")
+    if "exclusiveMaximum" in schema:
+        limits.append(f"below {schema['exclusiveMaximum']:g}")
+    return " ".join(["a number", " and ".join(limits)]).strip()

@@ -4,63 +4,37 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeAlias, get_type_hints
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from ..errors import InputError
-from .rules import (
-    RefusedError,
-    Rule,
-    choice,
-    either,
-    flag,
-    listed,
-    real,
-    share,
-    span,
-    text,
-    values,
-    whole,
-)
+from .rules import ASCENDING, FOR_EACH_AXIS, ODD, PERCENTILES, exactly, real, said, whole
+from .section import Section, section
 
-LAYOUTS = ("lpba40", "ixi", "oasis", "oasis-neurite", "learn2reg", "pairs", "atlas")
-TASKS = ("", "LungCT", "AbdomenCTMR")
-SPLITS = ("train", "val", "test")
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
+Text: TypeAlias = Annotated[str, exactly()]
+Flag: TypeAlias = Annotated[bool, exactly()]
+Count: TypeAlias = Annotated[int, whole(0)]
+Positive: TypeAlias = Annotated[int, whole(1)]
+Number: TypeAlias = Annotated[float, real()]
+Weight: TypeAlias = Annotated[float, real(ge=0)]
+Fraction: TypeAlias = Annotated[float, real(ge=0, lt=1)]
+Share: TypeAlias = Annotated[Count | Fraction, said("a count (2) or a fraction below 1 (0.1)")]
+Span: TypeAlias = Annotated[tuple[Count, Count], ASCENDING]
+Window: TypeAlias = Annotated[
+    tuple[Literal["clip", "percentile"], Number, Number], ASCENDING, PERCENTILES
+]
 Intensity: TypeAlias = str | tuple[str, float, float]
 
-SPAN = span("a pair [from, to) of voxels, 0 <= from < to", whole(0))
-TRIPLE = listed(whole(1), length=3, empty=False)
+CROP = "a list of 3, each a pair [from, to) of voxels, 0 <= from < to"
 STEPS = "a whole number from 1 on, or one per axis"
+WINDOW = "['clip', low, high] or ['percentile', low, high] with low < high"
 
 
-@dataclass(frozen=True)
-class Section:
-    """A table of the file. Raises InputError, naming section.key, for a value not allowed."""
-
-    title: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        for name, rule in self.rules().items():
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, rule.accept(value))
-            except RefusedError:
-                line = f"{self.title}.{name} must be {rule.wanted}, got {value!r}"
-                raise InputError(line) from None
-
-    @classmethod
-    @cache
-    def rules(cls) -> dict[str, Rule]:
-        """The rule of each key."""
-        hints = get_type_hints(cls, include_extras=True)
-        return {entry.name: hints[entry.name].__metadata__[0] for entry in fields(cls)}
-
-
-@dataclass(frozen=True)
+@section
 class DataSection(Section):
     """Where the images are and what is done to them before the network; see `data`.
 
@@ -79,21 +53,25 @@ class DataSection(Section):
     """
 
     title: ClassVar[str] = "data"
-    layout: Annotated[str, choice(*LAYOUTS)]
-    root: Annotated[str, text()] = ""
-    task: Annotated[str, choice(*TASKS)] = ""
-    crop: Annotated[tuple[tuple[int, int], ...], listed(SPAN, length=3)] = ()
-    spacing: Annotated[int | tuple[int, int, int], either(STEPS, whole(1), TRIPLE)] = 1
-    intensity: Annotated[Intensity, values("as-is", "range")] = "as-is"
-    moving_intensity: Annotated[Intensity, values("same", "as-is", "range")] = "same"
-    labels: Annotated[tuple[int, ...], listed(whole(1))] = ()
-    atlas: Annotated[str, choice("fixed", "moving")] = "fixed"
-    validation: Annotated[int | float, share()] = 0
-    testing: Annotated[int | float, share()] = 0
-    pairs: Annotated[int, whole(0)] = 0
-    cache: Annotated[bool, flag()] = True
-    workers: Annotated[int, whole(0)] = 1
-    seed: Annotated[int, whole(0)] = 0
+    layout: Literal["lpba40", "ixi", "oasis", "oasis-neurite", "learn2reg", "pairs", "atlas"]
+    root: Text = ""
+    task: Literal["", "LungCT", "AbdomenCTMR"] = ""
+    crop: Annotated[tuple[Span, ...], FOR_EACH_AXIS, said(CROP)] = ()
+    spacing: Annotated[Positive | tuple[Positive, Positive, Positive], said(STEPS)] = 1
+    intensity: Annotated[
+        Literal["as-is", "range"] | Window, said(f"'as-is', 'range', {WINDOW}")
+    ] = "as-is"
+    moving_intensity: Annotated[
+        Literal["same", "as-is", "range"] | Window, said(f"'same', 'as-is', 'range', {WINDOW}")
+    ] = "same"
+    labels: tuple[Positive, ...] = ()
+    atlas: Literal["fixed", "moving"] = "fixed"
+    validation: Share = 0
+    testing: Share = 0
+    pairs: Count = 0
+    cache: Flag = True
+    workers: Count = 1
+    seed: Count = 0
 
     @property
     def factors(self) -> tuple[int, int, int]:
@@ -123,21 +101,21 @@ class DataSection(Section):
         return Path(VARIABLE.sub(value, self.root)).expanduser()
 
 
-@dataclass(frozen=True)
+@section
 class ModelSection(Section):
     """Arguments of `LGANetPlusPlus`; checkpoint "" keeps all of a block in memory."""
 
     title: ClassVar[str] = "model"
-    token_order: Annotated[str, choice("published", "spatial")] = "published"
+    token_order: Literal["published", "spatial"] = "published"
     filters: Annotated[int, whole(8)] = 8
-    lgam: Annotated[bool, flag()] = True
-    fifm: Annotated[bool, flag()] = True
-    msfm: Annotated[bool, flag()] = True
-    dropout: Annotated[float, real(0, below=1)] = 0.1
-    checkpoint: Annotated[str, choice("", "blocks")] = ""
+    lgam: Flag = True
+    fifm: Flag = True
+    msfm: Flag = True
+    dropout: Fraction = 0.1
+    checkpoint: Literal["", "blocks"] = ""
 
 
-@dataclass(frozen=True)
+@section
 class LossSection(Section):
     """The terms of the loss and their weights.
 
@@ -147,21 +125,16 @@ class LossSection(Section):
     """
 
     title: ClassVar[str] = "loss"
-    similarity: Annotated[str, choice("ncc", "mse", "mind")] = "ncc"
-    similarity_weight: Annotated[float, real(0)] = 1.0
-    window: Annotated[int, whole(1)] = 9
-    squared: Annotated[bool, flag()] = True
-    smoothness: Annotated[float, real(0)] = 1.0
-    dice: Annotated[float, real(0)] = 0.0
-    folding: Annotated[float, real(0)] = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.window % 2 == 0:
-            raise InputError(f"loss.window must be odd, got {self.window}")
+    similarity: Literal["ncc", "mse", "mind"] = "ncc"
+    similarity_weight: Weight = 1.0
+    window: Annotated[Positive, ODD] = 9
+    squared: Flag = True
+    smoothness: Weight = 1.0
+    dice: Weight = 0.0
+    folding: Weight = 0.0
 
 
-@dataclass(frozen=True)
+@section
 class TrainSection(Section):
     """How to train: Adam, weight_decay in its L2 form; by default the paper's 3.1.2.
 
@@ -174,28 +147,28 @@ class TrainSection(Section):
     """
 
     title: ClassVar[str] = "train"
-    epochs: Annotated[int, whole(1)] = 300
-    steps_per_epoch: Annotated[int, whole(0)] = 0
-    batch: Annotated[int, whole(1)] = 1
-    accumulate: Annotated[int, whole(1)] = 1
-    lr: Annotated[float, real(0, above=True)] = 1e-4
-    final_lr: Annotated[float, real(0)] = 1e-6
-    decay_from: Annotated[int, whole(0)] = 200
-    warm_up: Annotated[int, whole(0)] = 0
-    weight_decay: Annotated[float, real(0)] = 0.0
-    beta1: Annotated[float, real(0, below=1)] = 0.99
-    beta2: Annotated[float, real(0, below=1)] = 0.999
-    precision: Annotated[str, choice("float32", "bf16", "fp16")] = "float32"
-    graph: Annotated[bool, flag()] = False
-    seed: Annotated[int, whole(0)] = 0
-    validate_every: Annotated[int, whole(0)] = 1
-    picture_every: Annotated[int, whole(0)] = 10
-    save_every: Annotated[int, whole(1)] = 50
-    device: Annotated[str, text()] = "auto"
-    threads: Annotated[int, whole(0)] = 0
+    epochs: Positive = 300
+    steps_per_epoch: Count = 0
+    batch: Positive = 1
+    accumulate: Positive = 1
+    lr: Annotated[float, real(gt=0)] = 1e-4
+    final_lr: Weight = 1e-6
+    decay_from: Count = 200
+    warm_up: Count = 0
+    weight_decay: Weight = 0.0
+    beta1: Fraction = 0.99
+    beta2: Fraction = 0.999
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    graph: Flag = False
+    seed: Count = 0
+    validate_every: Count = 1
+    picture_every: Count = 10
+    save_every: Positive = 50
+    device: Text = "auto"
+    threads: Count = 0
 
 
-@dataclass(frozen=True)
+@section
 class EvaluateSection(Section):
     """What is scored and how.
 
@@ -206,17 +179,17 @@ class EvaluateSection(Section):
     """
 
     title: ClassVar[str] = "evaluate"
-    split: Annotated[str, choice(*SPLITS)] = "test"
-    hd95: Annotated[str, choice("paper", "medpy", "monai", "learn2reg")] = "paper"
-    interpolation: Annotated[str, choice("nearest", "trilinear")] = "nearest"
-    refine: Annotated[tuple[int, ...], listed(whole(0))] = ()
-    warp: Annotated[str, choice("aligned", "published")] = "aligned"
+    split: Split = "test"
+    hd95: Literal["paper", "medpy", "monai", "learn2reg"] = "paper"
+    interpolation: Literal["nearest", "trilinear"] = "nearest"
+    refine: tuple[Count, ...] = ()
+    warp: Literal["aligned", "published"] = "aligned"
 
 
-@dataclass(frozen=True)
+@section
 class OutputSection(Section):
     """Where a run writes; tensorboard: its events too (needs lganet_fast[tensorboard])."""
 
     title: ClassVar[str] = "output"
-    folder: Annotated[str, text()] = "runs/lganet_fast"
-    tensorboard: Annotated[bool, flag()] = False
+    folder: Text = "runs/lganet_fast"
+    tensorboard: Flag = False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from lganet_fast import InputError, config
-from lganet_fast.config import loading
+from lganet_fast.config import loading, reference
 from lganet_fast.models import LGANetPlusPlus
 
 MINIMAL = '[data]\nlayout = "atlas"\n'
@@ -165,3 +166,26 @@ def test_root_takes_variables_of_the_environment(monkeypatch):
 def test_a_section_made_in_python_is_checked_too():
     with pytest.raises(InputError, match=r"train\.batch must be a whole number from 1 on, got 0"):
         dataclasses.replace(config.load("ixi").train, batch=0)
+
+
+def test_the_documentation_is_what_is_checked():
+    path = Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert path.read_text("utf-8") == reference.page()
+
+
+def test_the_json_schema_names_every_key_and_its_limits():
+    schema = config.json_schema()
+    assert list(schema["properties"]) == list(loading.SECTIONS)
+    train = schema["$defs"]["TrainSection"]["properties"]
+    assert train["epochs"]["minimum"] == 1
+    assert train["lr"]["exclusiveMinimum"] == 0
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("root", b"x"), ("seed", 2**63), ("crop", [[]]), ("cache", 1)]
+)
+def test_nothing_is_turned_into_what_is_wanted(key, value):
+    with pytest.raises(InputError, match=rf"data\.{key} must be") as caught:
+        config.build({"data": {"layout": "pairs", key: value}})
+    assert str(caught.value).endswith(f"got {value!r}")
