@@ -31,6 +31,7 @@ from ..metrics.scores import (
     folded_percent,
     folded_percent_published,
     hd95,
+    mean_known,
     overlap,
     present,
     sdlogj,
@@ -116,7 +117,7 @@ def score(flow: Tensor, sample: Sample, config: Config, seconds: float) -> Score
     names = ("dice", distance, "recall", "precision")
     case: dict[str, Any] = {
         "case": sample.name,
-        **{name: mean([row[name] for row in rows]) for name in names},
+        **{name: mean_known([row[name] for row in rows]) for name in names},
         **regularity(voxels, profile),
         "tre_mm": float("nan"),
         "seconds": seconds,
@@ -126,7 +127,7 @@ def score(flow: Tensor, sample: Sample, config: Config, seconds: float) -> Score
     }
     if sample.fixed_points is not None and sample.moving_points is not None:
         errors = landmark_errors(voxels, sample.fixed_points, sample.moving_points, spacing)
-        case["tre_mm"] = mean(errors)
+        case["tre_mm"] = mean_known(errors)
     return Scores(
         {name: case[name] for name in case_columns(profile)},
         [{"case": sample.name, **row} for row in rows],
@@ -180,10 +181,3 @@ def landmark_errors(flow: NDArray, fixed: NDArray, moving: NDArray, spacing: NDA
     """
     reached = fixed + read_at(flow, fixed, padding="border")
     return np.asarray(np.linalg.norm((reached - moving) * spacing, axis=-1))
-
-
-def mean(values: Sequence[float] | NDArray) -> float:
-    """The mean of the numbers among some values; NaN where there are none."""
-    known = np.asarray(values, float)
-    known = known[~np.isnan(known)]
-    return float(known.mean()) if known.size else float("nan")

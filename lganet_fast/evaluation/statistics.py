@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from ..volumes.grid import Array
-from .scores import METRICS, mean
+from .scores import METRICS
 
 ALPHA = 0.05  # below it a difference is called significant
 Table = Mapping[str, Mapping[str, float]]  # case -> metric's key -> value
@@ -45,7 +45,7 @@ def spread(rows: Table) -> dict[str, dict[str, float]]:
     """Mean, standard deviation (of the cases as a population) and number of cases per metric."""
     found = {metric.key: column(rows, metric.key) for metric in METRICS}
     return {
-        key: {"mean": mean(values), "std": float(values.std()), "cases": len(values)}
+        key: {"mean": float(values.mean()), "std": float(values.std()), "cases": len(values)}
         for key, values in found.items()
         if len(values)
     }

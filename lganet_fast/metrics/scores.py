@@ -29,6 +29,7 @@ __all__ = [
     "hd95",
     "inverse_consistency",
     "jacobian_determinant",
+    "mean_known",
     "overlap",
     "present",
     "sdlogj",
@@ -153,6 +154,13 @@ def inverse_consistency(
         return {**dict.fromkeys(("mean", "p99", "max"), float("nan")), "outside_percent": outside}
     mean, p99, most = numbers([values.double().mean(), percentile(values, 99), values.max()])
     return {"mean": mean, "p99": p99, "max": most, "outside_percent": outside}
+
+
+def mean_known(values: Iterable[float]) -> float:
+    """The mean of the numbers among some values, NaN where there are none."""
+    found = np.fromiter(values, float)
+    found = found[~np.isnan(found)]
+    return float(found.mean()) if found.size else float("nan")
 
 
 def percentile(values: Tensor, share: float) -> Tensor:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..losses.dissimilarity import SIMILARITIES
-from ..metrics.scores import dice, hd95, inverse_consistency, present
+from ..metrics.scores import dice, hd95, inverse_consistency, mean_known, present
 from ..ops import compose, warp
 from ..runtime.device import numbers
 from ..transforms.field import DisplacementField
@@ -191,13 +190,9 @@ def label_scores(
         "hd95_mm_after": hd95(fixed.data, after.data, spacing, labels),
     }
 
-    def mean(column: dict[int, float]) -> float:
-        values = np.array(list(column.values()), float)
-        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
-
     return {
         "interpolation": "nearest",
-        **{f"mean_{name}": mean(column) for name, column in columns.items()},
+        **{f"mean_{name}": mean_known(column.values()) for name, column in columns.items()},
         **{
             f"labels_without_hd95_{when}": sum(map(math.isnan, columns[f"hd95_mm_{when}"].values()))
             for when in ("before", "after")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ..data import PairDataset
-from ..metrics.scores import dice
+from ..metrics.scores import dice, mean_known
 from ..ops import warp
 from ..runtime.ranks import Ranks
 from .batch import Batch, collate
@@ -48,5 +49,5 @@ def mean_dice(flow: Tensor, batch: Batch, labels: tuple[int, ...]) -> float | No
         return None
     warped = warp(batch.moving_labels.double(), flow, "nearest").round().int()
     fixed, moved = (x[0, 0].cpu().numpy() for x in (batch.fixed_labels, warped))
-    scores = list(dice(fixed, moved, labels or None).values())
-    return float(np.nanmean(scores)) if np.isfinite(scores).any() else None
+    score = mean_known(dice(fixed, moved, labels or None).values())
+    return None if math.isnan(score) else score

@@ -289,3 +289,9 @@ def test_tre_before_and_after_a_translation(rng):
     np.testing.assert_allclose(scores.tre(fixed, fixed - shift, field), 6, rtol=1e-6)
     with pytest.raises(ValueError, match=r"\(N, 3\), got \(5, 3\) fixed and \(4, 3\) moving"):
         scores.tre(fixed, fixed[:4])
+
+
+def test_the_mean_of_what_is_known_leaves_nan_out():
+    assert scores.mean_known([1.0, float("nan"), 3.0]) == 2.0
+    assert math.isnan(scores.mean_known([float("nan")]))
+    assert math.isnan(scores.mean_known({}.values()))

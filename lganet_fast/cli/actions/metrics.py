@@ -16,6 +16,7 @@ from ...metrics.scores import (
     folded_percent_published,
     hd95,
     inverse_consistency,
+    mean_known,
     overlap,
     sdlogj,
     tre,
@@ -91,7 +92,7 @@ def label_scores(fixed_path: str, moved_path: str) -> dict[str, Any]:
         }
         for label, found in counts.items()
     ]
-    means = {f"mean_{score}": _mean([row[score] for row in rows]) for score in SCORES}
+    means = {f"mean_{score}": mean_known(row[score] for row in rows) for score in SCORES}
     lacking = sum(math.isnan(distance) for distance in distances.values())
     return {**means, "labels_without_hd95": lacking, "per_label": rows}
 
@@ -198,11 +199,6 @@ def _spread(values: NDArray) -> dict[str, float]:
         "median": float(np.median(values)),
         "max": float(values.max()),
     }
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else float("nan")
 
 
 def _dashed(option: str) -> str:
