@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..config.loading import Config
 from ..data import Sample, open_split
@@ -23,6 +22,7 @@ from ..runtime.csv_files import write_rows
 from ..runtime.files import atomic, sha256
 from ..runtime.json_files import write_report_json
 from ..runtime.machine import versions
+from ..runtime.progress import Progress
 from ..runtime.ranks import join
 from ..volumes.grid import Grid
 from .figures import draw
@@ -76,10 +76,13 @@ def evaluate(
             grid = Grid((shape[0], shape[1], shape[2]), seen.affine)
             for note in card_warnings(network.card, grid, config.data.intensity_rule):
                 warnings.warn(note, InputWarning, stacklevel=2)
-        bar = tqdm(ranks.share(range(len(pairs))), disable=quiet or not ranks.first, unit="case")
-        for index in bar:
-            if store.get(pairs.names[index]) is None:
-                store.put(run_case(*pairs[index], method, config))
+        own = ranks.share(range(len(pairs)))
+        with Progress(len(own), "cases", quiet or not ranks.first) as bar:
+            for done, index in enumerate(own):
+                bar.at(done, pairs.names[index])
+                if store.get(pairs.names[index]) is None:
+                    store.put(run_case(*pairs[index], method, config))
+            bar.at(len(own))
         ranks.gather(None)
         if ranks.first:
             finish(folder, store, pairs, method, config, title, tables)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..runtime.csv_files import write_rows
 from ..runtime.files import make_folder, reason, sha256
 from ..runtime.json_files import report_json
+from ..runtime.progress import Progress
 from ..runtime.ranks import join
 from ..runtime.reading import reading
 from ..volumes import nifti
@@ -105,11 +105,13 @@ def register_pairs(
     with join(device, threads or 0) as ranks:
         options |= {"device": str(ranks.device), "threads": torch.get_num_threads(), "qc": qc}
         make_folder(Path(out))
-        done = []
-        bar = tqdm(ranks.share(rows), disable=quiet or not ranks.first, unit="pair")
-        for row in bar:
-            bar.set_postfix_str(row.name)
-            done.append(register_row(row, Path(out) / row.name, settings, options))
+        done: list[Outcome] = []
+        own = ranks.share(rows)
+        with Progress(len(own), "pairs", quiet or not ranks.first) as bar:
+            for row in own:
+                bar.at(len(done), row.name)
+                done.append(register_row(row, Path(out) / row.name, settings, options))
+            bar.at(len(done))
         found = {one.name: one for part in ranks.gather(done) for one in part}
         if not ranks.first:
             return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import time
 import warnings
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import InputWarning
 from ..models.checkpoint import Checkpoint
@@ -28,6 +28,7 @@ from ..runtime.device import fetched
 from ..runtime.files import sha256, staged_folder
 from ..runtime.json_files import named_only, write_report_json
 from ..runtime.machine import choose_device, guard_memory, peak_memory_mb, set_threads, versions
+from ..runtime.progress import Progress
 from ..transforms.field import DisplacementField
 from ..volumes import nifti
 from ..volumes.grid import Volume
@@ -41,6 +42,8 @@ from .settings import OUTPUTS, Settings, check_settings
 from .turns import best_turn
 from .verdict import Measured, Verdict, judge
 from .workspace import MARGIN, Workspace, prepare, transforms
+
+log = logging.getLogger(__name__)
 
 BESIDE = {"cpu": 1, "cuda": 4}  # threads that score and write beside the rest
 BYTES_PER_VOXEL = {"lncc": 220, "mse": 220, "mind": 600}  # measured, optimising in float32
@@ -90,6 +93,7 @@ class Clock:
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
+        log.debug("%s: %.2f s", name, self.seconds[name])
 
     def report(self) -> dict[str, float]:
         """Every stage and the total, to the millisecond."""
@@ -303,15 +307,11 @@ def search(
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[Step], None]]:
     """A bar with level, loss and remaining time, counted in voxels visited."""
-    layout = "{desc} {percentage:3.0f}%|{bar:30}| {elapsed} < {remaining}{postfix}"
-    with tqdm(total=1, disable=quiet, bar_format=layout, mininterval=0.2) as bar:
+    with Progress(1, "resolution", quiet, counted=False) as bar:
 
         def on_step(step: Step) -> None:
-            bar.total = step.total
-            bar.n = step.done
-            bar.set_description_str(f"resolution 1/{step.level.factor}", refresh=False)
-            bar.set_postfix_str(f"loss {step.loss:.4f}", refresh=False)
-            bar.update(0)
+            name = f"resolution 1/{step.level.factor}"
+            bar.at(step.done, f"loss {step.loss:.4f}", name, step.total)
 
         yield on_step
 

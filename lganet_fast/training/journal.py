@@ -7,11 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..errors import InputError
-
-LAYOUT = "{desc}{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} {elapsed} < {remaining}{postfix}"
+from ..runtime.progress import Progress
 
 
 class Journal:
@@ -28,9 +25,7 @@ class Journal:
         self.events = event_writer(folder, step) if tensorboard else None
         self.file = open(folder / "log.jsonl", "ab")  # noqa: SIM115
         self.file.truncate(min(size, os.fstat(self.file.fileno()).st_size))
-        self.bar = tqdm(
-            total=total, initial=step, disable=quiet, bar_format=LAYOUT, mininterval=0.2
-        )
+        self.bar = Progress(total, "steps", quiet, step)
         self.shown: dict[str, str] = {}
 
     @property
@@ -41,8 +36,7 @@ class Journal:
     def step(self, record: dict[str, Any]) -> None:
         """Note an optimiser step."""
         self._write(record)
-        self._show(loss=record["loss"])
-        self.bar.update()
+        self._show(record["step"], loss=record["loss"])
         if self.events is not None:
             self.events.add_scalar("loss", record["loss"], record["step"])
             self.events.add_scalar("lr", record["lr"], record["step"])
@@ -53,7 +47,9 @@ class Journal:
         """Note the scores of the validation pairs."""
         self._write(record)
         scores = record["validation"]
-        self._show(**{f"validation {name}": value for name, value in scores.items()})
+        self._show(
+            record["step"], **{f"validation {name}": value for name, value in scores.items()}
+        )
         if self.events is not None:
             for name, value in scores.items():
                 self.events.add_scalar(f"validation/{name}", value, record["step"])
@@ -69,10 +65,10 @@ class Journal:
         self.file.write(json.dumps(record).encode() + b"\n")
         self.file.flush()
 
-    def _show(self, **values: float) -> None:
+    def _show(self, step: int, **values: float) -> None:
         self.shown |= {name: f"{value:.4f}" for name, value in values.items()}
         text = ", ".join(f"{name} {value}" for name, value in self.shown.items())
-        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.at(step, text)
 
 
 def event_writer(folder: Path, step: int) -> Any:
