@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 from ..errors import InputError, InputWarning, one_line
 from ..runtime.files import reason
 from ..version import __version__
+from .verbosity import PACKAGE, add_verbosity, logging_to
 
 GIVEN = "options given"  # where a namespace notes them
 COMMANDS = {
@@ -33,6 +34,7 @@ COMMANDS = {
     "evaluate": "score a method on a data set, with tables and figures for a paper",
     "doctor": "show versions, devices, and which path each operation takes",
 }
+SUMMARISED = ("register", "train", "evaluate")  # what they print sums up what they write
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -109,9 +111,10 @@ def build_parser(commands: Collection[str] = COMMANDS) -> argparse.ArgumentParse
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, purpose in COMMANDS.items():
         command = subparsers.add_parser(name, help=purpose)
-        command.set_defaults(command=name)
+        command.set_defaults(command=name, verbose=False, quiet=False)
         if name in commands:
             import_module(f".{name}", __name__).add_options(command)
+            add_verbosity(command, summary=name in SUMMARISED)
     return parser
 
 
@@ -173,7 +176,8 @@ def discard_output() -> None:
 
 def say(message: str) -> None:
     """One line on stderr, if that can be written."""
-    with suppress(OSError):
+    progress = sys.modules.get(f"{PACKAGE}.runtime.progress")  # not loaded: there is no bar
+    with suppress(OSError), nullcontext() if progress is None else progress.beside_bars():
         print(f"lganet-fast: {one_line(message)}", file=sys.stderr, flush=True)
 
 
@@ -186,7 +190,7 @@ def action_of(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], i
 
 def execute(arguments: argparse.Namespace, loaded: Callable[[], None]) -> int:
     """Run a parsed command, what goes wrong in one line on stderr; returns the exit code."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), logging_to(say, arguments.verbose, arguments.quiet):
         warnings.showwarning = print_warning
         warnings.simplefilter("ignore")  # what other packages say means nothing to the user
         warnings.simplefilter("default", InputWarning)

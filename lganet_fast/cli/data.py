@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .options import add_config
+from .verbosity import add_verbosity
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,3 +21,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "from the files' headers. Ends with exit code 2 where something is.",
     )
     add_config(check)
+    add_verbosity(check, summary=False)

@@ -28,4 +28,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
-    parser.add_argument("--quiet", action="store_true", help="print no progress, only the summary")

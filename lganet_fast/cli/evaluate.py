@@ -45,4 +45,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(Wilcoxon, Holm); may be repeated",
     )
     parser.add_argument("--name", metavar="NAME", help="what tables and figures call this method")
-    parser.add_argument("--quiet", action="store_true", help="print only errors and warnings")

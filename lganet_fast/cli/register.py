@@ -123,4 +123,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with code 3 where the verdict on a result is doubtful or bad; all is written",
     )
-    machine.add_argument("--quiet", action="store_true", help="print only errors and warnings")

@@ -17,4 +17,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in the output folder, if any"
     )
-    parser.add_argument("--quiet", action="store_true", help="print only errors and warnings")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -15,7 +17,7 @@ class Stop:
     """Inside the `with` block the first Ctrl-C or request to end only sets `asked`.
 
     A second Ctrl-C interrupts at once. Outside the main thread, signals are as they were.
-    loud: say so on stderr.
+    loud: log it as a warning.
     """
 
     def __init__(self, loud: bool) -> None:
@@ -42,8 +44,4 @@ class Stop:
             raise KeyboardInterrupt
         self.asked = True
         if self.loud:
-            print(
-                "\nstopping after this step; press Ctrl-C again to stop now",
-                file=sys.stderr,
-                flush=True,
-            )
+            log.warning("stopping after this step; press Ctrl-C again to stop now")

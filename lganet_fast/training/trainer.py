@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
@@ -33,6 +34,8 @@ from .picture import draw
 from .schedule import rate
 from .stop import Stop
 from .validate import validate
+
+log = logging.getLogger(__name__)
 
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -119,6 +122,8 @@ class Trainer:
                     "output.folder begins a new one"
                 )
             self.restore(states.load(last))
+            if self.ranks.first:
+                log.info("going on after step %d of %d", self.step, self.total)
         if not self.ranks.first:
             return
         try:

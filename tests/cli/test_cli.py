@@ -35,7 +35,7 @@ MODULE = [
 
 
 def test_register_writes_everything_and_says_so(files, capsys):
-    assert register(*LABELS, "--fixed-mask", "fixed_labels.nii.gz") == 0
+    assert register(*LABELS, "--fixed-mask", "fixed_labels.nii.gz", "--verbose") == 0
     assert names("out") == sorted(OUTPUTS)
     report = json.loads(Path("out/report.json").read_text())
     printed = capsys.readouterr()
@@ -183,13 +183,13 @@ def test_interrupt_leaves_no_file(tmp_path, number, out):
     before = names(tmp_path)
     words = ["register", "--fixed", "fixed.nii", "--moving", "moving.nii", "--out", out]
     process = subprocess.Popen(
-        [*MODULE, *words, "--iterations", "0x400"],
+        [*MODULE, *words, "--iterations", "0x400", "--verbose"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     seen = b""
-    while b"resolution" not in seen:  # the bar: now it is in the middle
+    while b"resolution" not in seen:  # its progress: now it is in the middle
         part = os.read(process.stderr.fileno(), 4096)
         assert part, seen
         seen += part

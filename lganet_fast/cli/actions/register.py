@@ -13,6 +13,7 @@ from ...registration.pairwise import Registration, VerdictWarning, register
 from ...registration.settings import ROLES
 from ...registration.verdict import LEVELS
 
+NO_OPTIONS = ("pairs", "command", "strict", "verbose")  # of `register` in Python
 NOT_GOOD = 3  # exit code of --strict
 
 
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises InputError where the files do not go together.
     """
-    options = {k: v for k, v in vars(args).items() if k not in ("pairs", "command", "strict")}
+    options = {k: v for k, v in vars(args).items() if k not in NO_OPTIONS}
     given = [role for role in ROLES if options[role] is not None]
     if args.pairs is not None:
         if given:
