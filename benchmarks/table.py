@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, replace
 from itertools import groupby
 from pathlib import Path
 
+from lganet_fast.cli.tables import Table
 from lganet_fast.runtime.files import atomic
 
 from . import machine
@@ -89,11 +90,7 @@ def text(results: Results) -> str:
             )
             for i, row in enumerate(shown)
         ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return Table(lines).text()
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

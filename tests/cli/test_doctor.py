@@ -12,6 +12,7 @@ import torch
 from lganet_fast import __version__
 from lganet_fast.cli.actions import diagnosis
 from lganet_fast.cli.actions import doctor as command
+from lganet_fast.cli.tables import WIDTH
 from lganet_fast.ops import OPERATIONS, choose_backend
 from lganet_fast.runtime import hardware
 
@@ -32,7 +33,7 @@ def test_says_what_is_here(capsys):
     text = printed(capsys)
     for fact in (__version__, platform.python_version(), torch.__version__, "numpy", "nibabel"):
         assert fact in text
-    assert all(len(line) <= command.WIDTH for line in text.splitlines())
+    assert all(len(line) <= WIDTH for line in text.splitlines())
     assert text.isascii()
     rows = [line.split()[:3] for line in text.splitlines()]
     for operation in OPERATIONS:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ...registration.demo import DemoResult, run_demo, tissue_dice
+from ..tables import Part, Table, show, text
 
 
 def run(args: argparse.Namespace) -> None:
@@ -13,24 +14,31 @@ def run(args: argparse.Namespace) -> None:
     result = run_demo(
         args.out, seed=args.seed, device=args.device, threads=args.threads, quiet=args.quiet
     )
-    print(summary_text(result, Path(args.out)))
+    show(summary(result, Path(args.out)))
 
 
 def summary_text(result: DemoResult, out: Path) -> str:
     """The result in a few aligned lines."""
+    return text(summary(result, out))
+
+
+def summary(result: DemoResult, out: Path) -> list[Part]:
+    """How far off the brain's voxels are before and after, and what the result is like."""
     before, after, report = result.error_before, result.error_after, result.registration.report
     names = {"mean": "mean", "p95": "95th percentile", "max": "maximum"}
-    lines = [
+    told = [
         "MNI152 T1 brain against its own copy, deformed in a known way, shaded and noisy.",
         "Error: distance between where a brain voxel is found and where it truly lies.",
         "",
-        f"{'':<32}{'before':>8}{'after':>9}",
     ]
-    lines += [
-        f"{f'error, {name} (mm)':<32}{before[key]:8.2f} {after[key]:8.2f}"
-        for key, name in names.items()
+    errors = [
+        ("", "before", "after"),
+        *(
+            (f"error, {name} (mm)", f"{before[key]:.2f}", f"{after[key]:.2f}")
+            for key, name in names.items()
+        ),
+        *((f"Dice, {name}", f"{b:.3f}", f"{a:.3f}") for name, b, a in tissue_dice(result)),
     ]
-    lines += [f"{f'Dice, {name}':<32}{b:8.3f} {a:8.3f}" for name, b, a in tissue_dice(result)]
     size = "x".join(map(str, report["inputs"]["fixed"]["shape"]))
     backend, folded = report["backend"], report["jacobian"]["folded_percent"]
     place = f"{backend['device']}, {backend['threads']} threads"
@@ -39,4 +47,9 @@ def summary_text(result: DemoResult, out: Path) -> str:
         ("time", f"{report['seconds']['total']:.1f} s for {size} voxels on {place}"),
         ("page", str(out / "qc.html")),
     )
-    return "\n".join([*lines, "", *(f"{name:<16}{value}" for name, value in rows)])
+    return [
+        *told,
+        Table(errors, head=True, numbers=True, least=(32, 6, 7)),
+        "",
+        Table(rows, least=(14,)),
+    ]

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
-from collections.abc import Iterable
 from typing import Any
 
+from ..tables import Part, Table, show
 from .diagnosis import diagnose
 
-WIDTH = 100
 MISSING = "not found"
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the diagnosis."""
     found = diagnose()
-    print(json.dumps(found, indent=2) if args.json else diagnosis_text(found))
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(diagnosis(found))
 
 
-def diagnosis_text(found: dict[str, Any]) -> str:
-    """The diagnosis in aligned lines of at most 100 columns."""
-    parts = (
-        table(machine_rows(found)),
-        table(package_rows(found["packages"])),
-        table(operation_rows(found)),
-    )
-    return "\n\n".join(parts)
+def diagnosis(found: dict[str, Any]) -> list[Part]:
+    """The diagnosis in three tables."""
+    return [
+        Table(machine_rows(found), wrapped=True),
+        "",
+        Table(package_rows(found["packages"]), head=True, wrapped=True),
+        "",
+        Table(operation_rows(found), head=True, wrapped=True),
+    ]
 
 
 def machine_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -94,17 +96,3 @@ def memory(place: dict[str, Any]) -> str:
 def shown(value: object) -> str:
     """The value, or that it was not found."""
     return MISSING if value is None else str(value)
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Rows in aligned columns, the last one wrapped to the width."""
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0]) - 1)]
-    indent = " " * sum(widths)
-    lines = []
-    for *cells, last in rows:
-        start = "".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True))
-        lines += textwrap.wrap(last, WIDTH, initial_indent=start, subsequent_indent=indent) or [
-            start.rstrip()
-        ]
-    return "\n".join(lines)

@@ -7,6 +7,7 @@ import argparse
 from ...errors import InputError
 from ...evaluation import evaluate
 from ..options import read_config
+from ..tables import show_markdown
 
 
 def run(args: argparse.Namespace) -> None:
@@ -23,5 +24,5 @@ def run(args: argparse.Namespace) -> None:
         quiet=args.quiet,
     )
     if not args.quiet:
-        print((folder / "tables.md").read_text(encoding="utf-8"), end="")
+        show_markdown((folder / "tables.md").read_text(encoding="utf-8"))
         print(f"\nresults: {folder}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from ...transforms.field import DisplacementField
 from ...volumes.nifti import load_labels, load_mask
 from ...volumes.points import read_points
 from ...volumes.sampling import inside
+from ..tables import Part, Table, show
 
 SCORES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "recall": "Recall", "precision": "Precision"}
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.json:
         write_report_json(args.json, scores)
-    print(scores_text(scores))
+    show(summary(scores))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -129,11 +130,11 @@ def landmark_scores(
     return out
 
 
-def scores_text(scores: dict[str, Any]) -> str:
-    """The scores as aligned tables."""
-    parts = []
+def summary(scores: dict[str, Any]) -> list[Part]:
+    """The scores as tables."""
+    parts: list[Part] = []
     if "labels" in scores:
-        parts.append(_label_text(scores["labels"]))
+        parts += _label_table(scores["labels"])
     rows = []
     if found := scores.get("transform"):
         moved = found["displacement_mm"]
@@ -162,11 +163,11 @@ def scores_text(scores: dict[str, Any]) -> str:
             outside = str(found["points_outside_transform"])
             rows.append(("  landmarks outside the transform", outside))
     if rows:
-        parts.append(_aligned(rows))
-    return "\n\n".join(parts)
+        parts += [*([""] if parts else []), Table(rows, numbers=True)]
+    return parts
 
 
-def _label_text(found: dict[str, Any]) -> str:
+def _label_table(found: dict[str, Any]) -> list[Part]:
     def cells(values: Iterable[float]) -> list[str]:
         return [f"{value:.4f}" for value in values]
 
@@ -175,22 +176,10 @@ def _label_text(found: dict[str, Any]) -> str:
         [str(row["label"]), *cells(row[score] for score in SCORES)] for row in found["per_label"]
     ]
     rows.append(["mean", *cells(found[f"mean_{score}"] for score in SCORES)])
-    text = _aligned(rows)
+    parts: list[Part] = [Table(rows, head=True, numbers=True)]
     if lacking := found["labels_without_hd95"]:
-        text += f"\nHD95 is nan where a map lacks the label: {lacking}, left out of the mean"
-    return text
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart, the first flush left, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+        parts.append(f"HD95 is nan where a map lacks the label: {lacking}, left out of the mean")
+    return parts
 
 
 def _spread(values: NDArray) -> dict[str, float]:

@@ -12,8 +12,10 @@ from ...registration.cohort import register_pairs
 from ...registration.pairwise import Registration, VerdictWarning, register
 from ...registration.settings import ROLES
 from ...registration.verdict import LEVELS
+from ..tables import Part, Table, show
 
 NO_OPTIONS = ("pairs", "command", "strict", "verbose")  # of `register` in Python
+NAMES = (13,)  # width of the names of a summary
 NOT_GOOD = 3  # exit code of --strict
 
 
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             warnings.simplefilter("ignore", VerdictWarning)  # the last line says it
         result = register(**options)
     if not args.quiet:
-        print(summary_text(result, args.out))
+        show(summary(result, args.out))
     return exit_code(args, result.verdict.level)
 
 
@@ -65,10 +67,11 @@ def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> str:
             "done before": sum(one.skipped for one in outcomes),
             "failed": len(failures),
         }
-        print("\n".join(f"{name:<14} {count}" for name, count in counts.items()))
-        print(f"{'results':<14} {options['out']}")
+        rows = [(name, str(count)) for name, count in counts.items()]
+        rows.append(("results", options["out"]))
         parts = [f"{len(n)} {level} ({', '.join(n)})" for level, n in by_level.items() if n]
-        print(f"verdict: {worst}" + (f": {', '.join(parts)}" if worst != "good" else ""))
+        verdict = f"verdict: {worst}" + (f": {', '.join(parts)}" if worst != "good" else "")
+        show([Table(rows, least=NAMES), verdict])
     if failures:
         raise InputError(
             f"{len(failures)} of {len(outcomes)} pairs failed: {', '.join(failures)}; "
@@ -77,8 +80,8 @@ def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> str:
     return worst
 
 
-def summary_text(result: Registration, out: str) -> str:
-    """The result in a few aligned lines."""
+def summary(result: Registration, out: str) -> list[Part]:
+    """The result in a few lines."""
     report = result.report
     similarity, jacobian = report["similarity"], report["jacobian"]
     rows = [
@@ -96,5 +99,4 @@ def summary_text(result: Registration, out: str) -> str:
         count, without = len(labels["per_label"]), labels["labels_without_hd95_after"]
         over = f"{count} labels" + (f", {without} without HD95" if without else "")
         rows.insert(2, ("mean Dice", f"{scores} over {over}"))
-    lines = [f"{name:<14} {value}" for name, value in rows]
-    return "\n".join([*lines, f"verdict: {result.verdict}"])
+    return [Table(rows, least=NAMES), f"verdict: {result.verdict}"]
