@@ -21,7 +21,7 @@ from .. import ROOT
 from ..case import Size, image
 from .work import Work
 
-NEEDED = ("nibabel", "scipy", "tqdm", "isal", "matplotlib")
+NEEDED = ("nibabel", "scipy", "tqdm", "isal", "matplotlib", "jinja2")
 SIZE: Size = (160, 192, 160)
 
 

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Array, Volume
-from .panels import Panel, foreground, panels
+from .panels import foreground, panels
 from .planes import PLANES, Views
-from .stylesheet import STYLE
+
+Rows = list[list[str]]
 
 WHEN = ("before", "after")
 MISSING, TIMES = "\N{EN DASH}", " \N{MULTIPLICATION SIGN} "
+
+INPUT_NAMES = ("Input", "File", "Voxels", "Spacing (mm)", "Axes", "SHA-256")
+LABEL_NAMES = ("Label", "Dice before", "Dice after", "HD95 before (mm)", "HD95 after (mm)")
+LABEL_FORMS = {
+    "dice_before": ".3f",
+    "dice_after": ".3f",
+    "hd95_mm_before": ".2f",
+    "hd95_mm_after": ".2f",
+}
+
+
+def _picture(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+TEMPLATES = Environment(
+    loader=PackageLoader(__package__, "template"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters["picture"] = _picture
 
 
 def qc_page(
@@ -42,65 +66,42 @@ def qc_page(
     """
     mask = foreground(fixed.data) if fixed_labels is None else fixed_labels != 0
     views = Views(fixed.grid, mask)
-    labels = fixed_labels, labels_before, labels_after
-    figures = "\n".join(
-        _figure(panel, views)
-        for panel in panels(views, fixed, before, after, transform, det, *labels)
-    )
-    inputs = report["inputs"]
+    maps = fixed_labels, labels_before, labels_after
+    inputs, labels = report["inputs"], _labels(report.get("labels"))
     moving, target = (_file_name(inputs[role], role) for role in ("moving", "fixed"))
+    return TEMPLATES.get_template("page.html").render(
+        moving=moving,
+        fixed=target,
+        verdict=report["verdict"],
+        reasons=report["reasons"],
+        warnings=report["warnings"],
+        results=_results(report),
+        where=_where(views),
+        panels=panels(views, fixed, before, after, transform, det, *maps),
+        planes=PLANES,
+        widths=" ".join(f"{views.size(plane)[0]:.6g}fr" for plane in PLANES),
+        labels=labels,
+        label_names=LABEL_NAMES,
+        lacking=any(MISSING in row for row in labels),
+        missing=MISSING,
+        inputs=_inputs(inputs),
+        input_names=INPUT_NAMES,
+        settings=_pairs(report["settings"]),
+        versions=_pairs(report["versions"]),
+    )
+
+
+def _where(views: Views) -> str:
+    """The point through which the planes run."""
     point = views.grid.to_world(views.centre)
-    where = ", ".join(
+    return ", ".join(
         f"{abs(x):.1f} mm {names[int(x < 0)]}"
         for x, names in zip(point, (("R", "L"), ("A", "P"), ("S", "I")), strict=True)
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(moving)} to {escape(target)}: registration quality control</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>Registration quality control</h1>
-<p class="pair soft">{escape(moving)} registered to {escape(target)}</p>
-</header>
-{_verdict(report["verdict"], report["reasons"])}
-{_warnings(report["warnings"])}
-{_results(report)}
-<main>
-<h2>Pictures</h2>
-<p class="soft">Planes through {where} of the origin of the fixed image's world coordinates.
-The letters are the patient's: right, left, anterior, posterior, superior, inferior.</p>
-{figures}
-{_label_table(report.get("labels"))}
-{_input_table(inputs)}
-{_pair_table("Settings", report["settings"])}
-{_pair_table("Versions", report["versions"])}
-</main>
-</body>
-</html>
-"""
 
 
-def _verdict(level: str, reasons: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
-    body = f"<ul>{items}</ul>" if items else ""
-    title = f"<h2>Verdict: {escape(level)}</h2>"
-    return f'<section class="verdict {escape(level)}">{title}{body}</section>'
-
-
-def _warnings(messages: Sequence[str]) -> str:
-    if not messages:
-        return '<p class="soft">No warnings.</p>'
-    items = "".join(f"<li>{escape(message)}</li>" for message in messages)
-    title = "1 warning" if len(messages) == 1 else f"{len(messages)} warnings"
-    return f'<section class="warnings"><h2>{title}</h2><ul>{items}</ul></section>'
-
-
-def _results(report: Mapping[str, Any]) -> str:
+def _results(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures at the top: name, value and a note."""
     similarity, jacobian = report["similarity"], report["jacobian"]
     residual, labels = report["inverse_consistency_mm"], report.get("labels")
     direction = "higher" if similarity["name"] == "lncc" else "lower"
@@ -118,7 +119,8 @@ def _results(report: Mapping[str, Any]) -> str:
             ("Mean Dice", dice, f"over {len(labels['per_label'])} labels"),
             ("Mean HD95", f"{hd95} mm", _left_out(labels)),
         ]
-    cells += [
+    return [
+        *cells,
         ("Folded voxels", f"{_number(jacobian['folded_percent'], '.3g')} %", "determinant ≤ 0"),
         (
             "Jacobian determinant",
@@ -132,12 +134,6 @@ def _results(report: Mapping[str, Any]) -> str:
             f"largest {_number(residual['max'], '.3f')}",
         ),
     ]
-    body = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(note)}</small></div>"
-        for name, value, note in cells
-    )
-    columns = 3 if labels else 4
-    return f'<dl class="results" style="--columns: {columns}">{body}</dl>'
 
 
 def _left_out(labels: Mapping[str, Any]) -> str:
@@ -150,66 +146,19 @@ def _left_out(labels: Mapping[str, Any]) -> str:
     return f"{note}; over {over} labels, the others left out"
 
 
-def _figure(panel: Panel, views: Views) -> str:
-    widths = " ".join(f"{views.size(plane)[0]:.6g}fr" for plane in PLANES)
-    pictures = []
-    for plane, png in zip(PLANES, panel.pictures, strict=True):
-        places = zip(("left", "right", "top", "bottom"), plane.letters, strict=True)
-        letters = "".join(f'<span class="{place}">{letter}</span>' for place, letter in places)
-        data = base64.b64encode(png).decode("ascii")
-        pictures.append(
-            f'<div class="plane"><img alt="{panel.title}, {plane.name.lower()} plane" '
-            f'src="data:image/png;base64,{data}">'
-            f'<span class="name">{plane.name}</span>{letters}</div>'
-        )
-    return (
-        f"<figure{' class=light' if panel.light else ''}>"
-        f"<figcaption><h3>{panel.title}</h3><p>{panel.caption}</p></figcaption>"
-        f'<div class="planes" style="--widths: {widths}">{"".join(pictures)}</div>'
-        f"{_legend(panel)}</figure>"
-    )
-
-
-def _legend(panel: Panel) -> str:
-    parts = []
-    if panel.ramp:
-        ticks = "".join(f"<span>{tick}</span>" for tick in panel.ticks)
-        colours = ", ".join(panel.ramp)
-        parts.append(
-            f'<div class="ramp"><i style="background: linear-gradient(90deg, {colours})"></i>'
-            f"{ticks}</div>"
-        )
-    parts += [
-        f'<span class="key"><i style="background: {colour}"></i>{meaning}</span>'
-        for colour, meaning in panel.keys
-    ]
-    return f'<div class="legend">{"".join(parts)}</div>' if parts else ""
-
-
-def _label_table(labels: Mapping[str, Any] | None) -> str:
+def _labels(labels: Mapping[str, Any] | None) -> Rows:
+    """The scores' mean and those of each label."""
     if not labels:
-        return ""
-    kinds = {
-        "dice_before": ".3f",
-        "dice_after": ".3f",
-        "hd95_mm_before": ".2f",
-        "hd95_mm_after": ".2f",
-    }
-    rows = [["mean", *(_number(labels[f"mean_{kind}"], form) for kind, form in kinds.items())]]
-    for row in labels["per_label"]:
-        rows.append(
-            [str(row["label"]), *(_number(row[kind], form) for kind, form in kinds.items())]
-        )
-    names = ("Label", "Dice before", "Dice after", "HD95 before (mm)", "HD95 after (mm)")
-    lacking = any(MISSING in row for row in rows)
-    note = f'<p class="soft">{MISSING}: one of the two maps lacks the label.</p>' if lacking else ""
-    table = _table(names, rows, "label number number number number")
-    return f'<section class="scores"><h2>Labels</h2>{table}{note}</section>'
+        return []
+    means = {kind: labels[f"mean_{kind}"] for kind in LABEL_FORMS}
+    return [
+        [str(row["label"]), *(_number(row[kind], form) for kind, form in LABEL_FORMS.items())]
+        for row in ({"label": "mean", **means}, *labels["per_label"])
+    ]
 
 
-def _input_table(inputs: Mapping[str, Mapping[str, Any]]) -> str:
-    names = ("Input", "File", "Voxels", "Spacing (mm)", "Axes", "SHA-256")
-    rows = [
+def _inputs(inputs: Mapping[str, Mapping[str, Any]]) -> Rows:
+    return [
         [
             role.replace("_", " "),
             str(entry["path"] or "in memory"),
@@ -220,27 +169,10 @@ def _input_table(inputs: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         for role, entry in inputs.items()
     ]
-    return "<h2>Inputs</h2>" + _table(names, rows, "role path size size axes hash")
 
 
-def _pair_table(title: str, pairs: Mapping[str, Any]) -> str:
-    rows = [[name, _text(value)] for name, value in pairs.items()]
-    return f"<h2>{title}</h2>" + _table((), rows, "name value")
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]], kinds: str) -> str:
-    """A table of plain text. kinds: the class of each column, separated by spaces."""
-    classes = kinds.split()
-
-    def line(tag: str, cells: Iterable[str]) -> str:
-        pairs = zip(classes, cells, strict=True)
-        return (
-            "<tr>" + "".join(f'<{tag} class="{c}">{escape(x)}</{tag}>' for c, x in pairs) + "</tr>"
-        )
-
-    head = f"<thead>{line('th', names)}</thead>" if names else ""
-    body = "".join(line("td", row) for row in rows)
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+def _pairs(pairs: Mapping[str, Any]) -> Rows:
+    return [[name, _text(value)] for name, value in pairs.items()]
 
 
 def _change(before: float | None, after: float | None, form: str) -> str:

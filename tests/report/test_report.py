@@ -330,3 +330,14 @@ def test_report_is_written_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
     with pytest.raises(InputError, match=r"cannot write .*missing"):
         write_report_json(tmp_path / "missing" / "report.json", {})
+
+
+def test_what_is_not_the_page_s_own_is_text_and_never_markup_or_template():
+    report, *images = example()
+    hostile = "</p><img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}"
+    report["reasons"], report["warnings"] = [hostile], [hostile]
+    report["settings"] = {hostile: hostile}
+    report["versions"] = {hostile: hostile}
+    page = qc_page(report, *images)
+    assert "<img src=x" not in page
+    assert Page(page).text.count("{{ 7 * 7 }}{% raw %}") == 6
