@@ -24,6 +24,23 @@ def correlate(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(planes, 1)
 
 
+def neighbour_attention(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+    """27 shifted copies of the keys beside each other, then matrix products (ModeT)."""
+    heads, (batch, channels, height, width, depth) = bias.shape[0], q.shape
+    padded = F.pad(k, [1] * 6)
+    copies = [
+        padded[:, :, i : i + height, j : j + width, m : m + depth]
+        for i, j, m in itertools.product(range(3), repeat=3)
+    ]
+    keys = torch.stack(copies, -1).view(batch, heads, channels // heads, height, width, depth, 27)
+    queries = q.reshape(*keys.shape[:-1], 1)
+    rows = [t.permute(0, 1, 3, 4, 5, 2, 6) for t in (queries, keys)]
+    logits = (rows[0].transpose(-1, -2) @ rows[1]).squeeze(-2) + bias.view(1, heads, 1, 1, 1, 27)
+    offsets = torch.cartesian_prod(*[torch.arange(-1.0, 2, device=q.device)] * 3).to(q.dtype)
+    found = torch.softmax(logits, -1) @ offsets
+    return found.permute(0, 1, 5, 2, 3, 4).reshape(batch, 3 * heads, height, width, depth)
+
+
 def local_ncc(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared local correlation, window 9, its five sums by convolutions with ones."""
     ones = a.new_ones(1, 1, 9, 9, 9)

@@ -150,6 +150,8 @@ def _override(argument: str) -> tuple[str, str, Any]:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(x)}" for k, x in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)

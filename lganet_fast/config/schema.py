@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from ..errors import InputError
 from .rules import ASCENDING, FOR_EACH_AXIS, ODD, PERCENTILES, exactly, real, said, whole
@@ -22,6 +23,7 @@ Positive: TypeAlias = Annotated[int, whole(1)]
 Number: TypeAlias = Annotated[float, real()]
 Weight: TypeAlias = Annotated[float, real(ge=0)]
 Fraction: TypeAlias = Annotated[float, real(ge=0, lt=1)]
+Option: TypeAlias = Flag | Text | Annotated[int, exactly()] | Number | list[Any]
 Share: TypeAlias = Annotated[Count | Fraction, said("a count (2) or a fraction below 1 (0.1)")]
 Span: TypeAlias = Annotated[tuple[Count, Count], ASCENDING]
 Window: TypeAlias = Annotated[
@@ -103,9 +105,27 @@ class DataSection(Section):
 
 @section
 class ModelSection(Section):
-    """Arguments of `LGANetPlusPlus`; checkpoint "" keeps all of a block in memory."""
+    """Which network, and the arguments of its constructor.
+
+    name: one of `models.names()`. weights: a checkpoint of that network that a new run starts from,
+    "" for random ones. checkpoint: "" keeps all of a block in memory. options: further arguments,
+    of networks other than LGANet++; the rest are LGANet++'s, others take those that they have.
+    """
 
     title: ClassVar[str] = "model"
+    name: Literal[
+        "lganetpp",
+        "lganet",
+        "voxelmorph",
+        "pivit",
+        "prnetpp",
+        "pcnet",
+        "modet",
+        "corrmlp",
+        "groupmorph",
+        "rdp",
+    ] = "lganetpp"
+    weights: Text = ""
     token_order: Literal["published", "spatial"] = "published"
     filters: Annotated[int, whole(8)] = 8
     lgam: Flag = True
@@ -113,6 +133,20 @@ class ModelSection(Section):
     msfm: Flag = True
     dropout: Fraction = 0.1
     checkpoint: Literal["", "blocks"] = ""
+    options: Annotated[dict[str, Option], said("a table of options, {name = value}")] = field(
+        default_factory=dict
+    )
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of the constructor: of networks other than LGANet++ only what was asked for."""
+        given = {"name", "weights", "options"}
+        found = {
+            entry.name: getattr(self, entry.name)
+            for entry in fields(self)
+            if entry.name not in given
+            and (self.name == "lganetpp" or getattr(self, entry.name) != entry.default)
+        }
+        return {**found, "checkpoint": self.checkpoint or None, **self.options}
 
 
 @section

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config.loading import Config
 from ..data import Sample
+from ..models import LGANetPlusPlus
 from ..report.panels import draw_lattice, foreground, round_length
 from ..report.planes import PLANES, Plane, Views
 from ..runtime.files import atomic, make_folder
@@ -40,14 +41,14 @@ def draw(
     methods: Mapping[str, Table],
     labels: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write slices.png, levels.png (of a network), metrics.png and labels.png (with labels).
+    """Write slices.png, levels.png (of LGANet++), metrics.png and labels.png (with labels).
 
     seen, full: the pair to draw, as the network sees it and at the scale of the results. methods:
     name -> cases. labels: rows of labels.csv.
     """
     make_folder(folder)
     save(slices(full, method.flow(seen, full), config), folder / "slices.png")
-    if method.checkpoint is not None:
+    if method.checkpoint is not None and isinstance(method.checkpoint.model, LGANetPlusPlus):
         flows = level_flows(method.checkpoint, *seen.tensors(method.device))
         save(levels(seen, flows, config), folder / "levels.png")
     save(metric_boxes(methods), folder / "metrics.png")

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: the published format in and out, and a lean one of our own.
+"""Checkpoints on disk: the published formats in, and a lean one of our own.
 
-The lean format is a safetensors file: the 6,602,260 live parameters, float32, and in its header, as
-JSON, the architecture and what a user must know to feed the network, a `Card`.
+The lean format is a safetensors file: the parameters that take part, float32, and in its header the
+method's name and, as JSON, its options and what a user must know to feed the network, a `Card`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from ..errors import InputError
 from ..runtime.files import atomic, check_extension
 from ..runtime.reading import reading
 from .lganetpp import LGANetPlusPlus
-from .published_format import Shape, is_grid, published_parameters, with_dead, without_dead
+from .network import SIMPLE_ITK, Network, Shape, is_buffer
+from .published_format import with_dead
+from .recognise import options_in, recognise, state_in
+from .registry import network_class
 from .sizes import fits
 
 FORMAT = "lganet_fast 1"
@@ -48,24 +51,23 @@ class Card:
     licence: str = "unknown"
 
 
-PUBLISHED_CARD = Card(
-    intensity="[0, 1], background 0", axis_order="z, y, x as SimpleITK hands arrays out"
-)
+PUBLISHED_CARD = Card(**SIMPLE_ITK)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A network in evaluation mode with its card."""
 
-    model: LGANetPlusPlus
+    model: Network
     card: Card
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a lean checkpoint (.safetensors) or a published one (any other name).
 
-    A published file holds a state dict, bare or under "net"; its dead parameters and its grids are
-    checked and dropped, and nothing in it is ever executed.
+    A published file holds a state dict, in the wrappings that training scripts give it; the method
+    is recognised by its names (`models.recognise`). Its dead parameters and its buffers are checked
+    and dropped, and nothing in it is ever executed.
     Raises InputError, naming the entries, where a tensor is missing, unknown, misshapen or not
     finite, and where the file cannot be read or is no such checkpoint.
     """
@@ -79,42 +81,19 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def load_published(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read the published format."""
-    state = published_state(path)
-    first = state.get("encoder.conv0.0.weight")
-    if first is None or first.dim() != 5:
-        raise InputError(f"{path} is no LGANet++ checkpoint: it has no encoder.conv0.0.weight")
-    filters, in_channel = first.shape[:2]
-    grid = state.get("transformer.0.grid")
-    size = tuple(grid.shape[2:]) if grid is not None and grid.dim() == 5 else (48, 48, 48)
-    with reading(os.fspath(path), "is for a network that cannot be"):
-        wanted = published_parameters(in_channel, filters)
-    compare(path, wanted, {name: x for name, x in state.items() if not is_grid(name)})
-    model = build(path, {"size": size, "in_channel": in_channel, "filters": filters})
-    model.load_state_dict(without_dead(state, model))
-    return Checkpoint(model, PUBLISHED_CARD)
-
-
-def published_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The state dict in a file that torch.save wrote."""
-    found = read_torch(path, "as a checkpoint")
-    if isinstance(found, dict) and isinstance(found.get("net"), dict):
-        found = found["net"]
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and isinstance(x, Tensor) for name, x in found.items()
+    """Read a published format."""
+    state, about = state_in(path, read_torch(path, "as a checkpoint"))
+    kind = recognise(path, state)
+    config = options_in(path, kind, state, about)
+    with (
+        reading(os.fspath(path), "is for a network that cannot be"),
+        torch.device("meta"),  # no memory before it is known that the file fills it
     ):
-        raise InputError(f'{path} holds no state dict, neither bare nor under "net"')
-    for name, x in found.items():
-        if not plain(x):
-            raise InputError(f"{path}: {name} is no plain tensor, with a number for each place")
-    return found
-
-
-def plain(x: Tensor) -> bool:
-    """Whether a tensor is what it seems: not sparse, and not wider than its memory."""
-    if x.layout is not torch.strided or x.device.type != "cpu" or x.is_quantized:
-        return False
-    return x.numel() * x.element_size() <= x.untyped_storage().nbytes()
+        wanted = build(path, kind, config).published_parameters()
+    compare(path, kind, wanted, {n: x for n, x in state.items() if not is_buffer(kind, n)})
+    model = build(path, kind, config)
+    model.load_state_dict(state)
+    return Checkpoint(model, Card(**kind.published_card))
 
 
 def read_torch(path: str | os.PathLike[str], what: str) -> Any:
@@ -149,24 +128,28 @@ def load_lean(path: str | os.PathLike[str]) -> Checkpoint:
         card = Card(**json.loads(header["card"]))
         if not all(isinstance(value, str) for value in vars(card).values()):
             raise ValueError("its card must hold text alone")
+        kind = network_class(header.get("method", LGANetPlusPlus.name))
         with torch.device("meta"):  # no memory before it is known that the file fills it
-            empty = build(path, config)
-    compare(path, {name: tuple(p.shape) for name, p in empty.named_parameters()}, state)
-    model = build(path, config)
+            empty = build(path, kind, config)
+    compare(path, kind, {name: tuple(p.shape) for name, p in empty.named_parameters()}, state)
+    model = build(path, kind, config)
     model.load_state_dict(state)
     return Checkpoint(model, card)
 
 
-def build(path: str | os.PathLike[str], config: Mapping[str, Any]) -> LGANetPlusPlus:
+def build(path: str | os.PathLike[str], kind: type[Network], config: Mapping[str, Any]) -> Network:
     """The network that a checkpoint is for."""
     try:
-        return LGANetPlusPlus(**config)
+        return kind(**config)
     except InputError as error:
         raise InputError(f"{path} is for a network that cannot be: {error}") from error
 
 
 def compare(
-    path: str | os.PathLike[str], wanted: Mapping[str, Shape], found: Mapping[str, Tensor]
+    path: str | os.PathLike[str],
+    kind: type[Network],
+    wanted: Mapping[str, Shape],
+    found: Mapping[str, Tensor],
 ) -> None:
     """Raise InputError naming every kind of entry that is not as wanted."""
     both = [name for name in wanted if name in found]
@@ -190,7 +173,11 @@ def compare(
     }
     faults = [f"{len(names)} {what} ({listed(names)})" for what, names in lists.items() if names]
     if faults:
-        raise InputError(f"{path} does not fit LGANet++: {'; '.join(faults)}")
+        right = len([name for name in both if tuple(found[name].shape) == wanted[name]])
+        raise InputError(
+            f"{path} looks like {kind.title} ({right} of {len(wanted)} tensors fit), but has "
+            f"{'; '.join(faults)}"
+        )
 
 
 def listed(names: list[str]) -> str:
@@ -198,7 +185,7 @@ def listed(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def save(model: LGANetPlusPlus, path: str | os.PathLike[str], card: Card | None = None) -> None:
+def save(model: Network, path: str | os.PathLike[str], card: Card | None = None) -> None:
     """Write a lean checkpoint, whole or not at all; `path` must end in .safetensors.
 
     Raises InputError where it cannot be written.
@@ -207,11 +194,29 @@ def save(model: LGANetPlusPlus, path: str | os.PathLike[str], card: Card | None 
     state = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
     header = {
         "format": FORMAT,
+        "method": model.name,
         "architecture": json.dumps(model.config),
         "card": json.dumps(asdict(card or Card())),
     }
     with atomic(path) as temporary:
         save_file(state, temporary, header)
+
+
+def load_into(network: Network, path: str | os.PathLike[str]) -> None:
+    """Give a network the weights of a file in any format that `load` reads.
+
+    Raises InputError where they are of another network, or of one with other options.
+    """
+    found = load(path).model
+    if found.name != network.name:
+        raise InputError(f"{path} holds weights of {found.title}, not of {network.title}")
+    compare(
+        path,
+        type(network),
+        {name: tuple(p.shape) for name, p in network.named_parameters()},
+        dict(found.named_parameters()),
+    )
+    network.load_state_dict(found.state_dict())
 
 
 def export_published(

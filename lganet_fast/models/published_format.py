@@ -6,14 +6,11 @@ Beyond those it holds parameters that take no part in the forward pass, and samp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
+from .network import Shape
 from .published import PublishedLGANetPlusPlus, Size
-
-Shape = tuple[int, ...]
 
 
 def published_name(name: str) -> str:
@@ -21,31 +18,13 @@ def published_name(name: str) -> str:
     return name.removeprefix("msfm.")
 
 
-def published_parameters(in_channel: int, filters: int) -> dict[str, Shape]:
-    """Names and shapes of all its parameters, live and dead."""
-    with torch.device("meta"):
-        network = PublishedLGANetPlusPlus((48, 48, 48), in_channel, filters)
-    return {name: tuple(p.shape) for name, p in network.named_parameters()}
-
-
-def is_grid(name: str) -> bool:
-    """Whether a published entry is a sampling grid, which depends on the volume's size alone."""
-    return name.endswith(".grid")
-
-
-def without_dead(state: Mapping[str, Tensor], lean: nn.Module) -> dict[str, Tensor]:
-    """A published state dict under lean names: dead parameters and grids dropped, no other entry.
-
-    lean: the LGANetPlusPlus to load it into.
-    """
-    live = {published_name(name): name for name, _ in lean.named_parameters()}
+def dead_parameters(lean: nn.Module) -> dict[str, Shape]:
+    """Names and shapes of what takes no part in a published network of the same widths."""
     first = lean.get_parameter("encoder.conv0.0.weight")
-    dead = published_parameters(first.shape[1], first.shape[0]).keys() - live.keys()
-    return {
-        live.get(name, name): value
-        for name, value in state.items()
-        if name not in dead and not is_grid(name)
-    }
+    with torch.device("meta"):
+        network = PublishedLGANetPlusPlus((48, 48, 48), first.shape[1], first.shape[0])
+    live = {published_name(name) for name, _ in lean.named_parameters()}
+    return {n: tuple(p.shape) for n, p in network.named_parameters() if n not in live}
 
 
 def with_dead(lean: nn.Module, size: Size) -> dict[str, Tensor]:

@@ -1,40 +1,65 @@
-"""Which volumes the network can take, and what to pad the others to."""
+"""Which volumes the networks can take, and what to pad the others to."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from ..errors import InputError
 from ..nn.lgam import WINDOW
 
-FACTOR = 8  # between the finest and the coarsest level
-SMALLEST = FACTOR * WINDOW
+Size: TypeAlias = tuple[int, int, int]
+FACTOR = 8  # between LGANet++'s finest and coarsest level
+MORE = 6  # lengths of a side that are tried
+
+
+def smallest_that_fits(
+    size: Sequence[int], multiple: int, least: int, fits: Callable[[Size], bool] | None = None
+) -> Size:
+    """The size of fewest voxels that holds (H, W, D) and that a network runs on.
+
+    Its sides are multiples of `multiple` and at least `least`, and `fits` of it is true, which must
+    be so for some size among the six next lengths of each side.
+    Raises InputError for what is not three sides of at least one voxel.
+    """
+    size = [operator.index(n) for n in size]
+    if len(size) != 3 or min(size) < 1:
+        raise InputError(f"size must be three sides of at least one voxel, got {tuple(size)}")
+    starts = [max(-(-n // multiple) * multiple, least) for n in size]
+    first = (starts[0], starts[1], starts[2])
+    if fits is None or fits(first):
+        return first
+    sides = [range(n, n + MORE * multiple, multiple) for n in starts]
+    found = [(h, w, d) for h, w, d in itertools.product(*sides) if fits((h, w, d))]
+    return min(found, key=lambda s: (s[0] * s[1] * s[2], s))
+
+
+def windows_fit(size: Sequence[int], factor: int) -> bool:
+    """Whether runs of tokens, one for each window, split the voxels of the coarsest level evenly.
+
+    factor: between the finest and the coarsest level.
+    """
+    windows = voxels = 1
+    for n in size:
+        windows *= n // factor // WINDOW
+        voxels *= n // factor
+    return windows > 0 and voxels % windows == 0
 
 
 def fits(size: Sequence[int], token_order: str) -> bool:
-    """Whether the network runs on (H, W, D) as it is."""
-    if any(n % FACTOR or n < SMALLEST for n in size):
+    """Whether LGANet++ runs on (H, W, D) as it is."""
+    if any(n % FACTOR or n < FACTOR * WINDOW for n in size):
         return False
-    if token_order == "spatial":
-        return True
-    windows = voxels = 1
-    for n in size:
-        windows *= n // FACTOR // WINDOW
-        voxels *= n // FACTOR
-    return voxels % windows == 0
+    return token_order == "spatial" or windows_fit(size, FACTOR)
 
 
-def padded_size(size: Sequence[int], token_order: str) -> tuple[int, int, int]:
-    """The size of fewest voxels that the network runs on and that holds (H, W, D).
+def padded_size(size: Sequence[int], token_order: str) -> Size:
+    """The size of fewest voxels that LGANet++ runs on and that holds (H, W, D).
 
     Sides are multiples of 8 and at least 48. In published token order the coarsest level's windows
     must also split its voxels evenly; sides that are multiples of 48 always do.
     Raises InputError for what is not three sides of at least one voxel.
     """
-    if len(size) != 3 or min(size) < 1:
-        raise InputError(f"size must be three sides of at least one voxel, got {tuple(size)}")
-    starts = [max(-(-n // FACTOR) * FACTOR, SMALLEST) for n in size]
-    sides = [range(start, start + SMALLEST, FACTOR) for start in starts]
-    found = [(h, w, d) for h, w, d in itertools.product(*sides) if fits((h, w, d), token_order)]
-    return min(found, key=lambda s: (s[0] * s[1] * s[2], s))
+    return smallest_that_fits(size, FACTOR, FACTOR * WINDOW, lambda found: fits(found, token_order))

@@ -115,9 +115,9 @@ def largest(x: Tensor) -> Tensor:
 class ChannelGate(nn.Module):
     """sigmoid(MLP(mean) + MLP(max)) for each channel, mean and max over voxels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        hidden = channels // 4
+        hidden = channels // reduction
         self.fc = nn.Sequential(
             nn.Linear(channels, hidden, bias=False),
             nn.ReLU(),
@@ -139,15 +139,16 @@ class CWAM(Block):
 
     a = softmax over the maps of conv3(t), t twice LReLU(IN(conv3)) of the maps side by side;
     z = [a_0 x_0, a_1 x_1, a_2 x_2]; out = z * gate(mean z, max z).
-    The result takes the memory of the maps where no gradient is asked for.
+    reduction: of the gate's inner width. The result takes the memory of the maps where no gradient
+    is asked for.
     """
 
-    def __init__(self, channels: int, maps: int = 3) -> None:
+    def __init__(self, channels: int, maps: int = 3, reduction: int = 4) -> None:
         super().__init__()
         width = maps * channels
         self.conv = nn.Sequential(*(ConvNormAct(width, width, own) for own in (False, True)))
         self.weight_conv = nn.Sequential(Conv3(width, maps))
-        self.channel_attention = ChannelGate(width)
+        self.channel_attention = ChannelGate(width, reduction)
 
     def forward(self, side: Tensor | Sequence[Tensor]) -> Map:
         """The n maps side by side, (B, nC, H, W, D), or in a list -> the same shape.

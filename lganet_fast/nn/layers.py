@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +90,9 @@ class Conv3(nn.Conv3d):
         return Pending(out, Norm(moments, slope))
 
 
+Conv = TypeVar("Conv", bound=Conv3)
+
+
 class Conv1(nn.Conv3d):
     """A 1^3 convolution with bias: a matrix product over the voxels."""
 
@@ -129,6 +132,13 @@ def in_type(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, T
 def cast(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Both in a type."""
     return weight.to(dtype), bias.to(dtype)
+
+
+def near_zero(conv: Conv) -> Conv:
+    """The convolution with weights near zero, so that the flows that it gives begin there."""
+    nn.init.normal_(conv.weight, std=1e-5)
+    nn.init.zeros_(conv.bias)
+    return conv
 
 
 class FlowConv(Conv3):

@@ -15,6 +15,7 @@ from .gradient_loss import gradient_loss
 from .integrate import integrate
 from .invert import invert
 from .local_ncc import local_ncc
+from .neighbour_attention import neighbour_attention
 from .norm_act import norm_act
 from .pool import pool
 from .resize import resize
@@ -39,6 +40,7 @@ __all__ = [
     "integrate",
     "invert",
     "local_ncc",
+    "neighbour_attention",
     "norm_act",
     "pool",
     "resize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,10 +21,13 @@ def correlate(
     backend: str | None = None,
     *,
     width: int | None = None,
+    step: int = 1,
 ) -> Tensor:
     """Mean over channels of x(p) y(p + o) for each offset o (paper 2.3 and 2.4).
 
-    x, y: (B, C, H, W, D), one float type; y counts as zero outside the volume.
+    x: (B, C, H, W, D). y: of the same shape, or with `m` voxels more at both ends of every axis, so
+        that y's voxel m + p lies at p; one float type. y counts as zero outside.
+    step: between offsets of one axis, which are -radius step, ..., radius step.
     width: how many channels the result has, if more than offsets: zeros behind them, so that what
         reads it can read voxels whose places are multiples of more bytes.
     Returns (B, (2 radius + 1)^3, H, W, D), offsets in lexicographic order, first axis slowest.
@@ -31,19 +35,57 @@ def correlate(
     """
     check.shape("x", x, ("B", "C", "H", "W", "D"))
     check.floating("x", x)
-    check.shape("y", y, x.shape)
+    margin = max(y.shape[2] - x.shape[2], 0) // 2 if isinstance(y, Tensor) and y.dim() == 5 else 0
+    check.shape("y", y, (*x.shape[:2], *(n + 2 * margin for n in x.shape[2:])))
     check.floating("y", y, (x.dtype,))
     check.together("y", y, "x", x)
     check.at_least("radius", radius, 1)
+    check.at_least("step", step, 1)
     count = (2 * radius + 1) ** 3
     width = count if width is None else width
     check.at_least("width", width, count)
     size = {"channels": x.shape[1], "voxels": x.shape[2:].numel()}
     choice = choose_backend("correlate", x.device.type, backend, radius=radius, **size)
-    if choice.backend == "triton":
+    if choice.backend == "reference":
+        out = reference.correlate(x, y, radius, step)
+    elif margin or step > 1:
+        out = on_lattices(x, y, radius, step, margin, choice.backend)
+    elif choice.backend == "triton":
         return fused(x, y, radius, width)
-    out = (run if choice.backend == "native" else reference.correlate)(x, y, radius)
+    else:
+        out = run(x, y, radius)
     return out if width == count else F.pad(out, [0] * 7 + [width - count])
+
+
+def on_lattices(x: Tensor, y: Tensor, radius: int, step: int, margin: int, backend: str) -> Tensor:
+    """The same through kernels that know no step and no margin: every `step`-th voxel is a volume.
+
+    x gets y's margin, zeros, and the result loses it.
+    """
+    size = x.shape[2:]
+    ends = [-(n + 2 * margin) % step for n in size]
+    after = [n + margin for n in ends]
+    x = F.pad(x, [margin, after[2], margin, after[1], margin, after[0]])
+    y = F.pad(y, [0, ends[2], 0, ends[1], 0, ends[0]]) if any(ends) else y
+    batch, whole = x.shape[0], x.shape[2:]
+    counts = [n // step for n in whole]
+    x, y = split(x, counts, step), split(y, counts, step)
+    out = correlate(x, y, radius, backend).permute(0, 2, 3, 4, 1)
+    out = out.reshape(batch, step, step, step, *counts, -1)
+    out = out.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, *whole, -1)
+    out = out.permute(0, 4, 1, 2, 3)
+    for axis, length in enumerate(size, 2):
+        out = out.narrow(axis, margin, length)
+    return out
+
+
+def split(x: Tensor, counts: Sequence[int], step: int) -> Tensor:
+    """(B, C, n1 step, n2 step, n3 step) -> (B step^3, C, n1, n2, n3), channels_last_3d."""
+    channels, (height, width, depth) = x.shape[1], counts
+    rows = x.permute(0, 2, 3, 4, 1)
+    rows = rows.reshape(-1, height, step, width, step, depth, step, channels)
+    rows = rows.permute(0, 2, 4, 6, 1, 3, 5, 7)
+    return rows.reshape(-1, *counts, channels).permute(0, 4, 1, 2, 3)
 
 
 def result_like(x: Tensor, y: Tensor, radius: int, width: int = 0) -> Tensor:

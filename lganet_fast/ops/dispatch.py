@@ -22,6 +22,7 @@ OPERATIONS = (
     "integrate",
     "correlate",
     "attention",
+    "neighbour_attention",
     "local_ncc",
     "gradient_loss",
     "resize",

@@ -23,6 +23,7 @@ COMPILED = (
     "integrate",
     "correlate",
     "local_ncc",
+    "neighbour_attention",
     "gradient_loss",
     "resize",
     "norm_act",

@@ -205,16 +205,40 @@ def integrate(velocity: Tensor, steps: int) -> Tensor:
     return flow
 
 
-def correlate(x: Tensor, y: Tensor, radius: int) -> Tensor:
-    """mean_c x(p) y(p + o) for every offset o in {-radius..radius}^3, first axis slowest."""
+def correlate(x: Tensor, y: Tensor, radius: int, step: int = 1) -> Tensor:
+    """mean_c x(p) y(p + step o) for every o in {-radius..radius}^3, first axis slowest.
+
+    y may have a margin: as many voxels more than x at both ends of every axis.
+    """
     height, width, depth = x.shape[2:]
-    padded = F.pad(working(y), [radius] * 6)
+    margin = (y.shape[2] - height) // 2
+    padded = F.pad(working(y), [radius * step - margin] * 6)
     features = working(x)
     planes = [
         (features * padded[:, :, i : i + height, j : j + width, k : k + depth]).mean(1)
-        for i, j, k in itertools.product(range(2 * radius + 1), repeat=3)
+        for i, j, k in itertools.product(range(0, (2 * radius + 1) * step, step), repeat=3)
     ]
     return torch.stack(planes, 1).to(x.dtype)
+
+
+def neighbour_attention(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """The mean offset under each head's softmax over the 27 neighbours; see the operation."""
+    heads, (height, width, depth) = bias.shape[0], q.shape[2:]
+    padded = torch.unflatten(F.pad(working(k), [1] * 6), 1, (heads, -1))
+    queries = torch.unflatten(working(q), 1, (heads, -1))
+    places = list(itertools.product(range(3), repeat=3))
+    logits = torch.stack(
+        [
+            (queries * padded[..., i : i + height, j : j + width, m : m + depth]).sum(2)
+            for i, j, m in places
+        ],
+        2,
+    )
+    shift = working(bias).to(logits.dtype).flatten(1)[..., None, None, None]
+    weights = torch.softmax(logits * scale + shift, 2)
+    cube = torch.unflatten(weights, 2, (3, 3, 3))
+    ahead = [(cube.select(axis, 2) - cube.select(axis, 0)).sum((2, 3)) for axis in (2, 3, 4)]
+    return torch.stack(ahead, 2).flatten(1, 2)
 
 
 def box_lengths(size: int, count: int) -> list[int]:

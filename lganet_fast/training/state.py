@@ -16,10 +16,12 @@ from ..models.checkpoint import read_torch
 from ..runtime.files import atomic
 
 FORMAT = "lganet_fast training 1"
-# What may change when a run goes on: where it runs and what it shows, never what it computes.
+SCHEDULE = ("epochs", "lr", "final_lr", "decay_from", "warm_up")
+# What may change when a run goes on: where it runs, what it shows, how long and at what rate it
+# trains; never what it trains on, what for, or the network.
 FREE = {
     "data": ("root", "cache", "workers"),
-    "train": ("graph", "save_every", "picture_every", "device", "threads"),
+    "train": ("graph", "save_every", "picture_every", "device", "threads", *SCHEDULE),
     "model": ("checkpoint",),
 }
 

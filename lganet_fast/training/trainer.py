@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..config.loading import Config, dumps
 from ..data import ShardedSampler, open_split
 from ..errors import InputError
-from ..models import LGANetPlusPlus
+from ..models import Network, create
+from ..models.checkpoint import load_into
 from ..models.checkpoint import save as save_network
 from ..ops import warp
 from ..runtime.files import atomic
@@ -46,9 +47,9 @@ def train(config: Config, resume: bool = False, quiet: bool = True, source: str 
     It holds config.toml, log.jsonl (a line per optimiser step and per validation), last.pt (all
     that resuming needs), last.safetensors and best.safetensors (networks; best by validation Dice,
     or loss where there are no labels) and pictures/. Each is written whole or not at all.
-    resume: go on where last.pt stands, exactly; begin where there is none. quiet: no bar. source:
-    what the configuration was read from, for the network's card. Under torchrun the processes
-    share the work.
+    resume: go on where last.pt stands, exactly, or on another schedule (train.epochs, the rates);
+    begin where there is none. quiet: no bar. source: what the configuration was read from, for the
+    network's card. Under torchrun the processes share the work.
     Raises InputError for what does not fit, and where a loss is not finite, whose batch is then in
     failure.pt. Raises KeyboardInterrupt after Ctrl-C, once last.pt is written.
     """
@@ -124,6 +125,8 @@ class Trainer:
             self.restore(states.load(last))
             if self.ranks.first:
                 log.info("going on after step %d of %d", self.step, self.total)
+        elif self.config.model.weights:
+            load_into(self.network, self.config.model.weights)
         if not self.ranks.first:
             return
         try:
@@ -328,8 +331,6 @@ class Trainer:
         return f"stopped after step {self.step} of {self.total}, saved in {place}: --resume goes on"
 
 
-def build_network(config: Config, size: tuple[int, ...]) -> LGANetPlusPlus:
-    """The configured network for volumes of `size`."""
-    options = dict(vars(config.model))
-    options["checkpoint"] = options["checkpoint"] or None
-    return LGANetPlusPlus((size[0], size[1], size[2]), **options)
+def build_network(config: Config, size: tuple[int, ...]) -> Network:
+    """The configured network for volumes of `size`. Raises InputError for options that it lacks."""
+    return create(config.model.name, size, **config.model.arguments())

@@ -57,8 +57,7 @@ def test_ablations_leave_out_what_the_paper_does(name, modules):
     settings = config.load(name)
     assert (settings.model.lgam, settings.model.fifm, settings.model.msfm) == modules
     assert settings.data == config.load("lpba40").data
-    arguments = dataclasses.asdict(settings.model)
-    LGANetPlusPlus((48, 48, 48), **{**arguments, "checkpoint": arguments["checkpoint"] or None})
+    LGANetPlusPlus((48, 48, 48), **settings.model.arguments())
 
 
 def test_overrides_are_toml_values_and_bare_text():

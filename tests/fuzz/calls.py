@@ -146,7 +146,14 @@ def correlate(d: Draw) -> dict[str, Any]:
     shape, dtype, radius = (d.batch(), d.count(), *d.size()), d.one(TYPES), d.one((1, 1, 1, 2))
     width = (2 * radius + 1) ** 3 + d.one((0, 5)) if d.chance(0.3) else None
     x, y = (d.map(*shape, dtype=dtype) for _ in range(2))
-    return {"x": x, "y": y, "radius": radius, "width": width}
+    return {"x": x, "y": y, "radius": radius, "width": width, "step": d.one((1, 1, 1, 2))}
+
+
+def neighbour_attention(d: Draw) -> dict[str, Any]:
+    heads, dtype = d.one((1, 2, 3)), d.one(TYPES)
+    shape = (d.batch(), heads * d.count(), *d.size())
+    q, k = (d.map(*shape, dtype=dtype) for _ in range(2))
+    return {"q": q, "k": k, "bias": d.map(heads, 3, 3, 3, odd=False), "scale": 0.5}
 
 
 def attention(d: Draw) -> dict[str, Any]:
@@ -268,7 +275,8 @@ def feed_forward(d: Draw) -> dict[str, Any]:
 
 
 MAKERS = (
-    warp, compose, integrate, correlate, attention, local_ncc, gradient_loss, resize, invert,
+    warp, compose, integrate, correlate, neighbour_attention, attention, local_ncc, gradient_loss,
+    resize, invert,
     norm_act, convolve, convolve, pool, warp_sum, weigh, feed_forward,
 )  # fmt: skip
 

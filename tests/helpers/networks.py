@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lganet_fast.models import LGANetPlusPlus, PublishedLGANetPlusPlus
-from lganet_fast.models.published_format import without_dead
 
 SIZE = (48, 48, 48)
 
@@ -71,7 +70,7 @@ def made_up_state(seed=0):
 def lean_network(state, **options):
     """A lean network in evaluation mode with a published state."""
     network = LGANetPlusPlus(SIZE, **options).eval()
-    network.load_state_dict(without_dead(state, network))
+    network.load_state_dict(state)
     return network
 
 

@@ -9,6 +9,7 @@ from ops_checks import BACKENDS, uniform, values_and_gradients
 from lganet_fast import ops
 
 IMAGE, FLOW = uniform(1, 4, 5, 6, 7).float(), uniform(1, 3, 5, 6, 7, seed=1).float()
+BIAS = uniform(2, 3, 3, 3).float()
 CALLS = {
     "warp": (ops.warp, IMAGE, FLOW),
     "compose": (ops.compose, FLOW, FLOW),
@@ -18,6 +19,7 @@ CALLS = {
     "gradient_loss": (ops.gradient_loss, FLOW),
     "resize": (lambda x, **options: ops.resize(x, (8, 9, 3), **options), IMAGE),
     "norm_act": (ops.norm_act, IMAGE),
+    "neighbour_attention": (ops.neighbour_attention, IMAGE, IMAGE.flip(2), BIAS),
 }
 
 

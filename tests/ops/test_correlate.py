@@ -14,6 +14,7 @@ from ops_checks import (
     LAYOUTS,
     check_compiles,
     check_gradient_strictly,
+    check_same,
     close,
     uniform,
     values_and_gradients,
@@ -32,14 +33,15 @@ def inputs(*shape):
     return uniform(*shape, seed=1), uniform(*shape, seed=2)
 
 
-def oracle(x, y, radius):
+def oracle(x, y, radius, step=1):
     batch, _, *size = x.shape
-    offsets = list(product(range(-radius, radius + 1), repeat=3))
+    margin = (y.shape[2] - x.shape[2]) // 2
+    offsets = list(product(range(-radius * step, radius * step + 1, step), repeat=3))
     out = np.zeros((batch, len(offsets), *size))
     for n, offset in enumerate(offsets):
         for p in np.ndindex(*size):
-            q = tuple(np.add(p, offset))
-            if all(0 <= i < s for i, s in zip(q, size, strict=True)):
+            q = tuple(np.add(p, offset) + margin)
+            if all(0 <= i < s for i, s in zip(q, y.shape[2:], strict=True)):
                 out[(slice(None), n, *p)] = (x[(..., *p)] * y[(..., *q)]).mean(1)
     return out
 
@@ -49,6 +51,29 @@ def oracle(x, y, radius):
 def test_values(shape, radius):
     x, y = inputs(*shape)
     close(correlate(x, y, radius), oracle(x.numpy(), y.numpy(), radius))
+
+
+@pytest.mark.parametrize(("radius", "step", "margin"), [(1, 2, 2), (1, 3, 0), (2, 1, 1), (1, 1, 3)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 3), (1, 1, 1, 4, 5)])
+def test_steps_and_margins(shape, radius, step, margin):
+    x = uniform(*shape, seed=1)
+    y = uniform(*shape[:2], *(n + 2 * margin for n in shape[2:]), seed=2)
+    found = correlate(x, y, radius, step=step)
+    close(found, oracle(x.numpy(), y.numpy(), radius, step))
+    check_same(*(values_and_gradients(f, x, y) for f in stepped(radius, step)), 3 * [1e-12])
+
+
+def stepped(radius, step):
+    """The path that is tested, and the reference."""
+    return [
+        lambda x, y, name=name: correlate(x, y, radius, name, step=step)
+        for name in (None, "reference")
+    ]
+
+
+def test_gradient_with_steps_and_margin():
+    x, y = uniform(1, 2, 1, 2, 2, seed=1), uniform(1, 2, 5, 6, 6, seed=2)
+    check_gradient_strictly(lambda x, y: correlate(x, y, step=2), x, y)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -148,6 +173,8 @@ def test_not_a_number_reaches_only_its_neighbours():
         ({"y": torch.zeros(1, 2, 3, 3, 3).double()}, TypeError, "y must be float32, got float64"),
         ({"y": torch.zeros(1, 2, 3, 3, 3, device="meta")}, ValueError, "y must be on x's device"),
         ({"radius": 0}, ValueError, "radius must be an integer of at least 1, got 0"),
+        ({"step": 0}, ValueError, "step must be an integer of at least 1, got 0"),
+        ({"y": torch.zeros(1, 2, 5, 5, 4)}, ValueError, r"y must have shape \(1, 2, 5, 5, 5\)"),
         ({"width": 26}, ValueError, "width must be an integer of at least 27, got 26"),
     ],
 )

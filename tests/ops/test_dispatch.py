@@ -31,6 +31,7 @@ def call(operation, **options):
     arguments = {
         "integrate": (flow,),
         "attention": (tokens, tokens, tokens, 1.0),
+        "neighbour_attention": (flow, flow, uniform(1, 3, 3, 3)),
         "gradient_loss": (flow,),
         "resize": (flow, (2, 4, 5)),
         "invert": (flow, flow, flow),

@@ -17,7 +17,14 @@ COMPILED = [
     *(HERE / f"test_native_{name}.py" for name in FILES),
     *(
         HERE / f"test_{name}.py"
-        for name in ("convolve", "gradient_loss", "invert", "norm_act", "resize")
+        for name in (
+            "convolve",
+            "gradient_loss",
+            "invert",
+            "neighbour_attention",
+            "norm_act",
+            "resize",
+        )
     ),
 ]
 

@@ -36,6 +36,11 @@ CALLS = {
     "compose": (ops.compose, FLOW, 0.3 * FLOW),
     "integrate": (lambda x: ops.integrate(x, 5), FLOW),
     "correlate": (lambda x, y: ops.correlate(x, y, width=30), MAP, OTHER),
+    "neighbour_attention": (
+        lambda q, k, b: ops.neighbour_attention(q, k, b, 0.7), MAP, OTHER,
+        uniform(2, 3, 3, 3, seed=10),
+    ),
+    "stepped": (lambda x, y: ops.correlate(x, y, step=2), MAP, OTHER),
     "attention": (lambda q, k, v: ops.attention(q, k, v, 0.7, 2), TOKENS, 2 * TOKENS, TOKENS.sin()),
     "local_ncc": (lambda a, b: ops.local_ncc(a, b, 3), MAP, OTHER),
     "weighted": (lambda a, b, w: ops.local_ncc(a, b, 3, w), MAP, OTHER, SHARE),

@@ -1,0 +1,158 @@
+"""What every registration network has in common: sizes, checks, padding, state dicts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..nn.layers import Block
+from ..ops import check
+from .graphed import Graphs
+from .sizes import Size, smallest_that_fits
+
+Shape = tuple[int, ...]
+SIMPLE_ITK = {
+    "intensity": "[0, 1], background 0",
+    "axis_order": "z, y, x as SimpleITK hands arrays out",
+}
+
+
+class Network(nn.Module):
+    """A pair of volumes in, the flow that aligns them out.
+
+    A subclass names its parts as the published checkpoints do, so that their state dicts load
+    strictly; what those hold beside parameters is dropped on the way (`BUFFERS`, `dead`).
+
+    name: in `models.create`, in configurations and checkpoints. title: in messages. multiple,
+    least: what each side must be a multiple of, its least length; `padded_size` may say more.
+    voxel_bytes: what the forward needs at its peak for every voxel in float32 (`models.graphed`).
+    published_card: what is known of images that published weights were trained on.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    multiple: int = 8
+    least: int = 16
+    voxel_bytes: int = 1000
+    published_card: ClassVar[Mapping[str, str]] = {}
+    BUFFERS: ClassVar[str] = r"(^|\.)grid$"
+
+    def __init__(self, size: Sequence[int], **options: Any) -> None:
+        """Raises InputError for a size or an `in_channel` that cannot be."""
+        super().__init__()
+        if options.get("in_channel", 1) < 1:
+            raise InputError(f"in_channel must be at least 1, got {options['in_channel']}")
+        self.config: dict[str, Any] = {"size": tuple(size), "in_channel": 1, **options}
+        self.padded_size(size)
+        self.register_load_state_dict_pre_hook(drop_published)  # type: ignore[no-untyped-call]
+
+    def finish(self, checkpoint: str | None) -> None:
+        """Last in a subclass's constructor. checkpoint: None, or "blocks" for `Block.recompute`."""
+        if checkpoint not in (None, "blocks"):
+            raise InputError(f'checkpoint must be None or "blocks", got {checkpoint!r}')
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.recompute = checkpoint == "blocks"
+        for p in self.parameters():
+            if p.dim() == 5:  # Module.to refuses where others have four axes
+                p.data = p.data.contiguous(memory_format=torch.channels_last_3d)
+        self.graphs = Graphs(self.voxel_bytes)
+
+    def padded_size(self, size: Sequence[int]) -> Size:
+        """The size of fewest voxels that the network runs on and that holds (H, W, D).
+
+        Raises InputError for what is not three sides of at least one voxel.
+        """
+        return smallest_that_fits(size, self.multiple, self.least)
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The flow u, in voxels, with which warp(moving, u) resembles fixed.
+
+        moving, fixed: (B, in_channel, H, W, D) of one shape and float type, intensities as in
+        training. Volumes of any size are padded with zeros at the far ends, the flow is cropped.
+        Returns (B, 3, H, W, D), channels in the order of the axes, float32 at least.
+        Raises ValueError or TypeError naming the argument that does not fit.
+        """
+        check.shape("moving", moving, ("B", self.config["in_channel"], "H", "W", "D"))
+        check.floating("moving", moving)
+        check.shape("fixed", fixed, moving.shape)
+        check.floating("fixed", fixed, (moving.dtype,))
+        check.together("fixed", fixed, "moving", moving)
+        return self.graphs(self, self.run, moving, fixed)
+
+    def run(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The forward for arguments that have been checked, operator by operator."""
+        height, width, depth = moving.shape[2:]
+        flow = self.flow_of(*self.padded(moving, fixed))
+        return flow[:, :, :height, :width, :depth]
+
+    def padded(self, *images: Tensor) -> list[Tensor]:
+        """Images at a size that the network takes, channels_last_3d."""
+        size = images[0].shape[2:]
+        ends = [n - m for n, m in zip(self.padded_size(size), size, strict=True)]
+        if any(ends):
+            images = tuple(F.pad(x, [0, ends[2], 0, ends[1], 0, ends[0]]) for x in images)
+        return [x.contiguous(memory_format=torch.channels_last_3d) for x in images]
+
+    def flow_of(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The flow between images of a size that the network takes, channels_last_3d."""
+        raise NotImplementedError
+
+    @classmethod
+    def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's options, but for the size, that a published state dict tells.
+
+        shapes: of its entries. about: what its file says beside it, if anything.
+        Raises InputError for a variant of the method that is not offered here.
+        """
+        return {}
+
+    @classmethod
+    def refuse_variant(cls, names: Collection[str]) -> None:
+        """Raise InputError where names are those of a variant of the method not offered here."""
+
+    @classmethod
+    def size_of(cls, shapes: Mapping[str, Shape]) -> Size | None:
+        """The volume that a published state dict is for, if it tells: by its largest grid."""
+        grids = [x[-3:] for name, x in shapes.items() if name.endswith("grid") and len(x) == 5]
+        return max(grids, key=lambda s: s[0] * s[1] * s[2], default=None)
+
+    def dead(self) -> Mapping[str, Shape]:
+        """Names and shapes of published parameters that take no part in the forward."""
+        return {}
+
+    def published_name(self, name: str) -> str:
+        """What published state dicts call a parameter."""
+        return name
+
+    def published_parameters(self) -> dict[str, Shape]:
+        """Names and shapes of all parameters in published state dicts, live and dead."""
+        own = {self.published_name(n): tuple(p.shape) for n, p in self.named_parameters()}
+        return {**own, **self.dead()}
+
+
+def is_buffer(kind: type[Network], name: str) -> bool:
+    """Whether an entry of a published state dict can be computed again, and is dropped."""
+    return re.search(kind.BUFFERS, name) is not None
+
+
+def without_extras(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict under this package's names, without buffers and dead parameters."""
+    names = {network.published_name(n): n for n, _ in network.named_parameters()}
+    kept = {k: x for k, x in state.items() if not is_buffer(type(network), k)}
+    if strange := kept.keys() - names.keys() - set(names.values()):
+        dead = network.dead().keys()
+        kept = {k: x for k, x in kept.items() if k not in strange or k not in dead}
+    return {names.get(k, k): x for k, x in kept.items()}
+
+
+def drop_published(network: Network, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before a state dict is loaded: bring a published one to this network's names."""
+    own = {k.removeprefix(prefix): state.pop(k) for k in list(state) if k.startswith(prefix)}
+    state.update({prefix + name: x for name, x in without_extras(network, own).items()})

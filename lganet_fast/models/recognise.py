@@ -1,0 +1,100 @@
+"""What a file of published weights is: the state dict inside its wrappings, and its method."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .network import Network, is_buffer
+from .registry import names, network_class
+
+WRAPPINGS = ("net", "state_dict", "model", "model_state")  # keys that scripts keep weights under
+PREFIXES = ("module.", "net.", "model.", "_orig_mod.")  # of every name, by DataParallel and such
+DEEPEST = 3  # wrappings inside one another
+SIZE = (48, 48, 48)
+
+
+def state_in(path: str | os.PathLike[str], found: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict that a file holds, and what it says of the network under "config".
+
+    found: the file's content. Prefixes that every name has are gone. Raises InputError.
+    """
+    about: dict[str, Any] = {}
+    for _ in range(DEEPEST + 1):
+        if not isinstance(found, dict) or all(isinstance(x, Tensor) for x in found.values()):
+            break
+        if isinstance(found.get("config"), dict):
+            about = found["config"]
+        found = next((found[key] for key in WRAPPINGS if isinstance(found.get(key), dict)), None)
+    if not isinstance(found, dict) or not found or not all(isinstance(k, str) for k in found):
+        keys = ", ".join(f'"{key}"' for key in WRAPPINGS)
+        raise InputError(f"{path} holds no state dict, neither bare nor under {keys}")
+    if not all(isinstance(x, Tensor) for x in found.values()):
+        raise InputError(f"{path} holds a state dict with more than tensors in it")
+    for name, x in found.items():
+        if not plain(x):
+            raise InputError(f"{path}: {name} is no plain tensor, with a number for each place")
+    state: dict[str, Tensor] = dict(found)
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
+        state = {name.removeprefix(prefix): x for name, x in state.items()}
+    return state, about
+
+
+def plain(x: Tensor) -> bool:
+    """Whether a tensor is what it seems: not sparse, and not wider than its memory."""
+    if x.layout is not torch.strided or x.device.type != "cpu" or x.is_quantized:
+        return False
+    return x.numel() * x.element_size() <= x.untyped_storage().nbytes()
+
+
+@cache
+def parameters_of(method: str) -> frozenset[str]:
+    """The names that a published state dict of a method has by default, without its buffers."""
+    with torch.device("meta"):
+        return frozenset(network_class(method)(SIZE).published_parameters())
+
+
+def recognise(path: str | os.PathLike[str], found: Collection[str]) -> type[Network]:
+    """The method whose published names are the most like those of a state dict.
+
+    Raises InputError where no method has at least half of them.
+    """
+
+    def likeness(method: str) -> float:
+        own, kind = parameters_of(method), network_class(method)
+        here = {name for name in found if not is_buffer(kind, name)}
+        return len(own & here) / len(own | here)
+
+    nearest = max(names(), key=likeness)
+    shared = len(parameters_of(nearest).intersection(found))
+    kind = network_class(nearest)
+    if 2 * shared < sum(not is_buffer(kind, name) for name in found) or not shared:
+        kind.refuse_variant(found)
+        raise InputError(
+            f"{path} holds weights of none of {', '.join(names())}: of its {len(found)} names, "
+            f"such as {next(iter(found))!r}, {kind.title} has the most, {shared}"
+        )
+    return kind
+
+
+def options_in(
+    path: str | os.PathLike[str],
+    kind: type[Network],
+    state: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The constructor's options and size that a published state dict tells."""
+    shapes = {name: tuple(x.shape) for name, x in state.items()}
+    try:
+        options = kind.options_of(shapes, about)
+    except (KeyError, ValueError, IndexError) as error:  # what is missing will be named
+        if isinstance(error, InputError):
+            raise InputError(f"{path}: {error}") from error
+        options = {}
+    return {"size": kind.size_of(shapes) or SIZE, **options}

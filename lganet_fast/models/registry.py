@@ -1,0 +1,55 @@
+"""The networks by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from ..errors import InputError
+from .network import Network
+
+CLASSES = {  # by module
+    "modet": "ModeT",
+    "rdp": "RDP",
+    "prnetpp": "PRNetPlusPlus",
+    "corrmlp": "CorrMLP",
+    "groupmorph": "GroupMorph",
+    "voxelmorph": "VoxelMorph",
+    "pivit": "PIViT",
+    "pcnet": "PCNet",
+    "lganet": "LGANet",
+    "lganetpp": "LGANetPlusPlus",
+}
+
+
+def names() -> list[str]:
+    """What `create` takes."""
+    return list(CLASSES)
+
+
+def network_class(name: str) -> type[Network]:
+    """The class of a network. Raises InputError for a name that is none of `names`."""
+    if name not in CLASSES:
+        raise InputError(f"a network must be one of {', '.join(CLASSES)}, got {name!r}")
+    found: type[Network] = getattr(import_module(f".{name}", __package__), CLASSES[name])
+    return found
+
+
+def options(name: str) -> list[str]:
+    """The options of a network's constructor."""
+    return [key for key in inspect.signature(network_class(name)).parameters if key != "size"]
+
+
+def create(name: str, size: Sequence[int], **chosen: Any) -> Network:
+    """A network with random weights, in training mode.
+
+    name: one of `names`. size: (H, W, D) of the volumes; most networks take any other, too.
+    chosen: of its `options`. Raises InputError for names and values that are not allowed.
+    """
+    allowed = options(name)
+    for key in chosen:
+        if key not in allowed:
+            raise InputError(f"{name} has no option {key!r}; its options are {', '.join(allowed)}")
+    return network_class(name)(size, **chosen)

@@ -1,0 +1,143 @@
+"""Blocks that several feature pyramids are built of; tensors are (B, C, H, W, D)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import norm_act
+from .layers import SLOPE, Block, Conv3, ConvNormAct, done
+
+
+def leaky(x: Tensor, slope: float) -> Tensor:
+    """LReLU(x), in the memory of x where no gradient needs it."""
+    return F.leaky_relu(x, slope, inplace=not torch.is_grad_enabled())
+
+
+class ConvAct(nn.Module):
+    """LReLU(conv3(x)), of stride 1 or 2; slope 0 is a ReLU. inplace as in Conv3."""
+
+    def __init__(
+        self, inputs: int, outputs: int, slope: float, stride: int = 1, inplace: bool = False
+    ) -> None:
+        super().__init__()
+        self.slope = slope
+        self.main: nn.Conv3d = (
+            Conv3(inputs, outputs, inplace, relu=slope == 0)
+            if stride == 1
+            else nn.Conv3d(inputs, outputs, 3, stride, padding=1)
+        )
+
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        """(B, inputs, H, W, D), or, of stride 1, maps side by side -> (B, outputs, H', W', D')."""
+        out: Tensor = self.main(x)
+        if self.slope:
+            return leaky(out, self.slope)
+        return out if isinstance(self.main, Conv3) else F.relu(out)
+
+
+def norm_leaky(x: Tensor, inplace: bool = True) -> Tensor:
+    """LReLU(IN(x)); inplace as in `norm_act`."""
+    return norm_act(x, SLOPE, inplace=inplace)
+
+
+class ResidualAct(nn.Module):
+    """LReLU(IN(x + conv3(LReLU(IN(x)))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.ModuleDict({"2": Conv3(channels, channels, inplace=True)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W, D) -> the same shape."""
+        conv = self.block["2"]
+        return norm_leaky(conv(norm_leaky(x, inplace=False), x))
+
+
+class ResidualEncoder(Block):
+    """Features of four levels with c, 2c, 4c, 8c channels at 1, 1/2, 1/4, 1/8 of the size.
+
+    Level 1: LReLU(IN(conv3)). Level i + 1: a 3^3 convolution of stride 2, then a residual block.
+    """
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.conv0 = ConvNormAct(inputs, channels, inplace=False)
+        for level in (1, 2, 3):
+            width = channels << level
+            down = nn.Conv3d(width // 2, width, 3, stride=2, padding=1)
+            self.add_module(f"conv{level}", nn.Sequential(down, ResidualAct(width)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, inputs, H, W, D), sides multiples of 8 -> features of levels 1 to 4."""
+        found = [done(self.conv0(x))]
+        for level in (1, 2, 3):
+            found.append(self.get_submodule(f"conv{level}")(found[-1]))
+        return found
+
+
+class UpConv(nn.Module):
+    """LReLU(IN(transposed 4^3 convolution of stride 2)), which doubles each side."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.upconv = nn.ConvTranspose3d(inputs, outputs, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W, D) -> (B, outputs, 2H, 2W, 2D)."""
+        return norm_leaky(self.upconv(x))
+
+
+class TwoConvs(nn.Sequential):
+    """Two ConvNormAct, widths `inputs` -> `outputs` -> `outputs`, named 0 and 1."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            ConvNormAct(inputs, outputs, inplace=False), ConvNormAct(outputs, outputs, inplace=True)
+        )
+
+    def forward(self, input: Tensor | Sequence[Tensor]) -> Tensor:
+        """(B, inputs, H, W, D), or maps side by side -> (B, outputs, H, W, D)."""
+        first, second = self
+        return done(second(first(input)))
+
+
+PLANES = 32  # along H: a slab of an enlarged map, where nobody keeps it
+
+
+def nearest_up(x: Tensor) -> Tensor:
+    """Every voxel twice along each axis, (B, C, H, W, D) -> (B, C, 2H, 2W, 2D)."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def conv_of_enlarged(conv: ConvAct, x: Tensor, skip: Tensor) -> Tensor:
+    """conv([nearest_up(x), skip]), slab by slab where no gradient needs the enlarged map.
+
+    x: (B, C, H, W, D). skip: (B, S, 2H, 2W, 2D). conv: of stride 1.
+    """
+    if torch.is_grad_enabled() or x.is_cuda or torch.compiler.is_compiling():
+        return conv([nearest_up(x), skip])
+    height, out = skip.shape[2], None
+    for start in range(0, height, PLANES):
+        end = min(start + PLANES, height)
+        first, last = max(start - 2, 0), min(end + 2, height)  # even, and one more than is read
+        enlarged = nearest_up(x[:, :, first // 2 : last // 2])
+        part = conv([enlarged, skip[:, :, first:last]])
+        if out is None:
+            out = empty_features(part, part.shape[1], skip.shape[2:])
+        out[:, :, start:end] = part[:, :, start - first : end - first]
+    assert out is not None
+    return out
+
+
+def empty_features(like: Tensor, channels: int, size: Sequence[int]) -> Tensor:
+    """(B, channels, H, W, D), channels_last_3d, of the type and on the device of a map."""
+    return torch.empty(
+        (like.shape[0], channels, *size),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last_3d,
+    )
