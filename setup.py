@@ -25,9 +25,9 @@ from setuptools.command.build_ext import build_ext
 WORDS = 180  # characters of what a compiler says that doctor shows
 ROOT = Path(__file__).parent
 TORCH_TARGET = "0x020a000000000000"  # PyTorch 2.10, the oldest whose stable ABI has what is used
-SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
-CUDA_SOURCES = sorted(Path("csrc").glob("*.cu"))
-HEADERS = sorted(str(path) for kind in ("*.h", "*.cuh") for path in Path("csrc").glob(kind))
+SOURCES = sorted(str(path) for path in Path("csrc").rglob("*.cpp"))
+CUDA_SOURCES = sorted(Path("csrc").rglob("*.cu"))
+HEADERS = sorted(str(path) for kind in ("*.h", "*.cuh") for path in Path("csrc").rglob(kind))
 CUDA_ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 # Where no GPU is visible: code for 8.0 also runs on 8.6 and 8.9, and drivers translate the PTX of
 # 9.0, which is always added, for 10.0 and later.

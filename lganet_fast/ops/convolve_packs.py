@@ -1,8 +1,8 @@
 """Weights of a 3^3 convolution in the order in which the compiled kernel for CUDA reads them.
 
 A kernel multiplies by chunks: one or two planes of 16 bytes of channels, `columns` outputs at a
-time (`csrc/convolve_plan.h` has the same rules). What one lane of a warp needs for one product lies
-side by side.
+time (`csrc/convolve/convolve_plan.h` has the same rules). What one lane of a warp needs for one
+product lies side by side.
 """
 
 from __future__ import annotations

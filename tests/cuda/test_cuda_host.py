@@ -6,6 +6,7 @@ there says how to add one.
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ CSRC = Path(__file__).parents[2] / "csrc"
 OPERATIONS = sorted(path.stem for path in HERE.glob("*.cpp"))
 FLAGS = [
     *("-std=c++20", "-O0", "-g1", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas"),
+    '-DLGANET_LAUNCH_HEADER="host_cuda.h"',
+    '-DLGANET_MMA_HEADER="host_mma.h"',
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fvisibility=hidden"),
 ]
 
@@ -53,7 +56,7 @@ def write_rules(folder):
     includes = [f"-I{path}" for path in paths]
     lines = [
         "rule host",
-        f"  command = g++ -MD -MF $out.d {' '.join(FLAGS + includes)} $in -o $out",
+        f"  command = g++ -MD -MF $out.d {shlex.join(FLAGS + includes)} $in -o $out",
         "  depfile = $out.d",
         *(f"build host_{name}.so: host {HERE / name}.cpp" for name in OPERATIONS),
     ]

@@ -59,7 +59,7 @@ def build(folder, **environment):
 def build_little(folder, **environment):
     """Build a copy with one small source of each kind; returns why it is without CUDA."""
     copy_sources(folder)
-    for path in (folder / "csrc").glob("*.c*"):
+    for path in (folder / "csrc").rglob("*.c*"):
         if path.suffix in (".cpp", ".cu") and path.name != "module.cpp":
             path.unlink()
     (folder / "csrc" / "little.cu").write_text("__global__ void little(int* x) { ++*x; }\n")

@@ -1,4 +1,4 @@
-"""The instructions of csrc/mma.cuh as the host runs them, against what they are said to do."""
+"""The instructions of csrc/common/mma.cuh as the host runs them, against their descriptions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 // The kernels of convolve.cuh; allocations are the caller's, as they are PyTorch's on a device.
-#include "convolve.cuh"
+#include "convolve/convolve.cuh"
 
 #include <map>
 

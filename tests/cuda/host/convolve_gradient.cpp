@@ -1,6 +1,6 @@
 // The kernels of convolve_gradient.cuh; allocations are the caller's, as they are PyTorch's on a
 // device.
-#include "convolve_gradient.cuh"
+#include "convolve/convolve_gradient.cuh"
 
 #include <cmath>
 #include <memory>

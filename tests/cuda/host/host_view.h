@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "view.h"
+#include "common/view.h"
 
 namespace lganet {
 

@@ -1,5 +1,5 @@
 // The kernels of integrate.cuh; allocations are the caller's, as they are PyTorch's on a device.
-#include "integrate.cuh"
+#include "integrate/integrate.cuh"
 
 #include "host_view.h"
 

@@ -1,5 +1,5 @@
 // The kernel of invert.cuh; allocations are the caller's, as they are PyTorch's on a device.
-#include "invert.cuh"
+#include "invert/invert.cuh"
 
 #include "host_view.h"
 

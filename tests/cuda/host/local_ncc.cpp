@@ -1,5 +1,5 @@
 // The kernels of local_ncc.cuh; allocations are the caller's, as they are PyTorch's on a device.
-#include "local_ncc.cuh"
+#include "local_ncc/local_ncc.cuh"
 
 #include <cmath>
 #include <memory>

@@ -1,5 +1,5 @@
 // The instructions of mma.cuh: one warp multiplies matrices that it copies to shared memory.
-#include "mma.cuh"
+#include "common/mma.cuh"
 
 #include "host_view.h"
 

@@ -1,5 +1,5 @@
 // The kernels of warp.cuh; allocations are the caller's, as they are PyTorch's on a device.
-#include "warp.cuh"
+#include "warp/warp.cuh"
 
 #include "host_view.h"
 

@@ -1,0 +1,32 @@
+// A row of a map in scratch: one line along the last axis, with all its channels.
+#pragma once
+
+#include <cstdint>
+
+#include "common/scratch.h"
+
+namespace lganet {
+
+// Where things stand in a row of scratch.
+struct RowLayout {
+  int64_t voxel, channel;  // steps
+  int64_t origin;          // place of voxel 0, channel 0
+  int64_t length;
+
+  // `margin` voxels before and after are zero.
+  RowLayout(bool channels_inner, int64_t channels, int64_t depth, int64_t margin) {
+    if (channels_inner) {
+      channel = 1;
+      voxel = round_up(channels);
+      origin = margin * voxel;
+      length = (round_up(depth, 4) + 2 * margin) * voxel;
+    } else {
+      voxel = 1;
+      origin = round_up(margin);
+      channel = round_up(depth, 32) + 2 * origin;
+      length = round_up(channels, 8) * channel;
+    }
+  }
+};
+
+}  // namespace lganet

@@ -1,7 +1,0 @@
-// The convolution's kernels for float32 rounded to TF32, apart from the others to be compiled
-// beside them.
-#include "convolve.cuh"
-
-namespace lganet {
-LGANET_CONVOLVE(, float, false)
-}  // namespace lganet

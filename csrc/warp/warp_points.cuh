@@ -1,0 +1,131 @@
+// Where a voxel reads, and where its gradients go: shared by the kernels of warp and integrate.
+#pragma once
+
+#include "common/sums.cuh"
+
+namespace lganet {
+
+namespace device {
+#include "warp/warp.h"
+}  // namespace device
+
+// Where and how to read: x(p) = scale * image(p + scale * flow(p)), plus scale * flow(p) if
+// `add_flow`.
+template <typename A>
+struct Reading {
+  device::Axis<A> axis[3];
+  A scale;
+  bool nearest, add_flow;
+};
+
+template <typename A, typename T>
+Reading<A> reading_of(const View<T>& image, bool nearest, bool border, bool add_flow, A scale) {
+  Reading<A> reading{{}, scale, nearest, add_flow};
+  for (int a = 0; a < 3; ++a) reading.axis[a] = device::axis_of<A>(image.size[2 + a], border);
+  return reading;
+}
+
+// A position in the image: the first corner of its cell, and weights along the axes.
+template <typename A, typename I>
+struct Point {
+  Voxel<I> corner;
+  bool inside;  // reads anything at all
+  device::Pair<A> weight[3], slope[3];
+};
+
+template <typename A, typename I>
+LGANET_HD void position_of(const Array<const A, I>& flow, const Voxel<I>& v, A scale, A (&at)[3]) {
+  const A* shift = flow.data + flow.offset(v);
+  at[0] = A(v.i) + scale * shift[0];
+  at[1] = A(v.j) + scale * shift[flow.channel];
+  at[2] = A(v.k) + scale * shift[2 * flow.channel];
+}
+
+template <bool kSlopes, typename A, typename I>
+LGANET_HD Point<A, I> point_at(const A (&at)[3], const Reading<A>& reading, I b) {
+  Point<A, I> point;
+  point.inside = true;
+  I index[3];
+#pragma unroll
+  for (int a = 0; a < 3; ++a) {
+    const auto& axis = reading.axis[a];
+    const A x = device::clamped(at[a], axis.low, axis.high);
+    point.inside = point.inside && device::is_near(x, axis);
+    index[a] = I(device::clamped(x, A(0), axis.last));
+    const A distance = x - A(index[a]);
+    point.weight[a] = device::weights_at(distance, axis);
+    if (kSlopes) point.slope[a] = device::slopes_at(distance, at[a], axis);
+  }
+  point.corner = {b, index[0], index[1], index[2]};
+  return point;
+}
+
+// The one voxel that mode "nearest" reads, and whether there is one.
+template <typename A, typename I>
+struct Nearest {
+  Voxel<I> voxel;
+  bool inside;
+};
+
+template <typename A, typename I>
+LGANET_HD Nearest<A, I> nearest_at(const A (&at)[3], const Reading<A>& reading, I b) {
+  I index[3];
+  bool inside = true;
+#pragma unroll
+  for (int a = 0; a < 3; ++a) {
+    const auto& axis = reading.axis[a];
+    const A x = device::nearest_whole<A>(device::clamped(at[a], axis.low, axis.high));
+    const A within = device::clamped(x, A(0), axis.end);
+    inside = inside && x == within;
+    index[a] = I(within);
+  }
+  return {{b, index[0], index[1], index[2]}, inside};
+}
+
+// The weights of the four rows of corners: (0, 0), (0, 1), (1, 0), (1, 1).
+template <typename A>
+struct Square {
+  A row[4];
+};
+
+template <typename A>
+LGANET_HD Square<A> square_of(const device::Pair<A>& h, const device::Pair<A>& w) {
+  return {{h.below * w.below, h.below * w.above, h.above * w.below, h.above * w.above}};
+}
+
+template <typename T, typename A, typename I>
+LGANET_HD A value_at(const T* corner, const Array<const T, I>& image, const Square<A>& square,
+                     const device::Pair<A>& ends) {
+  A value = 0;
+#pragma unroll
+  for (int r = 0; r < 4; ++r) {
+    const T* row = corner + image.row(r);
+    value += square.row[r] * (ends.below * A(row[0]) + ends.above * A(row[image.next[2]]));
+  }
+  return value;
+}
+
+// What the backward is to find: the gradient to the image as sums, that to the flow, or both.
+template <typename A, typename I>
+struct Wanted {
+  Sums<A, I> image;
+  Array<A, I> flow;
+  bool need_image, need_flow;
+  bool together;  // the gradient to the flow is added to the image's sums
+};
+
+template <typename A, typename I>
+__device__ __forceinline__ void store_flow(const Wanted<A, I>& wanted, const Voxel<I>& v,
+                                           const A (&sum)[3], double scale) {
+  const I place = wanted.flow.offset(v);
+#pragma unroll
+  for (int a = 0; a < 3; ++a) {
+    const I at = place + a * wanted.flow.channel;
+    if (wanted.together)
+      wanted.image.add(at, sum[a], scale);
+    else
+      wanted.flow.data[at] = sum[a];
+  }
+}
+
+}  // namespace lganet

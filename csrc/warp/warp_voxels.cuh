@@ -1,0 +1,116 @@
+// Warp with a thread for every voxel of the flow, which does its channels one after the other.
+// Neighbouring threads read and write neighbouring voxels of the last axis.
+#pragma once
+
+#include "warp/warp_points.cuh"
+
+namespace lganet {
+
+// One voxel, one thread.
+template <typename T, typename A, typename I>
+__global__ void __launch_bounds__(kThreads)
+    warp_voxels(Array<const T, I> image, Array<const A, I> flow, Array<T, I> out, I channels,
+                Reading<A> reading, Voxels<I> voxels) {
+  const I n = thread_index<I>();
+  if (n >= voxels.count) return;
+  const Voxel<I> v = voxels.at(n);
+  A at[3];
+  position_of(flow, v, reading.scale, at);
+  T* to = out.data + out.offset(v);
+  if (reading.nearest) {
+    const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
+    const T* from = image.data + image.offset(nearest.voxel);
+    for (I c = 0; c < channels; ++c)
+      to[c * out.channel] = nearest.inside ? from[c * image.channel] : T(A(0));
+    return;
+  }
+  const Point<A, I> point = point_at<false>(at, reading, v.b);
+  const Square<A> square = square_of(point.weight[0], point.weight[1]);
+  const T* corner = image.data + image.offset(point.corner);
+  const A* own = flow.data + flow.offset(v);
+  for (I c = 0; c < channels; ++c) {
+    A value = value_at(corner + c * image.channel, image, square, point.weight[2]);
+    if (!point.inside) value = 0;
+    if (reading.add_flow) value += own[c * flow.channel];
+    to[c * out.channel] = T(reading.scale * value);
+  }
+}
+
+// Adds the terms of a channel to the four rows of corners. Where the next lane's first corner is
+// this lane's second one, what both add to it goes in one atomic operation: `gives`, `takes`.
+template <typename A, typename I>
+__device__ __forceinline__ void add_corners(const Sums<A, I>& sums, I corner,
+                                            const Square<A>& square, const device::Pair<A>& ends,
+                                            A grad, bool gives, bool takes, double scale) {
+#pragma unroll
+  for (int r = 0; r < 4; ++r) {
+    const A term = square.row[r] * grad, above = ends.above * term;
+    const A handed = __shfl_up_sync(~0u, above, 1);
+    const I row = corner + sums.plain.row(r);
+    sums.add(row, ends.below * term + (takes ? handed : A(0)), scale);
+    if (!gives) sums.add(row + sums.plain.next[2], above, scale);
+  }
+}
+
+// Two blocks at a time leave a thread the registers for all that it holds; left alone, the compiler
+// moves some of it to memory.
+template <typename T, typename A, typename I>
+__global__ void __launch_bounds__(kThreads, 2)
+    warp_voxels_backward(Array<const T, I> image, Array<const A, I> flow, Array<const T, I> grad,
+                         Wanted<A, I> wanted, I channels, Reading<A> reading, Voxels<I> voxels) {
+  const I n = thread_index<I>();
+  const bool active = n < voxels.count;
+  const Voxel<I> v = voxels.at(active ? n : 0);
+  const Sums<A, I>& sums = wanted.image;
+  const double fixed = sums.scale();
+  A at[3];
+  position_of(flow, v, reading.scale, at);
+  const T* from = grad.data + grad.offset(v);
+  if (reading.nearest) {
+    const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
+    const I place = sums.plain.offset(nearest.voxel);
+    if (active && nearest.inside)
+      for (I c = 0; c < channels; ++c)
+        sums.add(place + c * sums.plain.channel, A(from[c * grad.channel]), fixed);
+    return;
+  }
+  const Point<A, I> point = point_at<true>(at, reading, v.b);
+  const auto& [wh, ww, wd] = point.weight;
+  const auto& [sh, sw, sd] = point.slope;
+  const Square<A> square = square_of(wh, ww), slope_h = square_of(sh, ww),
+                  slope_w = square_of(wh, sw);
+  const T* corner = image.data + image.offset(point.corner);
+  const I into = sums.plain.offset(point.corner);
+  bool gives = false, takes = false;
+  if (wanted.need_image) {
+    const int lane = threadIdx.x % 32;
+    gives = __shfl_down_sync(~0u, into, 1) == into + sums.plain.next[2] && lane < 31;
+    takes = __shfl_up_sync(~0u, int(gives), 1) && lane > 0;
+  }
+  A sum[3] = {};
+  for (I c = 0; c < channels; ++c) {
+    const A g = active ? reading.scale * A(from[c * grad.channel]) : A(0);
+    const A passed = point.inside ? g : A(0);
+    if (wanted.need_image)
+      add_corners(sums, into + c * sums.plain.channel, square, wd, passed, gives, takes, fixed);
+    if (!wanted.need_flow) continue;
+    const T* rows = corner + c * image.channel;
+    A slope[3] = {};
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      const A first = A(rows[image.row(r)]), second = A(rows[image.row(r) + image.next[2]]);
+      const A value = wd.below * first + wd.above * second;
+      slope[0] += slope_h.row[r] * value;
+      slope[1] += slope_w.row[r] * value;
+      slope[2] += square.row[r] * (sd.below * first + sd.above * second);
+    }
+#pragma unroll
+    for (int a = 0; a < 3; ++a) {
+      if (point.inside) sum[a] += g * reading.scale * slope[a];
+      if (reading.add_flow && a == c) sum[a] += g;
+    }
+  }
+  if (wanted.need_flow && active) store_flow(wanted, v, sum, fixed);
+}
+
+}  // namespace lganet
