@@ -15,7 +15,6 @@ from ..ops import local_ncc, warp
 from ..ops.reference import STABILISER, box_sum, local_moments
 from ..transforms.jacobian import forward_difference, triple_product
 
-FAINT = 0.025  # standard deviation, of the foreground's range, that is as likely noise
 LABELS_AT_ONCE = 8  # one-hot volumes that are held at a time
 
 
@@ -128,14 +127,14 @@ def folding_loss(flow: Tensor) -> Tensor:
     return F.relu(-triple_product(*columns)).mean()
 
 
-def texture(image: Tensor, window: int = 5) -> Tensor:
+def texture(image: Tensor, noise: float, window: int = 5) -> Tensor:
     """How far each window of (B, 1, H, W, D) is told from noise: 0 for a flat one, up to 1.
 
-    v^2 / (v^2 + n^2) with v the variance in the window and n that of noise of FAINT.
+    v^2 / (v^2 + n^2) with v the variance in the window and n = noise^2, noise a standard deviation.
     """
     count = window**3
     total, squares = box_sum(image, window), box_sum(image * image, window)
-    contrast = ((squares / count - (total / count).square()).clamp_min(0) / FAINT**2).square()
+    contrast = ((squares / count - (total / count).square()).clamp_min(0) / noise**2).square()
     return contrast / (contrast + 1)
 
 
@@ -145,13 +144,14 @@ class Similarity:
 
     features: what is computed once per image and then warped. loss: (fixed, warped, weight) ->
     scalar to minimise. scale: what the loss differs by between images that do not match.
-    texture: features -> (B, 1, H, W, D), where they say anything; None where they do everywhere.
+    texture: (features, noise) -> (B, 1, H, W, D), where they say more than noise does; None where
+    they do everywhere.
     """
 
     features: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     scale: float = 1.0
-    texture: Callable[[Tensor], Tensor] | None = None
+    texture: Callable[[Tensor, float], Tensor] | None = None
 
 
 SIMILARITIES = {

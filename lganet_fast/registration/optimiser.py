@@ -30,7 +30,10 @@ from .separable import Stretch, along_axes, gaussian_map, shrink, stretch_flow
 STEPS = 4  # squarings while optimising, and in the result
 LEARNING_RATE = 0.3  # voxels of the velocity's grid
 BETAS = (0.9, 0.999)  # of Adam's means
-DAMPING = 0.02  # of the loss per voxel moved: slopes below are taken in steps shorter than Adam's
+DAMPING = 2.0  # of the noise: parts of the loss per voxel moved below which steps are shorter
+STILL = 0.005  # such a part where there is no noise: what rounding may come to
+FAINT = 2.5  # of the noise: contrast that it explains
+QUIET = 0.002  # of the foreground's range: less noise has no say
 SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
 FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
 LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
@@ -156,20 +159,22 @@ class Search:
         margin: float,
         similarity: str,
         smoothness: float,
+        noise: float,
     ) -> None:
         self.measure = SIMILARITIES[similarity]
         self.smoothness = smoothness
         both = list(zip(images, weights, strict=True))
         self.images = [self.measure.features(shrunk_image(*x, level.images)) for x in both]
         self.weights = [None if w is None else shrink(w, level.images) for w in weights]
-        texture = self.measure.texture
-        self.textures = [] if texture is None else [1 - texture(x) for x in self.images]
+        texture = self.measure.texture if noise > QUIET else None
+        faint = FAINT * noise
+        self.textures = [] if texture is None else [1 - texture(x, faint) for x in self.images]
         self.window = sent(taper(level.velocity, margin), start)
         self.blur = [sent(gaussian_map(n, n, SIGMA), start) for n in level.velocity]
         self.stretch = Stretch(level.velocity, level.images, start)
         self.raw = stretch_flow(start, level.velocity).requires_grad_(True)
         voxels = math.prod(level.velocity)  # the loss is a mean over them
-        self.adam = Adam(self.raw, DAMPING * self.measure.scale / voxels)
+        self.adam = Adam(self.raw, max(STILL, DAMPING * noise) * self.measure.scale / voxels)
         self.loss = start.new_zeros(())
 
     def velocity(self) -> Tensor:
@@ -193,7 +198,7 @@ class Search:
     def say(self, flows: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """Where both images are seen half way, and where their similarity counts; None: everywhere.
 
-        Of what is seen, that where either image shows more than noise counts.
+        Of what is seen, that where either image shows more than noise counts, where there is noise.
         """
         pairs = zip(self.weights, flows, strict=True)
         parts = [warp(weight, flow) for weight, flow in pairs if weight is not None]
@@ -246,6 +251,7 @@ def optimise(
     iterations: tuple[int, ...],
     smoothness: float,
     margin: float,
+    noise: float = 0.0,
     on_step: Callable[[Step], None] = lambda step: None,
     look: int | None = None,
     record: Recorder | None = None,
@@ -255,7 +261,7 @@ def optimise(
     fixed, moving: (1, 1, H, W, D) on one isotropic working grid, foreground of about unit
     intensity, background 0. weights: (1, 1, H, W, D) in [0, 1], where the fixed and where the
     moving image has a say; None for one that has everywhere. margin: working voxels at the border
-    over which the velocity falls to zero.
+    over which the velocity falls to zero. noise: see `noise_between`.
     look: iterations between looks at the loss; record: what records an iteration. Neither changes
     the result; where omitted, they are the device's own.
     Returns the velocity (1, 3, h, w, d) on its own, coarser grid over the same extent, in voxels
@@ -271,7 +277,7 @@ def optimise(
     raw = fixed.new_zeros(1, 3, *levels[0].velocity)
     for level in levels:
         width = margin * (level.velocity[0] - 1) / (size[0] - 1)
-        search = Search(level, (fixed, moving), weights, raw, width, similarity, smoothness)
+        search = Search(level, (fixed, moving), weights, raw, width, similarity, smoothness, noise)
         end, count = done + level.cost, level.iterations
         for iteration, loss in enumerate(search.run(count, look, record), start=1):
             done += level.cost // count

@@ -298,6 +298,7 @@ def search(
             iterations=settings.iterations,
             smoothness=settings.smoothness,
             margin=MARGIN,
+            noise=work.noise,
             on_step=on_step,
         )
     change = similarity_change(velocity, start, work, settings.similarity)

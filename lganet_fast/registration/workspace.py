@@ -21,6 +21,7 @@ from ..transforms.field import DisplacementField
 from ..volumes.grid import Array, Grid, Volume
 from ..volumes.intensity import foreground_box, window_of
 from ..volumes.resample import index_flow, linear_on, pull, read, turned
+from .noise import noise_between
 from .optimiser import STEPS, flow_of
 from .pair import Pair, apply_affine
 from .separable import along_axes, growth, linear_map, positions
@@ -36,7 +37,7 @@ class Workspace:
 
     grid: the working Grid. fixed, moving: (1, 1, H, W, D) on it, background 0 and foreground of
     about unit range. weights: where the fixed and where the moving image counts, alike in [0, 1];
-    None for one that does everywhere.
+    None for one that does everywhere. noise: see `noise_between`.
     affine: (4, 4), fixed to moving points in RAS+ mm, as the moving image was pulled through.
     first: a flow (1, 3, H, W, D) in working voxels that the moving image was warped by after that,
     or None.
@@ -47,6 +48,7 @@ class Workspace:
     moving: Tensor
     weights: tuple[Tensor | None, Tensor | None]
     affine: Array
+    noise: float
     first: Tensor | None = None
 
     def after(self, flow: Tensor) -> Workspace:
@@ -156,8 +158,9 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     weights = (fixed_weight, moving_weight)
     shown = second if moving_weight is None else second * moving_weight
     counts = first if fixed_weight is None else first * fixed_weight
-    asked = [counts.any(), shown.any(), *((w == 1).all() for w in weights if w is not None)]
-    counted, shows, *everywhere = numbers(asked)
+    full = [(w == 1).all() for w in weights if w is not None]
+    asked = [counts.any(), shown.any(), noise_between(first, second), *full]
+    counted, shows, noise, *everywhere = numbers(asked)
     if pair.mask is not None and not counted:
         raise InputError(
             f"the mask covers no part of what {pair.fixed.name} shows: it must be non-zero where "
@@ -167,9 +170,9 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
         raise InputError(
             f"{moving.image.name} shows nothing where {fixed.image.name} lies; try affine alignment"
         )
-    full = iter(everywhere)
-    kept = [None if w is None or next(full) else w.to(dtype) for w in weights]
-    return Workspace(grid, first.to(dtype), second.to(dtype), (kept[0], kept[1]), affine)
+    answers = iter(everywhere)
+    kept = [None if w is None or next(answers) else w.to(dtype) for w in weights]
+    return Workspace(grid, first.to(dtype), second.to(dtype), (kept[0], kept[1]), affine, noise)
 
 
 @torch.no_grad()

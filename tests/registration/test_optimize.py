@@ -5,6 +5,7 @@ import torch
 from tape import record
 
 from lganet_fast.ops import integrate, warp
+from lganet_fast.registration.noise import noise_between, noise_of
 from lganet_fast.registration.optimiser import flow_of, optimise, plan_levels, stalled, taper
 from lganet_fast.registration.separable import along_axes, gaussian_map
 
@@ -189,6 +190,7 @@ def test_equal_images_stay(similarity, noise, most):
         iterations=(40, 40, 10, 10),
         smoothness={"lncc": 1.0, "mse": 0.1, "mind": 1.0}[similarity],
         margin=4,
+        noise=float(noise_between(fixed, moving)),
     )
     moved = flow_of(velocity, size).norm(dim=1, keepdim=True)[fixed > 0]
     assert moved.mean() < most
@@ -216,3 +218,15 @@ def test_where_either_image_is_not_seen_nothing_pulls(pair):
         blind = (found(*images, (None, None)) - whole)[:, :, :20].norm(dim=1).mean()
         assert error < 0.15 * size
         assert error < 0.6 * blind
+
+
+def test_noise_is_measured_and_counts_where_it_is_what_differs(pair):
+    fixed, moving, _, _ = pair
+    generator = torch.Generator().manual_seed(5)
+    noise = 0.02 * torch.randn(fixed.shape, generator=generator) * (fixed > 0)
+    assert noise_of(fixed) < 0.005
+    assert noise_of(fixed + noise) == pytest.approx(0.02, rel=0.15)
+    assert noise_of(torch.zeros_like(fixed)) == 0
+    assert noise_between(fixed, fixed) <= noise_of(fixed)
+    assert noise_between(fixed, fixed + noise) == pytest.approx(0.02, rel=0.15)
+    assert noise_between(fixed, moving + noise) < 0.8 * noise_of(moving + noise)  # more differs

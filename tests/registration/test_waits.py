@@ -20,7 +20,7 @@ def images():
 def test_an_iteration_launches_little_and_never_waits(far, similarity, most):  # noqa: F811
     level = Level(1, SIZE, (13, 14, 15), 10)
     start = torch.empty(1, 3, *level.velocity, device=META)
-    search = Search(level, images(), (None, None), start, 3.0, similarity, 0.1)
+    search = Search(level, images(), (None, None), start, 3.0, similarity, 0.1, 0.01)
     with Watch() as seen:
         search.iterate()
     print(sum(seen.launches.values()), dict(seen.launches))
@@ -58,5 +58,5 @@ def test_a_registration_waits_for_what_it_returns_alone(far, monkeypatch):  # no
         result = pairwise.register(**volumes, iterations=(10, 10, 10), device="cuda")
     print(sum(seen.launches.values()), dict(seen.waits), seen.sent)
     assert result.transform.device == result.inverse.device == META
-    assert seen.waits["copy"] <= 18
+    assert seen.waits["copy"] <= 19
     assert seen.waits["nonzero"] <= 13
