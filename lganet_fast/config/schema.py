@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
@@ -48,7 +49,8 @@ class DataSection(Section):
     values cut to [low, high], then those to 0 and 1; ["percentile", low, high], the same with
     percentiles of the image. moving_intensity: of moving images where it differs, else "same".
     labels: those that are scored; [] for all but 0. atlas: which role the atlas has, where there is
-    one. validation, testing: images held out where the layout has no such split of its own, as a
+    one. pairing: of training images where there is one: each with it, or all ordered pairs without
+    it. validation, testing: images held out where the layout has no such split of its own, as a
     count or a fraction. pairs: random training pairs to draw, where pairs are random; 0 for as many
     as there are images. cache: keep prepared volumes in memory. workers: threads that read ahead.
     seed: of the random pairs.
@@ -68,6 +70,7 @@ class DataSection(Section):
     ] = "same"
     labels: tuple[Positive, ...] = ()
     atlas: Literal["fixed", "moving"] = "fixed"
+    pairing: Literal["atlas", "all"] = "atlas"
     validation: Share = 0
     testing: Share = 0
     pairs: Count = 0
@@ -108,8 +111,8 @@ class ModelSection(Section):
     """Which network, and the arguments of its constructor.
 
     name: one of `models.names()`. weights: a checkpoint of that network that a new run starts from,
-    "" for random ones. checkpoint: "" keeps all of a block in memory. options: further arguments,
-    of networks other than LGANet++; the rest are LGANet++'s, others take those that they have.
+    "" for random ones. checkpoint: "" keeps all of a block in memory. options: further arguments.
+    The rest are of LGANet++ and the ablations; networks that have no such argument pass them over.
     """
 
     title: ClassVar[str] = "model"
@@ -137,16 +140,10 @@ class ModelSection(Section):
         default_factory=dict
     )
 
-    def arguments(self) -> dict[str, Any]:
-        """Those of the constructor: of networks other than LGANet++ only what was asked for."""
-        given = {"name", "weights", "options"}
-        found = {
-            entry.name: getattr(self, entry.name)
-            for entry in fields(self)
-            if entry.name not in given
-            and (self.name == "lganetpp" or getattr(self, entry.name) != entry.default)
-        }
-        return {**found, "checkpoint": self.checkpoint or None, **self.options}
+    def arguments(self, known: Collection[str]) -> dict[str, Any]:
+        """Those of a constructor that has the options `known`, and all that `options` names."""
+        own = {x.name: getattr(self, x.name) for x in fields(self) if x.name in known}
+        return {**own, "checkpoint": self.checkpoint or None, **self.options}
 
 
 @section
@@ -172,10 +169,13 @@ class LossSection(Section):
 class TrainSection(Section):
     """How to train: Adam, weight_decay in its L2 form; by default the paper's 3.1.2.
 
+    budget: seconds of optimiser steps after which the run ends, whatever is left of its epochs; the
+    rate then follows the share of the time that is used, as if it were that of the epochs. 0: none.
     steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate: steps
-    whose gradients are added up. The rate is `lr` up to epoch `decay_from`, then falls in a line to
-    `final_lr` in the last epoch; warm_up: steps in which it first rises. precision: of the network
-    under autocast. graph: run the network's forward and backward as CUDA graphs, on CUDA alone.
+    whose gradients are added up. The rate is `lr` up to epoch `decay_from`, then decays: "linear",
+    in a line to `final_lr` in the last epoch; "power", by the power 0.9 of the share of epochs
+    left; "step", to `final_lr` at once; warm_up: steps in which it first rises. precision: of the
+    network under autocast. graph: run its forward and backward as CUDA graphs, on CUDA alone.
     validate_every, picture_every: epochs, 0 for never. save_every: optimiser steps that a crash may
     lose. device: auto, cpu, cuda or cuda:N. threads: 0 for all.
     """
@@ -188,10 +188,13 @@ class TrainSection(Section):
     lr: Annotated[float, real(gt=0)] = 1e-4
     final_lr: Weight = 1e-6
     decay_from: Count = 200
+    decay: Literal["linear", "power", "step"] = "linear"
     warm_up: Count = 0
+    budget: Weight = 0.0
     weight_decay: Weight = 0.0
     beta1: Fraction = 0.99
     beta2: Fraction = 0.999
+    amsgrad: Flag = False
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     graph: Flag = False
     seed: Count = 0

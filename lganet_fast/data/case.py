@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..config.schema import DataSection
 from ..errors import InputError
 
 T = TypeVar("T")
@@ -62,9 +63,11 @@ def listing(folder: Path, *endings: str) -> list[Path]:
     return found
 
 
-def to_atlas(atlas: Item, role: str, items: Sequence[Item]) -> list[Case]:
-    """Each item with the atlas in its role, "fixed" or "moving"."""
-    if role == "fixed":
+def with_atlas(data: DataSection, split: str, atlas: Item, items: Sequence[Item]) -> list[Case]:
+    """Each item with the atlas in its role; of training images, all ordered pairs if so wanted."""
+    if split == "train" and data.pairing == "all":
+        return [Case(moving, fixed) for fixed in items for moving in items if moving != fixed]
+    if data.atlas == "fixed":
         return [Case(item, atlas) for item in items]
     return [Case(atlas, item) for item in items]
 

@@ -16,7 +16,7 @@ from ..models.checkpoint import read_torch
 from ..runtime.files import atomic
 
 FORMAT = "lganet_fast training 1"
-SCHEDULE = ("epochs", "lr", "final_lr", "decay_from", "warm_up")
+SCHEDULE = ("epochs", "lr", "final_lr", "decay_from", "decay", "warm_up", "budget")
 # What may change when a run goes on: where it runs, what it shows, how long and at what rate it
 # trains; never what it trains on, what for, or the network.
 FREE = {

@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..models import Network, create
 from ..models.checkpoint import load_into
 from ..models.checkpoint import save as save_network
+from ..models.registry import options as network_options
 from ..ops import warp
 from ..runtime.files import atomic
 from ..runtime.ranks import Ranks, join
@@ -88,10 +89,12 @@ class Trainer:
             lr=self.section.lr,
             betas=(self.section.beta1, self.section.beta2),
             weight_decay=self.section.weight_decay,
+            amsgrad=self.section.amsgrad,
         )
         half = self.section.precision == "fp16"
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=half)
         self.step, self.best, self.log_size = 0, -float("inf"), 0
+        self.spent = 0.0
 
     def trained(self, shape: tuple[int, ...]) -> nn.Module:
         """The network as it is called in training, with graphs for batches of a shape if wanted.
@@ -142,10 +145,10 @@ class Trainer:
         stream = batches(self.data, self.sampler, size, workers, self.ranks.device)
         journal = self.open_journal(quiet) if self.ranks.first else None
         try:
-            while self.step < self.total:
+            while not self.done:
                 asked = self.advance(stream, journal, stop)
                 checked = self.after_step(journal)
-                done = self.step == self.total
+                done = self.done
                 if asked or done or checked or self.step % self.section.save_every == 0:
                     self.save(journal)
                 if asked and not done:
@@ -154,6 +157,12 @@ class Trainer:
             stream.close()
             if journal is not None:
                 journal.close()
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended, by its steps or by its time."""
+        used_up = 0 < self.section.budget <= self.spent
+        return self.step >= self.total or used_up
 
     def open_journal(self, quiet: bool) -> Journal:
         """The log, cut to where this run stands."""
@@ -164,7 +173,7 @@ class Trainer:
         """One optimiser step. Returns whether any process was asked to stop."""
         began = time.perf_counter()
         epoch = self.step // self.epoch_steps
-        lr = rate(self.section, epoch, self.step)
+        lr = rate(self.section, self.position(epoch), self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         stopping, loss, *parts = self.accumulate(stream, stop)
@@ -172,6 +181,10 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=not self.section.graph)
         self.step += 1
+        seconds = time.perf_counter() - began
+        if self.section.budget:  # of which every process must think the same
+            used = torch.tensor(seconds, dtype=torch.float64, device=self.ranks.device)
+            self.spent += float(self.ranks.total(used)) / self.ranks.count
         if journal is not None:
             journal.step(
                 {
@@ -180,10 +193,15 @@ class Trainer:
                     "loss": loss,
                     "parts": dict(zip(self.objective.terms, parts, strict=True)),
                     "lr": lr,
-                    "seconds": round(time.perf_counter() - began, 4),
+                    "seconds": round(seconds, 4),
                 }
             )
         return stopping > 0
+
+    def position(self, epoch: int) -> float:
+        """The epoch that the rate is of; with a budget, by the share of it that is spent."""
+        budget = self.section.budget
+        return epoch if not budget else self.section.epochs * self.spent / budget
 
     def accumulate(self, stream: Generator[Batch], stop: Stop) -> list[float]:
         """Add up gradients. Returns means over batches and processes: stopping, loss, its terms."""
@@ -254,7 +272,7 @@ class Trainer:
         epoch, left = divmod(self.step, self.epoch_steps)
 
         def due(every: int) -> bool:
-            return not left and every > 0 and (epoch % every == 0 or self.step == self.total)
+            return not left and every > 0 and (epoch % every == 0 or self.done)
 
         checked = due(self.section.validate_every) and len(self.valid) > 0
         if checked:
@@ -301,6 +319,7 @@ class Trainer:
                 "settings": states.settings(self.config),
                 "step": self.step,
                 "best": self.best,
+                "spent": self.spent,
                 "log_size": journal.size,
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -322,7 +341,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.sampler.load_state_dict(state["sampler"])
         self.step, self.best = state["step"], state["best"]
-        self.log_size = state["log_size"]
+        self.log_size, self.spent = state["log_size"], state.get("spent", 0.0)
         states.set_random_state(state["generators"][self.ranks.rank], self.ranks.device)
 
     def farewell(self) -> str:
@@ -333,4 +352,5 @@ class Trainer:
 
 def build_network(config: Config, size: tuple[int, ...]) -> Network:
     """The configured network for volumes of `size`. Raises InputError for options that it lacks."""
-    return create(config.model.name, size, **config.model.arguments())
+    name = config.model.name
+    return create(name, size, **config.model.arguments(network_options(name)))

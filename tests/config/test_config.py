@@ -31,6 +31,9 @@ def test_there_is_one_for_each_data_set_and_ablation():
     names = {
         *("lpba40", "ixi", "oasis", "oasis_neurite", "lung_ct", "abdomen_ct_mr", "pairs", "atlas"),
         *("lpba40_model1", "lpba40_model2", "lpba40_model3", "lpba40_published", "lpba40_2mm"),
+        *("lpba40_small", "oasis_groupmorph"),
+        *(f"lpba40_{name}" for name in ("corrmlp", "lganet", "modet", "pcnet", "pivit", "prnetpp")),
+        *("lpba40_rdp", "lpba40_voxelmorph"),
     }
     assert set(config.shipped()) == names
 

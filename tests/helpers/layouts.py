@@ -25,7 +25,8 @@ def write(name: str, folder: Path, size: tuple[int, int, int] = SIZE) -> list[st
     Returns overrides with which `config.load(name, overrides)` reads it as volumes of `size`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = WRITERS[name.partition("_model")[0].removesuffix("_published")](folder, size)
+    layout = max((known for known in WRITERS if name.startswith(known)), key=len)
+    settings = WRITERS[layout](folder, size)
     return [f"data.root={json.dumps(str(folder))}", *settings]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...config.schema import DataSection
 from ...errors import InputError
-from ..case import Case, Item, chain, divided, listing, random_pairs, to_atlas
+from ..case import Case, Item, chain, divided, listing, random_pairs, with_atlas
 
 LPBA40_LABELS = "label/{}.delineation.structure.label.nii.gz"
 FOLDERS = {"train": "Train", "val": "Val", "test": "Test"}  # of IXI
@@ -27,7 +27,7 @@ def lpba40(data: DataSection, root: Path, split: str) -> list[Case]:
         items.append(Item(subject, path, root / LPBA40_LABELS.format(subject)))
     if split != "test":
         items = divided(items, split, data.validation)
-    return to_atlas(atlas, data.atlas, items)
+    return with_atlas(data, split, atlas, items)
 
 
 def ixi(data: DataSection, root: Path, split: str) -> list[Case]:
@@ -37,7 +37,7 @@ def ixi(data: DataSection, root: Path, split: str) -> list[Case]:
     """
     atlas = Item("atlas", root / "atlas.pkl", slots=(0, 1))
     found = listing(root / FOLDERS[split], ".pkl")
-    return to_atlas(atlas, data.atlas, [Item(x.stem, x, slots=(0, 1)) for x in found])
+    return with_atlas(data, split, atlas, [Item(x.stem, x, slots=(0, 1)) for x in found])
 
 
 def oasis(data: DataSection, root: Path, split: str) -> list[Case]:

@@ -11,7 +11,7 @@ from ...config.schema import SPLITS, DataSection
 from ...errors import InputError
 from ...volumes.nifti import READABLE, stem
 from ...volumes.pair_table import PairRow, read_pair_table
-from ..case import Case, Item, divided, listing, to_atlas
+from ..case import Case, Item, divided, listing, with_atlas
 
 
 def pairs(data: DataSection, root: Path, split: str) -> list[Case]:
@@ -56,7 +56,7 @@ def atlas(data: DataSection, root: Path, split: str) -> list[Case]:
         return path if wanted else None
 
     middle, *items = (Item(stem(path), path, labels(path)) for path in (*found, *files))
-    return to_atlas(middle, data.atlas, items)
+    return with_atlas(data, split, middle, items)
 
 
 def _side(row: PairRow, side: str) -> Item:
