@@ -26,8 +26,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="LGANet++ weights; without, instance optimisation alone where evaluate.refine has "
-        "iterations, else the images as they are",
+        help="weights of any of the networks; without, instance optimisation alone where "
+        "evaluate.refine has iterations, else the images as they are",
+    )
+    parser.add_argument(
+        "--methods",
+        choices=("syn",),
+        help="a method that needs no weights: ANTs' SyN (needs antspyx: lganet_fast[ants])",
     )
     parser.add_argument(
         "--out",

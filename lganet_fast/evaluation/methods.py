@@ -1,4 +1,4 @@
-"""The methods that an evaluation runs: nothing, a network, instance optimisation, or both."""
+"""The methods that an evaluation runs: nothing, a network or SyN, then instance optimisation."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from ..registration.workspace import MARGIN, field_of, prepare
 from ..volumes.grid import Grid, Volume
 from ..volumes.resample import channels_first, index_flow, places, read, read_nearest, turned
 from ..volumes.sampling import sample_labels
+from .syn import import_ants, syn_flow
 
 REFINED_BY = {"ncc": "lncc", "mse": "mse", "mind": "mind"}
 
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """A network (or none), then instance optimisation (or none), on a device.
+    """A network or SyN (or neither), then instance optimisation (or none), on a device.
 
     factors: sides of the network's voxels in voxels that the result is on, along each axis.
     """
@@ -40,13 +41,18 @@ class Method:
     refinement: Settings | None
     device: torch.device
     factors: tuple[int, int, int] = (1, 1, 1)
+    syn: bool = False
 
     @property
     def name(self) -> str:
         """What tables call it, where its user does not."""
-        if self.checkpoint is None:
+        if self.syn:
+            first = "SyN"
+        elif self.checkpoint is not None:
+            first = self.checkpoint.model.title
+        else:
             return "Before" if self.refinement is None else "Instance optimisation"
-        return "LGANet++" + (" + instance optimisation" if self.refinement else "")
+        return first + (" + instance optimisation" if self.refinement else "")
 
     @torch.no_grad()
     def flow(self, seen: Sample, full: Sample) -> Tensor:
@@ -55,21 +61,30 @@ class Method:
         seen: the pair as the network takes it. full: the same pair at the scale of the result.
         """
         flow = torch.zeros(1, 3, *full.fixed.shape, device=self.device)
-        if self.checkpoint is not None:
+        if self.syn:
+            flow = syn_flow(full).to(flow)
+        elif self.checkpoint is not None:
             coarse = network_flow(self.checkpoint, *seen.tensors(self.device)).float()
             flow = finer(coarse, self.factors, full.fixed.shape)
         return flow if self.refinement is None else refine(flow, full, self.refinement)
 
 
-def method_of(config: Config, checkpoint: Checkpoint | None, device: torch.device) -> Method:
-    """The method that a configuration asks for. Raises InputError for iterations not allowed."""
+def method_of(
+    config: Config, checkpoint: Checkpoint | None, device: torch.device, syn: bool = False
+) -> Method:
+    """The method that a configuration asks for.
+
+    Raises InputError for iterations not allowed, and for SyN where antspyx is missing.
+    """
+    if syn:
+        import_ants()
     counts = config.evaluate.refine
     factors = config.data.factors if counts else (1, 1, 1)
     settings = None
     if any(counts):
         similarity = REFINED_BY[config.loss.similarity]
         settings = check_settings(similarity, counts, None, False, 0, "float32")
-    return Method(checkpoint, settings, device, factors)
+    return Method(checkpoint, settings, device, factors, syn)
 
 
 def finer(flow: Tensor, factors: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -30,6 +30,7 @@ from .methods import Method, method_of
 from .results import Store, read_cases
 from .scores import METRICS, Scores, case_columns, label_columns, score
 from .statistics import Table, compare, spread
+from .syn import syn_settings
 from .tables import latex, markdown
 
 PREFERRED = ("dice", "tre_mm", "njd_percent")  # what the case to draw is the median of
@@ -42,6 +43,7 @@ def evaluate(
     others: Mapping[str, str | os.PathLike[str]] | None = None,
     name: str | None = None,
     quiet: bool = True,
+    syn: bool = False,
 ) -> Path:
     """Register and score every pair of `evaluate.split`; returns the folder with the results.
 
@@ -50,17 +52,19 @@ def evaluate(
         at full resolution, whatever `data.spacing` is for the network.
     out: the folder; by default one named after the method, under `output.folder`/evaluation.
     others: other runs to compare with, a name and the path of its cases.csv each. name: of this
-        method, in tables and figures.
+        method, in tables and figures. syn: ANTs' SyN in place of a network.
 
     Under torchrun every process takes its part of the cases. Cases that were scored before, under
     the same settings, are not done again. Results: cases.csv, labels.csv, summary.json, tables.md,
     tables.tex and figures/.
     Raises InputError for a split without pairs and for what `data` and checkpoints refuse.
     """
+    if syn and checkpoint is not None:
+        raise InputError("SyN takes no checkpoint: score a network and SyN one by one")
     network = None if checkpoint is None else open_checkpoint(checkpoint)
     tables = {label: read_cases(path) for label, path in (others or {}).items()}
     with join(config.train.device, config.train.threads) as ranks:
-        method = method_of(config, network, ranks.device)
+        method = method_of(config, network, ranks.device, syn)
         title = name or method.name
         if title in tables:
             raise InputError(f"two methods are called {title}: give this one another name")
@@ -129,19 +133,22 @@ def settings(
     data = asdict(config.data)
     for key in ("cache", "workers", "validation", "testing", "pairs", "seed"):
         del data[key]
-    return {
+    found = {
         "data": data,
         "evaluate": asdict(config.evaluate),
         "checkpoint": None if checkpoint is None else sha256(checkpoint),
         "refinement": None if method.refinement is None else asdict(method.refinement),
     }
+    return {**found, "syn": syn_settings()} if method.syn else found
 
 
 def default_folder(
     config: Config, checkpoint: str | os.PathLike[str] | None, method: Method
 ) -> Path:
     """A folder named after the method and the split."""
-    parts = [] if checkpoint is None else [Path(checkpoint).stem]
+    parts = ["syn"] if method.syn else []
+    if checkpoint is not None:
+        parts.append(Path(checkpoint).stem)
     if method.refinement is not None:
         parts.append("refined")
     name = "-".join([*(parts or ["before"]), config.evaluate.split])

@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> None:
         others,
         args.name,
         quiet=args.quiet,
+        syn=args.methods == "syn",
     )
     if not args.quiet:
         show_markdown((folder / "tables.md").read_text(encoding="utf-8"))
