@@ -32,6 +32,7 @@ COMMANDS = {
     "data": "look at a data set",
     "train": "train a network on a data set",
     "evaluate": "score a method on a data set, with tables and figures for a paper",
+    "reproduce": "make a table or figure of the paper, all methods, from data to LaTeX",
     "doctor": "show versions, devices, and which path each operation takes",
 }
 SUMMARISED = ("register", "train", "evaluate")  # what they print sums up what they write

@@ -14,6 +14,11 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG",
         help=f"a TOML file, or one of {', '.join(config.shipped())}",
     )
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add --set."""
     parser.add_argument(
         "--set",
         dest="overrides",

@@ -1,12 +1,12 @@
 """Tables as papers print them: a method per row, a metric per column, mean and spread in each cell.
 
-The best mean of a column is bold. A star marks a method that differs significantly from this one
-(see `statistics.compare`).
+The best mean of a column is bold, and of three or more methods the second is underlined. A star
+marks a method that differs significantly from this one (see `statistics.compare`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .scores import METRICS, Metric
@@ -21,12 +21,14 @@ LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 class Cell:
     """Mean and standard deviation as text.
 
-    best: the mean is the column's best. marked: significantly different from this method.
+    best, second: the mean is the column's best, or the next. marked: significantly different from
+    this method.
     """
 
     mean: str
     std: str
     best: bool
+    second: bool
     marked: bool
 
 
@@ -39,8 +41,8 @@ def cells(
     """
     found = {name: spread(rows) for name, rows in methods.items()}
     columns = [m for m in METRICS if any(m.key in scores for scores in found.values())]
-    best = {
-        m.key: _best(m, [s[m.key]["mean"] for s in found.values() if m.key in s]) for m in columns
+    first = {
+        m.key: _first(m, [s[m.key]["mean"] for s in found.values() if m.key in s]) for m in columns
     }
     rows: dict[str, list[Cell | None]] = {}
     for name, scores in found.items():
@@ -54,62 +56,87 @@ def cells(
             )
             test = compared.get(name, {}).get(metric.key)
             marked = test is not None and test.significant
-            row.append(
-                Cell(average, deviation, len(found) > 1 and average == best[metric.key], marked)
-            )
+            best, second = (average == value for value in first[metric.key])
+            row.append(Cell(average, deviation, best, second, marked))
         rows[name] = row
     return columns, rows
 
 
 def markdown(
-    methods: Mapping[str, Table], compared: Mapping[str, Mapping[str, Comparison]], own: str
+    methods: Mapping[str, Table],
+    compared: Mapping[str, Mapping[str, Comparison]],
+    own: str,
+    beside: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
-    """The table in Markdown, with notes."""
+    """The table in Markdown, with notes. beside: further columns, each method -> text."""
 
     def text(cell: Cell | None) -> str:
         if cell is None:
             return "\N{EN DASH}"
         shown = f"{cell.mean} ± {cell.std}"
-        return (f"**{shown}**" if cell.best else shown) + (r"\*" if cell.marked else "")
+        if cell.best or cell.second:
+            shown = f"**{shown}**" if cell.best else f"<u>{shown}</u>"
+        return shown + (r"\*" if cell.marked else "")
 
     columns, rows = cells(methods, compared)
-    head = ["Method", *(f"{m.label}{_arrow(m, '↑', '↓')}" for m in columns)]
-    body = [[name.replace("|", r"\|"), *map(text, row)] for name, row in rows.items()]
-    lines = [_joined("|", line) for line in [head, ["---", *["---:"] * len(columns)], *body]]
+    more = beside or {}
+    head = ["Method", *(f"{m.label}{_arrow(m, '↑', '↓')}" for m in columns), *more]
+    body = [
+        [name.replace("|", r"\|"), *map(text, row), *(c.get(name, "") for c in more.values())]
+        for name, row in rows.items()
+    ]
+    lines = [_joined("|", line) for line in [head, ["---", *["---:"] * (len(head) - 1)], *body]]
     notes = _notes(methods, rows.values(), own, r"\* ")
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def latex(
-    methods: Mapping[str, Table], compared: Mapping[str, Mapping[str, Comparison]], own: str
+    methods: Mapping[str, Table],
+    compared: Mapping[str, Mapping[str, Comparison]],
+    own: str,
+    beside: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
-    """The table in LaTeX (booktabs), with notes as comments."""
+    """The table in LaTeX (booktabs), with notes as comments. beside: as for `markdown`."""
 
     def text(cell: Cell | None) -> str:
         if cell is None:
             return "--"
         average = rf"\mathbf{{{cell.mean}}}" if cell.best else cell.mean
-        return rf"${average} \pm {cell.std}{'^{*}' if cell.marked else ''}$"
+        shown = rf"{average} \pm {cell.std}{'^{*}' if cell.marked else ''}"
+        return rf"$\underline{{{shown}}}$" if cell.second else f"${shown}$"
 
     columns, rows = cells(methods, compared)
     arrows = (r" $\uparrow$", r" $\downarrow$")
+    more = beside or {}
     head = ["Method", *(_escaped(m.label) + _arrow(m, *arrows) for m in columns)]
+    head += [_escaped(name) for name in more]
     lines = [
         *(f"% {note}" for note in _notes(methods, rows.values(), own, "* ")),
-        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
         r"\midrule",
-        *(" & ".join([_escaped(name), *map(text, row)]) + r" \\" for name, row in rows.items()),
+        *(
+            " & ".join(
+                [_escaped(name), *map(text, row)]
+                + [_escaped(column.get(name, "")) for column in more.values()]
+            )
+            + r" \\"
+            for name, row in rows.items()
+        ),
         r"\bottomrule",
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _best(metric: Metric, means: Sequence[float]) -> str:
-    choose: Callable[[Iterable[float]], float] = max if metric.better > 0 else min
-    return f"{choose(means):.{metric.digits}f}" if means and metric.better else ""
+def _first(metric: Metric, means: Sequence[float]) -> tuple[str, str]:
+    """The best mean and the next as written; "" where there is none or it is shared."""
+    ordered = sorted(means, reverse=metric.better > 0)
+    best, second, *_ = [f"{mean:.{metric.digits}f}" for mean in ordered] + ["", ""]
+    if len(means) < 2 or not metric.better:
+        return "", ""
+    return best, second if len(means) > 2 and second != best else ""
 
 
 def _arrow(metric: Metric, up: str, down: str) -> str:

@@ -25,6 +25,7 @@ from ..models.checkpoint import save as save_network
 from ..models.registry import options as network_options
 from ..ops import warp
 from ..runtime.files import atomic
+from ..runtime.json_files import write_report_json
 from ..runtime.ranks import Ranks, join
 from . import state as states
 from .batch import Batch, batches, collate
@@ -45,9 +46,10 @@ TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16
 def train(config: Config, resume: bool = False, quiet: bool = True, source: str = "") -> Path:
     """Train a network; returns the run folder, `config.output.folder`.
 
-    It holds config.toml, log.jsonl (a line per optimiser step and per validation), last.pt (all
-    that resuming needs), last.safetensors and best.safetensors (networks; best by validation Dice,
-    or loss where there are no labels) and pictures/. Each is written whole or not at all.
+    It holds config.toml, log.jsonl (a line per optimiser step and per validation), finished.json
+    (steps and seconds of a run that has ended), last.pt (all that resuming needs), last.safetensors
+    and best.safetensors (networks; best by validation Dice, or loss where there are no labels) and
+    pictures/. Each is written whole or not at all.
     resume: go on where last.pt stands, exactly, or on another schedule (train.epochs, the rates);
     begin where there is none. quiet: no bar. source: what the configuration was read from, for the
     network's card. Under torchrun the processes share the work.
@@ -145,6 +147,7 @@ class Trainer:
         stream = batches(self.data, self.sampler, size, workers, self.ranks.device)
         journal = self.open_journal(quiet) if self.ranks.first else None
         try:
+            self.note_end()
             while not self.done:
                 asked = self.advance(stream, journal, stop)
                 checked = self.after_step(journal)
@@ -153,6 +156,7 @@ class Trainer:
                     self.save(journal)
                 if asked and not done:
                     raise KeyboardInterrupt(self.farewell())
+            self.note_end()
         finally:
             stream.close()
             if journal is not None:
@@ -163,6 +167,16 @@ class Trainer:
         """Whether the run has ended, by its steps or by its time."""
         used_up = 0 < self.section.budget <= self.spent
         return self.step >= self.total or used_up
+
+    def note_end(self) -> None:
+        """Have finished.json there where the run has ended, and only there."""
+        if not self.ranks.first:
+            return
+        path = self.folder / "finished.json"
+        if self.done:
+            write_report_json(path, {"steps": self.step, "seconds": self.spent})
+        else:
+            path.unlink(missing_ok=True)
 
     def open_journal(self, quiet: bool) -> Journal:
         """The log, cut to where this run stands."""
@@ -182,9 +196,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=not self.section.graph)
         self.step += 1
         seconds = time.perf_counter() - began
-        if self.section.budget:  # of which every process must think the same
-            used = torch.tensor(seconds, dtype=torch.float64, device=self.ranks.device)
-            self.spent += float(self.ranks.total(used)) / self.ranks.count
+        used = torch.tensor(seconds, dtype=torch.float64, device=self.ranks.device)
+        self.spent += float(self.ranks.total(used)) / self.ranks.count  # the same for all
         if journal is not None:
             journal.step(
                 {

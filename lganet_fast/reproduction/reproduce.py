@@ -1,0 +1,124 @@
+"""A table or figure from end to end: the plan, what is missing carried out, the result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import config as configs
+from ..data.check import inspect
+from ..errors import InputError
+from . import estimate
+from .results import write_results
+from .steps import MISSING, THERE, Step, duration, steps_of, works
+from .targets import SMALL, TARGETS
+
+
+@dataclass(frozen=True)
+class Line:
+    """A step of the plan and whether it was done when the plan was made."""
+
+    step: Step
+    state: str
+
+
+class Reproduction:
+    """What a table or figure needs, in a folder of runs.
+
+    name: one of TARGETS. runs: tables on one data set share their runs there. methods: rows of it,
+    None for all. settings: "section.key=value" for every row. budget: such as "10m": the small
+    table, in which every network trains for that time on LPBA40 at 2 mm.
+    Raises InputError for a name, method or budget that is not allowed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runs: str | os.PathLike[str],
+        methods: list[str] | None = None,
+        settings: Sequence[str] = (),
+        budget: str | None = None,
+    ) -> None:
+        if name not in TARGETS:
+            raise InputError(f"it must be one of {', '.join(TARGETS)}, got {name!r}")
+        self.target = TARGETS[name]
+        self.source, self.settings = self.target.config, tuple(settings)
+        place = self.source
+        if budget is not None:
+            seconds = duration(budget)
+            if self.source != "lpba40":
+                raise InputError(f"a budget is for tables on LPBA40, {name} is on {self.source}")
+            self.source = SMALL
+            self.settings = (f"train.budget={seconds}", *self.settings)
+            place = f"{SMALL}_{seconds:g}s"
+        rows = self.target.chosen(methods)
+        self.works = works(rows, self.source, self.settings, Path(runs) / place)
+        self.out = Path(runs) / "reproduced" / (name if budget is None else f"{name}_{seconds:g}s")
+
+    def data_problem(self) -> str:
+        """What is wrong with the data, "" where nothing is."""
+        try:
+            found = inspect(configs.load(self.source, self.settings))
+        except InputError as error:
+            return str(error)
+        count = len(found.problems)
+        return f"{found.problems[0]} ({count} problems in all)" if count else ""
+
+    def plan(self) -> list[Line]:
+        """Every step and whether it is done; an evaluation is not while its training is not."""
+        lines = []
+        for work in self.works:
+            open_ = False
+            for step in steps_of(work):
+                state = MISSING if open_ else step.state()
+                open_ = open_ or state != THERE
+                lines.append(Line(step, state))
+        return lines
+
+    def told(self, lines: Sequence[Line], problem: str) -> str:
+        """The plan in words: for what is missing its command, and for how long it will take."""
+        out = [f"{self.target.name}: {self.target.shows}"]
+        check = f"lganet-fast data check {self.source}"
+        data = "there" if not problem else f"missing: {problem}\n    {check}"
+        out.append(f"data {self.source}: {data}")
+        total = 0.0
+        for line in lines:
+            step, title = line.step, line.step.work.row.title
+            text = f"{step.name} {title}: {line.state}"
+            if line.state != THERE:
+                if problem:
+                    text += ", time unknown without the data"
+                else:
+                    seconds = step.seconds()
+                    total += seconds
+                    text += f", {estimate.spoken(seconds)}"
+                text += f"\n    {step.command}"
+            out.append(text)
+        if total:
+            out.append(f"in all {estimate.spoken(total)} on this machine, scoring not counted")
+        return "\n".join(out)
+
+    def carry_out(self, lines: Sequence[Line], quiet: bool, say: Callable[[str], None]) -> None:
+        """Do what is missing, in order. Interrupted at any point, it goes on where it was.
+
+        Under torchrun every process calls this and they share the work. Raises InputError where
+        the data are not as they must be.
+        """
+        if problem := self.data_problem():
+            raise InputError(f"the data of {self.source} cannot be used: {problem}")
+        for line in lines:
+            if line.state != THERE:
+                say(f"{line.step.name} {line.step.work.row.title}")
+                line.step.run(quiet)
+
+    def write(self) -> Path:
+        """Write table.md, table.tex and figures of what is there; returns their folder."""
+        write_results(self.target, self.source, self.works, self.out)
+        return self.out
+
+
+def first_process() -> bool:
+    """Whether this process is the one of torchrun's that talks and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
