@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from .. import config as configs
 from ..data.check import inspect
 from ..errors import InputError
+from ..runtime.ranks import join
 from . import estimate
 from .results import write_results
 from .steps import MISSING, THERE, Step, duration, steps_of, works
@@ -108,10 +111,13 @@ class Reproduction:
         """
         if problem := self.data_problem():
             raise InputError(f"the data of {self.source} cannot be used: {problem}")
-        for line in lines:
-            if line.state != THERE:
-                say(f"{line.step.name} {line.step.work.row.title}")
-                line.step.run(quiet)
+        train = self.works[0].config.train
+        with join(train.device, train.threads) as ranks:
+            for line in lines:
+                if line.state != THERE:
+                    say(f"{line.step.name} {line.step.work.row.title}")
+                    line.step.run(quiet)
+                    ranks.total(torch.zeros(1, device=ranks.device))  # what one writes, all read
 
     def write(self) -> Path:
         """Write table.md, table.tex and figures of what is there; returns their folder."""

@@ -57,6 +57,8 @@ class Ranks:
 def join(device: str, threads: int) -> Iterator[Ranks]:
     """Join the processes that torchrun started, by NCCL on GPUs and by Gloo on CPUs, or go alone.
 
+    Inside another `join` it is the same group: torchrun's processes can meet once only.
+
     device: "auto", "cpu", "cuda" or "cuda:N"; of several processes each takes the GPU of its local
     rank. threads: CPU threads per process; 0 for an equal share of all.
     Raises InputError for a device that is not there, and where the others cannot be joined.
@@ -70,6 +72,9 @@ def join(device: str, threads: int) -> Iterator[Ranks]:
     if place.type == "cuda":
         place = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(place)
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
+        return
     try:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=WAIT)
     except (ValueError, RuntimeError) as error:
