@@ -10,6 +10,7 @@ import pytest
 from lganet_fast import InputError, config
 from lganet_fast.config import loading, reference
 from lganet_fast.models import LGANetPlusPlus
+from lganet_fast.models.registry import options
 
 MINIMAL = '[data]\nlayout = "atlas"\n'
 
@@ -60,7 +61,7 @@ def test_ablations_leave_out_what_the_paper_does(name, modules):
     settings = config.load(name)
     assert (settings.model.lgam, settings.model.fifm, settings.model.msfm) == modules
     assert settings.data == config.load("lpba40").data
-    LGANetPlusPlus((48, 48, 48), **settings.model.arguments())
+    LGANetPlusPlus((48, 48, 48), **settings.model.arguments(options("lganetpp")))
 
 
 def test_overrides_are_toml_values_and_bare_text():
