@@ -12,7 +12,7 @@ from ..runtime.progress import Progress
 
 
 class Journal:
-    """The log of a run that is at `step` of `total`.
+    """The log of a run that is at `step`, and has done `done` of `total` `unit`.
 
     folder: of log.jsonl, which is cut to `size` bytes first: lines that a run wrote after the
     state that it now goes on from. quiet: no bar. tensorboard: events too, in the same folder.
@@ -20,12 +20,20 @@ class Journal:
     """
 
     def __init__(
-        self, folder: Path, size: int, step: int, total: int, quiet: bool, tensorboard: bool
+        self,
+        folder: Path,
+        size: int,
+        step: int,
+        quiet: bool,
+        tensorboard: bool,
+        done: int,
+        total: int,
+        unit: str,
     ) -> None:
         self.events = event_writer(folder, step) if tensorboard else None
         self.file = open(folder / "log.jsonl", "ab")  # noqa: SIM115
         self.file.truncate(min(size, os.fstat(self.file.fileno()).st_size))
-        self.bar = Progress(total, "steps", quiet, step)
+        self.bar, self.done = Progress(total, unit, quiet, done), done
         self.shown: dict[str, str] = {}
 
     @property
@@ -33,10 +41,11 @@ class Journal:
         """Bytes of the log so far."""
         return os.fstat(self.file.fileno()).st_size
 
-    def step(self, record: dict[str, Any]) -> None:
-        """Note an optimiser step."""
+    def step(self, record: dict[str, Any], done: int) -> None:
+        """Note an optimiser step, after which so much is done."""
         self._write(record)
-        self._show(record["step"], loss=record["loss"])
+        self.done = done
+        self._show(loss=record["loss"])
         if self.events is not None:
             self.events.add_scalar("loss", record["loss"], record["step"])
             self.events.add_scalar("lr", record["lr"], record["step"])
@@ -47,9 +56,7 @@ class Journal:
         """Note the scores of the validation pairs."""
         self._write(record)
         scores = record["validation"]
-        self._show(
-            record["step"], **{f"validation {name}": value for name, value in scores.items()}
-        )
+        self._show(**{f"validation {name}": value for name, value in scores.items()})
         if self.events is not None:
             for name, value in scores.items():
                 self.events.add_scalar(f"validation/{name}", value, record["step"])
@@ -65,10 +72,10 @@ class Journal:
         self.file.write(json.dumps(record).encode() + b"\n")
         self.file.flush()
 
-    def _show(self, step: int, **values: float) -> None:
+    def _show(self, **values: float) -> None:
         self.shown |= {name: f"{value:.4f}" for name, value in values.items()}
         text = ", ".join(f"{name} {value}" for name, value in self.shown.items())
-        self.bar.at(step, text)
+        self.bar.at(self.done, text)
 
 
 def event_writer(folder: Path, step: int) -> Any:

@@ -181,7 +181,14 @@ class Trainer:
     def open_journal(self, quiet: bool) -> Journal:
         """The log, cut to where this run stands."""
         wanted = self.config.output.tensorboard
-        return Journal(self.folder, self.log_size, self.step, self.total, quiet, wanted)
+        done = self.progress()
+        return Journal(self.folder, self.log_size, self.step, quiet, wanted, *done)
+
+    def progress(self) -> tuple[int, int, str]:
+        """What is done, of how much: seconds of a budget, else optimiser steps."""
+        if budget := self.section.budget:
+            return int(min(self.spent, budget)), round(budget), "seconds"
+        return self.step, self.total, "steps"
 
     def advance(self, stream: Generator[Batch], journal: Journal | None, stop: Stop) -> bool:
         """One optimiser step. Returns whether any process was asked to stop."""
@@ -207,7 +214,8 @@ class Trainer:
                     "parts": dict(zip(self.objective.terms, parts, strict=True)),
                     "lr": lr,
                     "seconds": round(seconds, 4),
-                }
+                },
+                self.progress()[0],
             )
         return stopping > 0
 
