@@ -79,6 +79,7 @@ def test_run_folder(whole, brains):
     assert sorted(path.name for path in whole.iterdir()) == [
         "best.safetensors",
         "config.toml",
+        "finished.json",
         "last.pt",
         "last.safetensors",
         "log.jsonl",
