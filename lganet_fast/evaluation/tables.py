@@ -56,7 +56,7 @@ def cells(
             )
             test = compared.get(name, {}).get(metric.key)
             marked = test is not None and test.significant
-            best, second = (average == value for value in first[metric.key])
+            best, second = (len(found) > 1 and average == x for x in first[metric.key])
             row.append(Cell(average, deviation, best, second, marked))
         rows[name] = row
     return columns, rows
@@ -131,10 +131,10 @@ def latex(
 
 
 def _first(metric: Metric, means: Sequence[float]) -> tuple[str, str]:
-    """The best mean and the next as written; "" where there is none or it is shared."""
+    """The best mean and the next as written; "" where there is none, or where it is the best."""
     ordered = sorted(means, reverse=metric.better > 0)
     best, second, *_ = [f"{mean:.{metric.digits}f}" for mean in ordered] + ["", ""]
-    if len(means) < 2 or not metric.better:
+    if not metric.better:
         return "", ""
     return best, second if len(means) > 2 and second != best else ""
 

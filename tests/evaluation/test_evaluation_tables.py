@@ -112,6 +112,22 @@ def test_latex_is_escaped_and_even(methods):
     assert r"NJD (\%) $\downarrow$" in body[0]
 
 
+def test_of_three_or_more_the_second_is_underlined():
+    methods = {name: table([x, x]) for name, x in (("A", 0.5), ("B", 0.7), ("C", 0.6))}
+    lines = markdown(methods, {}, "C", {"Paper": {"B": "0.71"}}).splitlines()
+    assert lines[0] == "| Method | DSC ↑ | Paper |"
+    assert lines[2:5] == [
+        "| A | 0.500 ± 0.000 |  |",
+        "| B | **0.700 ± 0.000** | 0.71 |",
+        "| C | <u>0.600 ± 0.000</u> |  |",
+    ]
+    body = latex(methods, {}, "C", {"Paper": {"B": "0.71"}})
+    assert r"C & $\underline{0.600 \pm 0.000}$ &  \\" in body
+    assert r"B & $\mathbf{0.700} \pm 0.000$ & 0.71 \\" in body
+    assert r"\begin{tabular}{lrr}" in body
+    assert "<u>" not in markdown({k: methods[k] for k in "AB"}, {}, "A")
+
+
 def test_no_mark_without_a_difference_and_no_best_of_one():
     text = markdown({"Ours": table([0.5, 0.7])}, {}, "Ours")
     assert "*" not in text
