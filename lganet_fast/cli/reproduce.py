@@ -33,4 +33,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--methods", nargs="+", metavar="NAME", help="rows of the table (default: all)"
     )
     add_settings(parser)
-    parser.add_argument("--quiet", action="store_true", help="print only errors and warnings")

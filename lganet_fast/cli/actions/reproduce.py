@@ -7,6 +7,7 @@ import argparse
 from ...reproduction import Reproduction
 from ...reproduction.reproduce import first_process
 from ...reproduction.steps import THERE
+from ..tables import show_markdown
 
 
 def run(args: argparse.Namespace) -> None:
@@ -22,5 +23,6 @@ def run(args: argparse.Namespace) -> None:
         return
     if first_process():
         folder = wanted.write()
-        say((folder / "table.md").read_text(encoding="utf-8"))
-        say(f"results: {folder}")
+        if talks:
+            show_markdown((folder / "table.md").read_text(encoding="utf-8"))
+        say(f"\nresults: {folder}")
