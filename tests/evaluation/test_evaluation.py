@@ -137,11 +137,11 @@ def test_a_killed_run_leaves_whole_cases_alone(place, tmp_path, monkeypatch):
 
 def test_refined_alone_is_what_register_finds(place, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "draw", lambda *_: None)
-    settings = loaded(place, "evaluate.refine=[4, 2]", "data.spacing=2", "evaluate.split=val")
+    settings = loaded(place, "evaluate.refine=[20, 10]", "data.spacing=2", "evaluate.split=val")
     folder = evaluate(settings, out=tmp_path, name="Mine")
     sample = open_split(loaded(place), "val")[0]
     sources = [(x, sample.affine) for x in (sample.fixed, sample.moving)]
-    found = register(*sources, iterations=(4, 2), device="cpu")
+    found = register(*sources, iterations=(20, 10), device="cpu")
     moved = found.transform.voxels(Grid(sample.fixed.shape, sample.affine))
     flow = torch.from_numpy(moved).permute(3, 0, 1, 2)[None]
     labels = methods.moved_labels(sample.moving_labels, flow, settings.evaluate)
