@@ -166,8 +166,8 @@ Results local_ncc_widely(const Tensor& a, const Tensor& b, const std::optional<T
                          int64_t window, bool need_a, bool need_b) {
   constexpr auto kWide = ScalarType::Double, kOwn = ScalarType::Float;
   const auto wide_weight = weight ? std::optional(converted(*weight, kWide)) : std::nullopt;
-  const auto [value, grad_a, grad_b] = local_ncc(converted(a, kWide), converted(b, kWide),
-                                                 wide_weight, window, need_a, need_b);
+  const auto [value, grad_a, grad_b] =
+      local_ncc(converted(a, kWide), converted(b, kWide), wide_weight, window, need_a, need_b);
   Tensor narrow = empty_beside(a, {}, kOwn);
   *reinterpret_cast<float*>(narrow.data_ptr()) =
       static_cast<float>(*reinterpret_cast<const double*>(value.data_ptr()));

@@ -73,8 +73,9 @@ struct Join {
   }
 };
 
-// c^2 / (var_a var_b + 1e-5) and its derivatives; NaN, not 0, where the product overflows. `epsilon` is 1e-5 over the square of the number
-// of voxels, since the definition has sums where the moments are means.
+// c^2 / (var_a var_b + 1e-5) and its derivatives; NaN, not 0, where the product overflows.
+// `epsilon` is 1e-5 over the square of the number of voxels, since the definition has sums where
+// the moments are means.
 template <typename V>
 struct Agreement {
   V value, slope;  // slope: c / (var_a var_b + 1e-5)

@@ -193,9 +193,9 @@ Query<T> query_of(const NeighbourSize& size, int64_t a, const T* q, const T* nor
 template <typename In, typename T>
 void query_gradient_planes(const View<const T>& grad, const View<const In>& q,
                            const View<const In>& k, const T* bias, T scale,
-                           const View<const T>& out, const View<const T>& norms,
-                           const View<In>& to, double* sums, const NeighbourSize& size,
-                           int64_t first, int64_t count, T* scratch) {
+                           const View<const T>& out, const View<const T>& norms, const View<In>& to,
+                           double* sums, const NeighbourSize& size, int64_t first, int64_t count,
+                           T* scratch) {
   const int64_t b = first / q.size[2], h0 = first % q.size[2];
   const int64_t lanes = kLanes<T>, step = size.features.channel;
   const Ring<T> ring{scratch, size.features, 3};

@@ -132,7 +132,8 @@ void normalise(const Tensor& x, double slope, Tensor& out, Tensor& scale) {
     };
     auto sums = sums_by(shift);
     const auto finite = [](double sum) { return std::isfinite(sum); };
-    if (!std::all_of(sums.begin(), sums.end(), finite))  // float32 may overflow where float64 does not
+    // float32 may overflow where float64 does not
+    if (!std::all_of(sums.begin(), sums.end(), finite))
       sums = sums_by(std::vector<double>(shift.begin(), shift.end()));
     const double count = double(runs.voxels);
     const auto mean = repeated<T>(runs, [&](int64_t v, int64_t c) {

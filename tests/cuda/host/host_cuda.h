@@ -5,8 +5,8 @@
 //                  PYBIND11_MODULE(host_<op>, m) { m.def("forward", ...); }
 //   check_<op>.py  pytest tests: `import host_<op>`, call it on CPU tensors, compare.
 //
-// tests/cuda/test_cuda_host.py finds these files by name, builds and runs them under AddressSanitizer
-// and UndefinedBehaviorSanitizer.
+// tests/cuda/test_cuda_host.py finds these files by name, builds and runs them under
+// AddressSanitizer and UndefinedBehaviorSanitizer.
 //
 // launch() runs the threads of a grid one after the other; a barrier there is an error.
 // launch_team() gives each thread of a block a stack of its own (host_team.h), and runs the blocks

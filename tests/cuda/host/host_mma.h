@@ -1,5 +1,5 @@
-// The instructions of csrc/common/mma.cuh on the host. What a device leaves open is the worst here: a copy
-// that has not been waited for has not arrived, and has already destroyed what was there.
+// The instructions of csrc/common/mma.cuh on the host. What a device leaves open is the worst here:
+// a copy that has not been waited for has not arrived, and has already destroyed what was there.
 #pragma once
 
 #include <algorithm>
