@@ -230,7 +230,7 @@ def as_on_cuda(path: str = "cudnn") -> Iterator[None]:
     path: by which all convolutions were the fastest, as `ops.tuned` names it.
     """
     entry = None if path == "cudnn" else tuned.Entry(path, 0, 1.0)
-    compiled = frozenset(n for n in native.COMPILED if (ROOT / "csrc" / f"{n}.cu").exists())
+    compiled = frozenset(n for n in native.COMPILED if (ROOT / "csrc" / n / f"{n}.cu").exists())
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(native.KERNELS, {"cuda": compiled}))
         stack.enter_context(mock.patch.object(triton, "INSTALLED", True))

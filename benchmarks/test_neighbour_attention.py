@@ -6,7 +6,7 @@ from lganet_fast import ops
 
 from . import published
 from .case import IXI_OASIS, Case, image, voxels
-from .ways import always, beside
+from .implementations import always, beside
 
 HEAD = 6  # channels
 

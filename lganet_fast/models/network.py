@@ -61,7 +61,7 @@ class Network(nn.Module):
                 module.recompute = checkpoint == "blocks"
         for p in self.parameters():
             if p.dim() == 5:  # Module.to refuses where others have four axes
-                p.data = p.data.contiguous(memory_format=torch.channels_last_3d)
+                p.data = p.data.to(memory_format=torch.channels_last_3d)
         self.graphs = Graphs(self.voxel_bytes)
 
     def padded_size(self, size: Sequence[int]) -> Size:

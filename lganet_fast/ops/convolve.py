@@ -171,7 +171,7 @@ def alone(
 ) -> Tensor:
     """The convolution of one map, and its ReLU: on the CPU, or with gradients."""
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         dtype = number_type([x])
         with torch.autocast(device, enabled=False):
             return computed_in(dtype, device, x, weight, bias, inplace, relu, backend)

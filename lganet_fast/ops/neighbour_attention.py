@@ -32,6 +32,7 @@ def neighbour_attention(
     check.shape("bias", bias, ("heads", 3, 3, 3))
     check.floating("bias", bias)
     check.together("bias", bias, "q", q)
+    check.number("scale", scale)
     heads = bias.shape[0]
     if heads < 1 or q.shape[1] % heads or not q.shape[1]:
         raise ValueError(

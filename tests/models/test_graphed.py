@@ -35,9 +35,9 @@ class Small(nn.Module):
         self.eval()
 
     def forward(self, moving, fixed):
-        return self.graphs(self, self.flow, moving, fixed)
+        return self.graphs(self, self.run, moving, fixed)
 
-    def flow(self, moving, fixed):
+    def run(self, moving, fixed):
         x = self.layers(moving) * fixed
         return self.last(x.relu_().movedim(1, -1)).movedim(-1, 1)
 
@@ -54,7 +54,7 @@ def calls(module, *inputs, count=3):
 
 def eager(module, *inputs):
     with torch.no_grad():
-        return module.flow(*inputs)
+        return module.run(*inputs)
 
 
 def test_the_third_call_and_all_after_it_are_replays(cuda):
@@ -179,7 +179,7 @@ def test_a_default_device_does_not_turn_it_off(cuda):
 
 def test_gradients_may_be_on_where_nothing_needs_one(cuda):
     module = Small().requires_grad_(False)
-    wanted = module.flow(*pair())
+    wanted = module.run(*pair())
     assert all(torch.equal(module(*pair()), wanted) for _ in range(3))
     assert cuda.captures == 1
     for x in module.parameters():
@@ -207,7 +207,7 @@ def test_autocast_leaves_nothing_behind(cuda):
     wanted = {}
     for dtype in (torch.bfloat16, torch.float32):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, dtype == torch.bfloat16):
-            wanted[dtype] = module.flow(*pair())
+            wanted[dtype] = module.run(*pair())
     assert not torch.equal(wanted[torch.bfloat16].float(), wanted[torch.float32])
     for dtype in (torch.bfloat16, torch.float32, torch.bfloat16):
         with torch.autocast("cpu", torch.bfloat16, dtype == torch.bfloat16):
@@ -277,7 +277,7 @@ def test_compiled_and_exported_it_is_one_graph_of_operators(cuda):
         exported = torch.export.export(module, pair()).module()
         traced = torch.jit.trace(module, pair(), check_trace=False)
         for other in (compiled, exported, traced):
-            torch.testing.assert_close(other(*pair(seed=1)), module.flow(*pair(seed=1)))
+            torch.testing.assert_close(other(*pair(seed=1)), module.run(*pair(seed=1)))
     assert (cuda.captures, cuda.replays) == (1, 2)
 
 

@@ -114,7 +114,7 @@ def test_names_that_no_file_can_have(tmp_path, name):
         ('extends="' + "a" * 5000 + '"', "cannot be read"),
         ("x=" + "9" * 5000, "is not TOML"),
         ("[data]\nlayout='pairs'\nseed=0x" + "f" * 5000, "cannot be used"),
-        ("[data]\nlayout='pairs'\n[train]\nlr=0x" + "f" * 500, "cannot be used"),
+        ("[data]\nlayout='pairs'\n[train]\nlr=0x" + "f" * 500, "must be a number above 0"),
         ('[data]\nlayout="a\\u001b[31m\\nb"', "layout must be one of"),
     ],
 )
