@@ -42,7 +42,7 @@ def test_replays_are_the_eager_forward_bit_for_bit(monkeypatch, half):
         if change:
             network.load_state_dict(made_up_state(1))
         with torch.no_grad(), torch.autocast("cuda", half, half is not None):
-            wanted = [network.flow(*two) for two in pairs]
+            wanted = [network.run(*two) for two in pairs]
             rounds = [[network(*two) for two in pairs] for _ in range(3)]
         for found in rounds:
             torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)

@@ -78,7 +78,7 @@ def test_what_a_graph_would_hide_turns_it_off(cuda, monkeypatch, obstacle):
     before = cuda.captures, cuda.replays
     with torch.no_grad(), obstacle(module) or nullcontext():
         for _ in range(3):
-            assert torch.equal(module(*pair()), module.flow(*pair())) or obstacle is in_training
+            assert torch.equal(module(*pair()), module.run(*pair())) or obstacle is in_training
     os.environ.pop("LGANET_FAST_GRAPH", None)
     assert (cuda.captures, cuda.replays) == before
 
@@ -90,7 +90,7 @@ def test_transforms_and_captures_of_others_turn_it_off(cuda):
     with torch.no_grad():
         moving, fixed = (x[None].expand(2, *x.shape) for x in pair())
         together = torch.func.vmap(module)(moving, fixed)
-        assert torch.allclose(together[1], module.flow(*pair()))
+        assert torch.allclose(together[1], module.run(*pair()))
         state = {name: 2 * x for name, x in module.named_parameters()}
         torch.func.functional_call(module, state, pair())
         with forward_ad.dual_level():
@@ -107,8 +107,8 @@ def test_transforms_and_captures_of_others_turn_it_off(cuda):
 class Talking(Small):
     """A module whose forward waits for the device."""
 
-    def flow(self, moving, fixed):
-        return super().flow(moving, fixed) * (2 if moving.sum().item() > 0 else 1)
+    def run(self, moving, fixed):
+        return super().run(moving, fixed) * (2 if moving.sum().item() > 0 else 1)
 
 
 @pytest.mark.parametrize("unjoined", [False, True])

@@ -38,7 +38,8 @@ def cases(operation):
 def suite(*words, **environment):
     """Run the suite in a process of its own."""
     command = [sys.executable, "-m", "pytest", *words]
-    environment = {**os.environ, **environment}
+    outer = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    environment = {**outer, **environment}  # beside other workers nothing would be measured
     done = subprocess.run(
         command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -51,6 +52,8 @@ def suite_here(capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "path", [*sys.path])  # pytest puts the sources first
     monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+        monkeypatch.delenv(name)  # beside other workers nothing is measured
     before = torch.get_num_threads()
 
     def run(*words):

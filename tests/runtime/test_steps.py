@@ -52,6 +52,7 @@ def test_goes_on_where_it_cannot_be_recorded(recwarn):
 
 
 def test_where_there_is_a_recorder(monkeypatch):
+    monkeypatch.delenv("LGANET_FAST_GRAPH", raising=False)
     assert steps.recorder_for(torch.device("cpu")) is None
     assert steps.recorder_for(torch.device("cuda")) is not None
     monkeypatch.setenv("LGANET_FAST_GRAPH", "0")
