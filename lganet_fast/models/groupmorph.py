@@ -87,9 +87,9 @@ class GroupMorph(Network):
         same.
     checkpoint: None, or "blocks" to compute the inside of blocks again in the backward.
 
-    With corners="published" the flow is meant for that reading: `stretched(flow)` is the one that
-    `ops.warp` takes. Published state dicts load strictly. Raises InputError for arguments that do
-    not fit.
+    The flow is the one that `ops.warp` takes; with corners="published", `flow_and_steps` gives the
+    published network's own. Published state dicts load strictly. Raises InputError for arguments
+    that do not fit.
     """
 
     name, title = "groupmorph", "GroupMorph"
@@ -171,8 +171,9 @@ class GroupMorph(Network):
         return second + self.warped(first, second)
 
     def flow_of(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """The flow, from all levels."""
-        return self.flow_and_steps(moving, fixed)[0]
+        """The flow that `ops.warp` takes, from all levels."""
+        flow = self.flow_and_steps(moving, fixed)[0]
+        return stretched(flow) if self.config["corners"] == "published" else flow
 
     def flow_and_steps(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The flow, and what each level added to it, coarsest first, in its own voxels.

@@ -50,3 +50,10 @@ def test_aligned_corners_are_another_result():
         network = registry.create("groupmorph", (16, 16, 24), corners=corners).eval()
         flows.append(network(*uniform(2, 1, 1, 16, 16, 24).float()))
     assert (flows[0] - flows[1]).abs().max() > 0.01
+
+
+def test_the_flow_is_what_warp_takes():
+    network = registry.create("groupmorph", (16, 16, 24)).double().eval()
+    moving, fixed = uniform(2, 1, 1, 16, 16, 24)
+    own, _ = network.flow_and_steps(moving, fixed)
+    close(warp(moving, network(moving, fixed)), network.warped(moving, own), 1e-12)
