@@ -52,6 +52,7 @@ def test_aligned_corners_are_another_result():
     assert (flows[0] - flows[1]).abs().max() > 0.01
 
 
+@torch.no_grad()
 def test_the_flow_is_what_warp_takes():
     network = registry.create("groupmorph", (16, 16, 24)).double().eval()
     moving, fixed = uniform(2, 1, 1, 16, 16, 24)
