@@ -174,8 +174,8 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
                    (own.last - own.first + 1) * volume.step[0] * sizeof(A));
   for (int64_t line = own.b * rows; line < (own.b + 1) * rows; ++line) {
     const Row row = row_of(field, line);
-    const bool inside = own.holds(row.i);
-    if (!inside && !own.meets(reach[line])) continue;
+    const bool owned = own.holds(row.i);
+    if (!owned && !own.meets(reach[line])) continue;
     const A* start = start_of(field, row.b);
     A* target = start_of(to, row.b);
     for (int64_t k = 0; k < field.depth; k += kLanes<A>) {
@@ -207,7 +207,7 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
         const Quad<A> g = load_vector<Quad<A>>(grad.data + place + 4 * l);
         if (corners.offset[l] != expected) {
           add_rows<A>(target + expected, volume, pending, own, plane);
-          for (Quad<A>& row : pending) row = Quad<A>{};
+          for (Quad<A>& sum : pending) sum = Quad<A>{};
           plane = corners.plane[l];
         }
         Quad<A> value[4];
@@ -218,7 +218,7 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
         }
         add_rows<A>(target + corners.offset[l], volume, value, own, plane);
         expected = corners.offset[l] + I(volume.next[2]);
-        if (!inside) continue;
+        if (!owned) continue;
         const A* read = start + corners.offset[l];
         TwoQuads<A> slope[3] = {};
         if (inside[l] != 0)

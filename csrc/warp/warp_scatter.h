@@ -76,7 +76,7 @@ void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const 
         for (int l = 0; l < count; ++l) {
           if (corners.offset[l] != expected) {
             add_rows(image + expected, volume, pending, own, plane);
-            for (A& row : pending) row = 0;
+            for (A& sum : pending) sum = 0;
             plane = corners.plane[l];
           }
           A value[4];

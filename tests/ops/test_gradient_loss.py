@@ -12,7 +12,6 @@ from ops_checks import (
     check_gradient_strictly,
     check_same,
     needs_native,
-    threads,
     uniform,
     values_and_gradients,
 )
@@ -53,16 +52,6 @@ def test_compiled_against_reference(size, layout):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradient(backend):
     check_gradient_strictly(lambda x: gradient_loss(x, backend), uniform(1, 3, 3, 4, 2))
-
-
-@needs_native
-def test_threads_change_nothing():
-    flow = uniform(2, 3, 13, 14, 15).float()
-    results = []
-    for count in (1, 3):
-        with threads(count):
-            results.append(values_and_gradients(gradient_loss, flow))
-    assert all(map(torch.equal, *results))
 
 
 @needs_native

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ops_checks import BACKENDS, LAYOUTS, close, needs_native, threads, uniform, warp_oracle
+from ops_checks import BACKENDS, LAYOUTS, close, needs_native, uniform, warp_oracle
 from scipy.ndimage import gaussian_filter
 
 from lganet_fast.ops import invert
@@ -63,16 +63,6 @@ def test_compiled_against_reference(size, layout):
     results = [invert(field, goal, start, backend=name) for name in ("native", "reference")]
     assert torch.equal(results[0][1], results[1][1])
     close(results[0][0], results[1][0], 1e-11)
-
-
-@needs_native
-def test_threads_change_nothing():
-    field, goal = smooth(*SIZE, peak=1.5).float(), uniform(1, 3, 8, 9, 10).float()
-    results = []
-    for count in (1, 3):
-        with threads(count):
-            results.append(invert(field, goal, goal))
-    assert all(map(torch.equal, *results))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -9,7 +9,6 @@ from ops_checks import (
     close,
     kink_free,
     needs_native,
-    threads,
     uniform,
     values_and_gradients,
 )
@@ -47,16 +46,6 @@ def test_compiled_against_reference(size, layout):
     first, second = (lay(f) for f in flows(*size))
     check_both(compose, first, second, tolerances=(1e-12, 1e-10))
     check_both(compose, first.float(), second.float(), tolerances=(2e-5, 2e-5))
-
-
-def test_compiled_result_does_not_depend_on_the_threads():
-    pair = [f.float() for f in flows(17, 5, 9, reach=9)]
-    results = []
-    for count in (1, 2, 3, 7):
-        with threads(count):
-            results.append(values_and_gradients(compose, *pair))
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
 
 
 def test_operator_is_well_formed():

@@ -10,7 +10,6 @@ from ops_checks import (
     CHANNELS_LAST,
     check_same,
     needs_native,
-    threads,
     uniform,
     values_and_gradients,
 )
@@ -44,17 +43,6 @@ def test_compiled_against_reference(shape, radius, dtype, x_format, y_format):
     for result, memory_format in zip(results[0], formats, strict=True):
         if shape[1] > 1:
             assert result.is_contiguous(memory_format=memory_format)
-
-
-@pytest.mark.parametrize("memory_format", FORMATS)
-def test_compiled_result_does_not_depend_on_the_threads(memory_format):
-    pair = [t.float().contiguous(memory_format=memory_format) for t in inputs(1, 16, 21, 24, 20)]
-    results = []
-    for count in (1, 2, 3, 7):
-        with threads(count):
-            results.append(values_and_gradients(correlate, *pair))
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)

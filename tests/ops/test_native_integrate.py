@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ops_checks import LAYOUTS, close, needs_native, threads, uniform, values_and_gradients
+from ops_checks import LAYOUTS, close, needs_native, uniform, values_and_gradients
 from scipy.ndimage import gaussian_filter
 
 from lganet_fast.ops import integrate
@@ -58,16 +58,6 @@ def test_compiled_against_reference(size, steps, layout):
 def test_compiled_against_reference_with_many_steps():
     velocity = smooth(4, 5, 6, peak=2) + 0.0123
     check_both(lambda v, name: integrate(v, 19, name), velocity, tolerances=(1e-12, 1e-10))
-
-
-def test_compiled_result_does_not_depend_on_the_threads():
-    velocity = torch.cat([smooth(17, 5, 9, seed=s, peak=9) for s in (1, 2)]).float()
-    results = []
-    for count in (1, 2, 3, 7):
-        with threads(count):
-            results.append(values_and_gradients(lambda v: integrate(v, 5), velocity))
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
 
 
 def test_operator_is_well_formed():

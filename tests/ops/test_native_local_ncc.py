@@ -8,7 +8,6 @@ from ops_checks import (
     CHANNELS_LAST,
     check_same,
     needs_native,
-    threads,
     uniform,
     values_and_gradients,
 )
@@ -66,16 +65,6 @@ def test_compiled_keeps_the_memory_format():
     _, *grads = run("native", a, b, 3)
     assert all(grad.is_contiguous(memory_format=CHANNELS_LAST) for grad in grads)
     check_same(grads, run("reference", a, b, 3)[1:], (1e-10, 1e-10))
-
-
-def test_compiled_result_does_not_depend_on_the_threads():
-    a, b = (t.float() for t in images(1, 1, 45, 9, 11))
-    results = []
-    for count in (1, 2, 3, 7):
-        with threads(count):
-            results.append(run("native", a, b, 5))
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

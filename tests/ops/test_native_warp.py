@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ops_checks import close, kink_free, needs_native, threads, uniform, values_and_gradients
+from ops_checks import close, kink_free, needs_native, uniform, values_and_gradients
 
 from lganet_fast.ops import warp
 
@@ -69,19 +69,6 @@ def test_results_keep_the_memory_format(layout):
     assert out.is_contiguous(memory_format=form)
     grads = torch.ops.lganet_fast.warp_backward(out, *leaves, False, False, True, True)
     assert all(grad.is_contiguous(memory_format=form) for grad in grads)
-
-
-@pytest.mark.parametrize("channels", [1, 12])
-@pytest.mark.parametrize("layout", FORMATS)
-def test_compiled_result_does_not_depend_on_the_threads(layout, channels):
-    image, flow = inputs((17, 5, 9), (16, 6, 9), channels=channels, reach=9)
-    image = image.contiguous(memory_format=FORMATS[layout]).float()
-    results = []
-    for count in (1, 2, 3, 7):
-        with threads(count):
-            results.append(values_and_gradients(warp, image, flow.float()))
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
 
 
 @pytest.mark.parametrize("layout", FORMATS)

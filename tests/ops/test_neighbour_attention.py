@@ -16,7 +16,6 @@ from ops_checks import (
     check_same,
     close,
     needs_native,
-    threads,
     uniform,
     values_and_gradients,
 )
@@ -148,17 +147,6 @@ def test_compiled_against_reference(shape, dtype, q_format, k_format):
     ]
     assert results[0][0].dtype == torch.promote_types(dtype, torch.float32)
     check_same(*results, 4 * [TOLERANCES[dtype]])
-
-
-@needs_native
-def test_compiled_result_does_not_depend_on_the_threads():
-    given = [t.float() for t in inputs(1, 12, 21, 24, 20)]
-    results = []
-    for count in (1, 2, 3, 7):
-        with threads(count):
-            results.append(values_and_gradients(neighbour_attention, *given))
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
 @needs_native

@@ -12,7 +12,6 @@ from ops_checks import (
     check_same,
     close,
     needs_native,
-    threads,
     uniform,
     values_and_gradients,
 )
@@ -98,16 +97,6 @@ def test_empty(shape, backend):
     )
     assert value.shape == (*shape[:2], 2, 7, 3)
     assert gradient.shape == shape
-
-
-@needs_native
-def test_threads_change_nothing():
-    x = uniform(1, 3, 13, 14, 15).float()
-    results = []
-    for count in (1, 3):
-        with threads(count):
-            results.append(values_and_gradients(lambda v: resize(v, (26, 27, 31)), x))
-    assert all(map(torch.equal, *results))
 
 
 @needs_native
