@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from ..registration.settings import DEFAULTS
+from .options import add_device
+
 FOLDER = "lganet-fast-demo"
 
 
@@ -19,12 +22,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out", default=FOLDER, metavar="DIR", help=f"folder for the results (default: {FOLDER})"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of deformation and noise (default: 0)"
+        "--seed",
+        type=int,
+        default=DEFAULTS.seed,
+        metavar="S",
+        help="of deformation and noise (default: %(default)s)",
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="D",
-        help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    add_device(parser)

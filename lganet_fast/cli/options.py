@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .. import config
+from ..registration.settings import RUN
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -32,3 +33,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def read_config(args: argparse.Namespace) -> config.Config:
     """The configuration that the options name."""
     return config.load(args.config, args.overrides)
+
+
+def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add --device and --threads."""
+    parser.add_argument(
+        "--device",
+        default=RUN.device,
+        metavar="D",
+        help="auto, cpu, cuda or cuda:N (default: %(default)s, a GPU where there is one)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=RUN.threads, metavar="N", help="CPU threads (default: all)"
+    )

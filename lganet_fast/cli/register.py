@@ -6,12 +6,14 @@ import argparse
 
 from ..registration.settings import (
     AFTER_NETWORK,
-    ITERATIONS,
+    DEFAULTS,
     OUTPUTS,
     PRECISIONS,
     ROLES,
+    RUN,
     SMOOTHNESS,
 )
+from .options import add_device
 
 
 def iteration_counts(text: str) -> tuple[int, ...]:
@@ -50,17 +52,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     method = parser.add_argument_group("method")
     method.add_argument(
         "--similarity",
-        default="lncc",
+        default=DEFAULTS.similarity,
         choices=sorted(SMOOTHNESS),
         help="lncc: local cross-correlation; mse: one modality and scale; "
-        "mind: MIND-SSC, across modalities (default: lncc)",
+        "mind: MIND-SSC, across modalities (default: %(default)s)",
     )
     method.add_argument(
         "--iterations",
         type=iteration_counts,
         metavar="NxNx..",
         help="most iterations per level, coarse to fine, the last at full resolution; 0 leaves a "
-        f"level out (default: {'x'.join(map(str, ITERATIONS))})",
+        f"level out (default: {'x'.join(map(str, DEFAULTS.iterations))})",
     )
     method.add_argument(
         "--smoothness",
@@ -82,30 +84,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         f"{'x'.join(map(str, AFTER_NETWORK))} iterations; --iterations 0 for the network alone",
     )
     machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--device",
-        default="auto",
-        metavar="D",
-        help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)",
-    )
-    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    add_device(machine)
     machine.add_argument(
         "--seed",
         type=int,
-        default=0,
+        default=DEFAULTS.seed,
         metavar="S",
-        help="of the affine stage's random samples (default: 0)",
+        help="of the affine stage's random samples (default: %(default)s)",
     )
     machine.add_argument(
         "--precision",
-        default="float32",
+        default=DEFAULTS.precision,
         choices=sorted(PRECISIONS),
-        help="type to compute in (default: float32)",
+        help="type to compute in (default: %(default)s)",
     )
     machine.add_argument(
         "--qc",
         action=argparse.BooleanOptionalAction,
-        default=True,
+        default=RUN.qc,
         help="write qc.html, a page to judge the result by, or not (default: --qc)",
     )
     machine.add_argument(

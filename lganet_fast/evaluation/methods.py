@@ -19,8 +19,8 @@ from ..models.inference import network_flow
 from ..ops import compose, warp
 from ..registration.optimiser import flow_of, taper
 from ..registration.pair import Pair
-from ..registration.pairwise import search
 from ..registration.settings import Settings, check_settings
+from ..registration.stages import search
 from ..registration.workspace import MARGIN, field_of, prepare
 from ..volumes.grid import Grid, Volume
 from ..volumes.resample import channels_first, index_flow, places, read, read_nearest, turned
@@ -83,7 +83,7 @@ def method_of(
     settings = None
     if any(counts):
         similarity = REFINED_BY[config.loss.similarity]
-        settings = check_settings(similarity, counts, None, False, 0, "float32")
+        settings = check_settings(similarity, counts)
     return Method(checkpoint, settings, device, factors, syn)
 
 

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import InputError
+from ..report.contents import Input, Report
 from ..runtime.csv_files import write_rows
 from ..runtime.files import make_folder, reason, sha256
 from ..runtime.json_files import report_json
 from ..runtime.progress import Progress
 from ..runtime.ranks import join
-from ..runtime.reading import reading
 from ..volumes import nifti
 from ..volumes.pair_table import read_pair_table
-from .pairwise import RegistrationWarning, register
-from .settings import OUTPUTS, ROLES, Settings, check_settings
-from .verdict import LEVELS
+from .pairwise import RegistrationWarning, register_sources
+from .results import read_report
+from .settings import DEFAULTS, ROLES, RUN, PathLike, Run, Settings, Sources, check_settings
 
 TABLES = ("cohort.csv", "failures.csv")
 SUMMARY = (
@@ -40,15 +42,25 @@ class Row:
     name: str
     files: dict[str, Any]
 
+    @property
+    def sources(self) -> Sources:
+        """The files, as a registration takes them."""
+        return Sources(**{"fixed": None, "moving": None, **self.files})
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a pair: its report, or what went wrong. skipped: it was done before."""
 
     name: str
-    report: Mapping[str, Any] | None = None
+    details: Report | None = None
     failure: str = ""
     skipped: bool = False
+
+    @cached_property
+    def report(self) -> dict[str, Any] | None:
+        """The details as what report.json holds."""
+        return None if self.details is None else self.details.as_dict()
 
 
 def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
@@ -75,42 +87,50 @@ def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
 
 
 def register_pairs(
-    table: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    table: PathLike,
+    out: PathLike,
     *,
-    device: str = "auto",
-    threads: int | None = None,
-    qc: bool = True,
-    quiet: bool = True,
-    **options: Any,
+    similarity: str = DEFAULTS.similarity,
+    iterations: Sequence[int] | None = None,
+    smoothness: float | None = None,
+    affine: bool = DEFAULTS.affine,
+    checkpoint: PathLike | None = DEFAULTS.checkpoint,
+    device: str = RUN.device,
+    threads: int | None = RUN.threads,
+    seed: int = DEFAULTS.seed,
+    precision: str = DEFAULTS.precision,
+    qc: bool = RUN.qc,
+    share: bool = RUN.share,
+    quiet: bool = RUN.quiet,
 ) -> list[Outcome]:
     """Register every pair of a CSV file (see `read_pairs`) into its own folder of `out`.
 
     A pair whose folder holds all results for the same input files and settings is skipped. One that
     fails is passed over and listed in failures.csv; cohort.csv sums the others up. Under torchrun
-    every process takes its part of the pairs. options: as of `register`, for every pair.
+    every process takes its part of the pairs. The other arguments are those of `register`, for
+    every pair.
     Returns the outcomes in the table's order; of several processes, on rank 0 alone, else nothing.
     Raises InputError for a table or options that cannot be used.
     """
     rows = read_pairs(table)
     settings = check_settings(
-        options.get("similarity", "lncc"),
-        options.get("iterations"),
-        options.get("smoothness"),
-        options.get("affine", False),
-        options.get("seed", 0),
-        options.get("precision", "float32"),
-        options.get("checkpoint"),
+        similarity, iterations, smoothness, affine, seed, precision, checkpoint
     )
     with join(device, threads or 0) as ranks:
-        options |= {"device": str(ranks.device), "threads": torch.get_num_threads(), "qc": qc}
+        run = Run(
+            device=str(ranks.device),
+            threads=torch.get_num_threads(),
+            qc=qc,
+            overwrite=True,
+            share=share,
+        )
         make_folder(Path(out))
         done: list[Outcome] = []
         own = ranks.share(rows)
         with Progress(len(own), "pairs", quiet or not ranks.first) as bar:
             for row in own:
                 bar.at(len(done), row.name)
-                done.append(register_row(row, Path(out) / row.name, settings, options))
+                done.append(register_row(row, settings, replace(run, out=Path(out) / row.name)))
             bar.at(len(done))
         found = {one.name: one for part in ranks.gather(done) for one in part}
         if not ranks.first:
@@ -120,49 +140,41 @@ def register_pairs(
     return outcomes
 
 
-def register_row(row: Row, folder: Path, settings: Settings, options: Mapping[str, Any]) -> Outcome:
+def register_row(row: Row, settings: Settings, run: Run) -> Outcome:
     """Register a pair into a folder, unless it was done before."""
     try:
-        report = finished(row, folder, settings, options["qc"], options.get("share", False))
+        report = finished(row.sources, settings, run)
         if report is not None:
             return Outcome(row.name, report, skipped=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RegistrationWarning)  # they go into cohort.csv
-            result = register(**row.files, out=folder, overwrite=True, **options)
+            result = register_sources(row.sources, settings, run)
     except (Exception, MemoryError) as error:  # whatever it is, the other pairs go on
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         return Outcome(row.name, failure=kind + reason(error))
-    return Outcome(row.name, result.report)
+    return Outcome(row.name, result.details)
 
 
-def finished(
-    row: Row, folder: Path, settings: Settings, qc: bool, share: bool = False
-) -> dict[str, Any] | None:
+def finished(sources: Sources, settings: Settings, run: Run) -> Report | None:
     """The report of an earlier run that left the whole result for these inputs and settings.
 
-    share: it must not have a path.
+    None where there is none, also where it has a path though it is to be shared.
     """
-    absent = {"warped_labels.nii.gz": "moving_labels" not in row.files, "qc.html": not qc}
+    assert run.out is not None
     try:
-        with reading(f"the result in {folder}"):
-            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-            before = (content(report["inputs"]), lasting(report), digest(report["network"]))
-            if share and any(os.path.dirname(x["path"]) for x in report["inputs"].values()):
-                return None
-            summary_row(row.name, report)
-        for name in OUTPUTS:
-            if not absent.get(name):
-                check_output(folder / name)
+        report = read_report(Path(run.out))
+        if run.share and any(os.path.dirname(x.path or "") for x in report.inputs.values()):
+            return None
+        for name in run.outputs(sources):
+            check_output(Path(run.out) / name)
     except InputError:
         return None
-    inputs = {role: nifti.describe(path, role) for role, path in row.files.items()}
+    given = sources.given().items()
+    inputs = {role: Input(**nifti.describe(path, role)) for role, path in given}
     weights = None if settings.checkpoint is None else sha256(settings.checkpoint)
-    now = (
-        content(inputs),
-        lasting(json.loads(report_json({"settings": asdict(settings)}))),
-        weights,
-    )
-    return report if before == now else None
+    now = content(inputs), lasting(json.loads(report_json(asdict(settings)))), weights
+    digest = None if report.network is None else report.network.get("sha256")
+    return report if now == (content(report.inputs), lasting(report.settings), digest) else None
 
 
 def check_output(path: Path) -> None:
@@ -174,37 +186,28 @@ def check_output(path: Path) -> None:
         raise InputError(f"result {path} is missing or empty")
 
 
-def content(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def content(inputs: Mapping[str, Input]) -> dict[str, Input]:
     """What a report says of the inputs, without where they were."""
-    return {role: {**entry, "path": None} for role, entry in inputs.items()}
+    return {role: replace(entry, path=None) for role, entry in inputs.items()}
 
 
-def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
+def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a report, without where the checkpoint was: its bytes are compared."""
-    return {**report["settings"], "checkpoint": None}
+    return {**settings, "checkpoint": None}
 
 
-def digest(network: Mapping[str, Any] | None) -> str | None:
-    """Of the checkpoint that a report names."""
-    return None if network is None else network["sha256"]
-
-
-def summary_row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """A pair's row of cohort.csv. Raises what comes of a report that none is."""
-
-    def number(value: Any) -> float:
-        return float("nan") if value is None else value + 0.0
-
-    labels = dict(report["labels"] or {})
+def summary_row(name: str, report: Report) -> dict[str, Any]:
+    """A pair's row of cohort.csv."""
+    labels = report.labels
     return {
         "name": name,
-        "dice_before": number(labels.get("mean_dice_before")),
-        "dice_after": number(labels.get("mean_dice_after")),
-        "folded_percent": number(report["jacobian"]["folded_percent"]),
-        "seconds": number(report["seconds"]["total"]),
-        "verdict": LEVELS[LEVELS.index(report["verdict"])],
-        "reasons": "; ".join(report["reasons"]),
-        "warnings": "; ".join(report["warnings"]),
+        "dice_before": math.nan if labels is None else labels.mean_dice_before,
+        "dice_after": math.nan if labels is None else labels.mean_dice_after,
+        "folded_percent": report.jacobian.folded_percent,
+        "seconds": report.seconds["total"],
+        "verdict": report.verdict,
+        "reasons": "; ".join(report.reasons),
+        "warnings": "; ".join(report.warnings),
     }
 
 
@@ -212,8 +215,8 @@ def write_summary(out: Path, outcomes: list[Outcome]) -> None:
     """Write cohort.csv and failures.csv, the latter only where something failed."""
     rows = []
     for one in outcomes:
-        if one.report is not None:
-            rows.append(summary_row(one.name, one.report))
+        if one.details is not None:
+            rows.append(summary_row(one.name, one.details))
     write_rows(out / "cohort.csv", SUMMARY, rows)
     failures = [{"name": one.name, "error": one.failure} for one in outcomes if one.failure]
     if failures:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from ..transforms.field import DisplacementField
 from ..volumes import nifti
 from ..volumes.grid import Array, Grid, Volume
 from .pairwise import Registration, register
+from .settings import DEFAULTS, RUN
 
 TISSUES = {1: "CSF and other", 2: "grey matter", 3: "white matter"}
 MARGIN_MM = 15.0  # around the brain: there the deformation fades to nothing
@@ -60,10 +60,10 @@ class DemoResult:
 def run_demo(
     out: str | os.PathLike[str],
     *,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    quiet: bool = True,
+    seed: int = DEFAULTS.seed,
+    device: str = RUN.device,
+    threads: int | None = RUN.threads,
+    quiet: bool = RUN.quiet,
     resolution: int = 2,
 ) -> DemoResult:
     """Deform the MNI152 template, register it to its copy, and compare with the truth.
@@ -199,8 +199,6 @@ def save_pair(pair: DemoPair, folder: Path) -> None:
 
 def tissue_dice(result: DemoResult) -> list[tuple[str, float, float]]:
     """Name, Dice before and Dice after of each tissue class."""
-    labels: dict[str, Any] = result.registration.report["labels"]
-    return [
-        (TISSUES[row["label"]], row["dice_before"], row["dice_after"])
-        for row in labels["per_label"]
-    ]
+    labels = result.registration.details.labels
+    assert labels is not None  # the pair has some
+    return [(TISSUES[row.label], row.dice_before, row.dice_after) for row in labels.per_label]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,14 @@ from torch import Tensor
 from ..losses.dissimilarity import SIMILARITIES
 from ..metrics.scores import dice, hd95, inverse_consistency, mean_known, present
 from ..ops import compose, warp
+from ..report.contents import (
+    InverseConsistency,
+    Jacobian,
+    LabelRow,
+    LabelScores,
+    Similarity,
+    rises,
+)
 from ..runtime.device import numbers
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Volume
@@ -43,7 +50,7 @@ class SimilarityChange:
 
     def better(self, one: float, other: float) -> bool:
         """Whether one value is better than another."""
-        return one > other if self.name == "lncc" else one < other
+        return one > other if rises(self.name) else one < other
 
     @property
     def dropped(self) -> bool:
@@ -55,10 +62,9 @@ class SimilarityChange:
         """Of the result."""
         return self.start if self.dropped else self.found
 
-    def report(self) -> dict[str, Any]:
-        """What report.json holds."""
-        found = {"found": self.found} if self.dropped else {}
-        return {"name": self.name, "before": self.before, "after": self.after, **found}
+    def report(self) -> Similarity:
+        """What the report says of it."""
+        return Similarity(self.name, self.before, self.after, self.found if self.dropped else None)
 
 
 @torch.no_grad()
@@ -77,7 +83,7 @@ def similarity_change(
 
     def value(features: Tensor) -> Tensor:
         loss = measure.loss(target, features, counts)
-        return 1 - loss if similarity == "lncc" else loss
+        return 1 - loss if rises(similarity) else loss
 
     moved = warp(work.moving, flow_of(velocity, work.grid.shape))
     before, found = (value(measure.features(x)) for x in (start.moving, moved))
@@ -118,45 +124,40 @@ def reach_of(velocity: Tensor, work: Workspace) -> Reach:
     return Reach(largest * side, (min(work.grid.shape) - 1) * side, percent)
 
 
-def jacobian_summary(det: Tensor) -> dict[str, float]:
+def jacobian_summary(det: Tensor) -> Jacobian:
     """Folding and spread of the Jacobian determinant (X, Y, Z), as in `metrics`."""
     folded = 100 * (~(det > 0)).double().mean()
     spread = (det + 3).clamp(1e-9, 1e9).log().std(correction=0)
-    names = ("folded_percent", "sdlogj", "min", "max")
-    return dict(zip(names, numbers([folded, spread, det.min(), det.max()]), strict=True))
+    return Jacobian(*numbers([folded, spread, det.min(), det.max()]))
 
 
 def inverse_residual(
     pair: Pair, transform: DisplacementField, inverse: DisplacementField
-) -> dict[str, float]:
+) -> InverseConsistency:
     """How far, in mm, `transform` after `inverse` misses the voxels of the moving foreground."""
     shown = pair.moving.data > window_of(pair.moving.data).low
-    return inverse_consistency(transform, inverse, shown)
+    return InverseConsistency(**inverse_consistency(transform, inverse, shown))
 
 
-def missing(fixed: Volume, moving: Volume, after: Volume) -> dict[str, list[int]]:
-    """The labels of one map alone, and those of both that the warp has lost."""
+def unmatched_labels(fixed: Volume, moving: Volume, after: Volume) -> tuple[list[int], ...]:
+    """Labels of the fixed map alone, of the moving map alone, and of both but lost by the warp."""
     one, other, left = (set(present(volume.data)) for volume in (fixed, moving, after))
-    return {
-        "only_fixed": sorted(one - other),
-        "only_moving": sorted(other - one),
-        "lost": sorted((one & other) - left),
-    }
+    return sorted(one - other), sorted(other - one), sorted((one & other) - left)
 
 
-def label_warnings(labels: Mapping[str, Any] | None) -> list[str]:
+def label_warnings(scores: LabelScores | None) -> list[str]:
     """What to look at in the scores of labels before trusting their means."""
-    if labels is None:
+    if scores is None:
         return []
-    phrases = {
-        "only_fixed": "are in the fixed map alone",
-        "only_moving": "are in the moving map alone",
-    }
-    total = len(labels["per_label"])
+    phrases = [
+        (scores.only_fixed, "are in the fixed map alone"),
+        (scores.only_moving, "are in the moving map alone"),
+    ]
+    total = len(scores.per_label)
     return [
-        f"labels {listed(labels[key], total)} {phrase}: Dice 0, left out of the mean HD95"
-        for key, phrase in phrases.items()
-        if labels[key]
+        f"labels {listed(labels, total)} {phrase}: Dice 0, left out of the mean HD95"
+        for labels, phrase in phrases
+        if labels
     ]
 
 
@@ -171,32 +172,32 @@ def label_scores(
     moving: Volume | None,
     before: Volume | None,
     after: Volume | None,
-) -> dict[str, Any] | None:
+) -> LabelScores | None:
     """Dice and HD95 of every label before and after, and their means over labels.
 
     All on the fixed grid, but `moving`, which is the map as it was. Returns None where either image
-    came without labels. A label that one map lacks has no HD95 (NaN) and is left out of its mean:
-    `labels_without_hd95_...` counts those, and `only_fixed`, `only_moving` and `lost` name the
-    labels that one map lacks, or that the warp has left no voxel of.
+    came without labels. A label that one map lacks has no HD95 (NaN) and is left out of its mean.
     """
     if fixed is None or moving is None or before is None or after is None:
         return None
     labels = present(fixed.data, before.data)
     spacing = fixed.grid.spacing
-    columns = {
-        "dice_before": dice(fixed.data, before.data, labels),
-        "dice_after": dice(fixed.data, after.data, labels),
-        "hd95_mm_before": hd95(fixed.data, before.data, spacing, labels),
-        "hd95_mm_after": hd95(fixed.data, after.data, spacing, labels),
-    }
-
-    return {
-        "interpolation": "nearest",
-        **{f"mean_{name}": mean_known(column.values()) for name, column in columns.items()},
-        **{
-            f"labels_without_hd95_{when}": sum(map(math.isnan, columns[f"hd95_mm_{when}"].values()))
-            for when in ("before", "after")
-        },
-        **missing(fixed, moving, after),
-        "per_label": [{"label": n, **{k: c[n] for k, c in columns.items()}} for n in labels],
-    }
+    dice_before, dice_after = (dice(fixed.data, x.data, labels) for x in (before, after))
+    hd95_before, hd95_after = (hd95(fixed.data, x.data, spacing, labels) for x in (before, after))
+    only_fixed, only_moving, lost = unmatched_labels(fixed, moving, after)
+    return LabelScores(
+        interpolation="nearest",
+        mean_dice_before=mean_known(dice_before.values()),
+        mean_dice_after=mean_known(dice_after.values()),
+        mean_hd95_mm_before=mean_known(hd95_before.values()),
+        mean_hd95_mm_after=mean_known(hd95_after.values()),
+        labels_without_hd95_before=sum(map(math.isnan, hd95_before.values())),
+        labels_without_hd95_after=sum(map(math.isnan, hd95_after.values())),
+        only_fixed=only_fixed,
+        only_moving=only_moving,
+        lost=lost,
+        per_label=[
+            LabelRow(n, dice_before[n], dice_after[n], hd95_before[n], hd95_after[n])
+            for n in labels
+        ],
+    )

@@ -15,47 +15,26 @@ docs/registration.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..losses.dissimilarity import SIMILARITIES
-from ..ops import gradient_loss, integrate, warp
+from ..ops import integrate
 from ..runtime.device import fetched, sent
 from ..runtime.steps import Recorder, Repeated, recorder_for
-from .separable import Stretch, along_axes, gaussian_map, shrink, stretch_flow
+from .levels import FINEST_VELOCITY, Level, plan_levels, shrunk
+from .objective import HalfWay, ImageTerm, SmoothnessTerm, Term, total
+from .separable import Stretch, along_axes, gaussian_map, stretch_flow
 
 STEPS = 4  # squarings while optimising, and in the result
 LEARNING_RATE = 0.3  # voxels of the velocity's grid
 BETAS = (0.9, 0.999)  # of Adam's means
-DAMPING = 2.0  # of the noise: parts of the loss per voxel moved below which steps are shorter
-STILL = 0.005  # such a part where there is no noise: what rounding may come to
-FAINT = 2.5  # of the noise: contrast that it explains
-QUIET = 0.002  # of the foreground's range: less noise has no say
 SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
-FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
-LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
 LOOK = 5  # iterations between looks at the loss, on a device that must be waited for
-LEAST_WEIGHT = 1e-3  # of a voxel's value beside others', where it has no say
 PATIENCE = 10  # iterations over which progress is judged
 TOLERANCE = 0.01  # a level ends when they bring less than this part of its gain so far
-
-
-@dataclass(frozen=True)
-class Level:
-    """One resolution: the images' shrink factor, both grids' sizes, the iterations."""
-
-    factor: int
-    images: tuple[int, int, int]
-    velocity: tuple[int, int, int]
-    iterations: int
-
-    @property
-    def cost(self) -> int:
-        """Voxels visited, the unit of progress."""
-        return self.iterations * self.images[0] * self.images[1] * self.images[2]
 
 
 @dataclass(frozen=True)
@@ -67,24 +46,6 @@ class Step:
     loss: float
     done: int
     total: int
-
-
-def shrunk(size: tuple[int, ...], factor: int) -> tuple[int, int, int]:
-    """Grid size at a shrink factor over the same extent."""
-    first, second, third = (max(1, round((n - 1) / factor) + 1) for n in size)
-    return first, second, third
-
-
-def plan_levels(size: tuple[int, ...], iterations: tuple[int, ...]) -> list[Level]:
-    """Levels for a working grid of `size`, coarse to fine; the last is at full resolution.
-
-    Levels without iterations, and those too coarse to hold anything, are left out; the last one
-    that has iterations never is. None of them where no level has any.
-    """
-    factors = [2 ** (len(iterations) - 1 - k) for k in range(len(iterations))]
-    wanted = [(f, n) for f, n in zip(factors, iterations, strict=True) if n > 0]
-    fine = [(f, n) for f, n in wanted if min(shrunk(size, f)) >= LEAST_SIDE] or wanted[-1:]
-    return [Level(f, shrunk(size, f), shrunk(size, max(f, FINEST_VELOCITY)), n) for f, n in fine]
 
 
 def taper(size: tuple[int, ...], margin: float) -> Tensor:
@@ -106,14 +67,6 @@ def stalled(losses: list[float]) -> bool:
     recent = sum(losses[-PATIENCE:]) / PATIENCE
     before = sum(losses[-2 * PATIENCE : -PATIENCE]) / PATIENCE
     return before - recent <= TOLERANCE * (max(losses) - recent)
-
-
-def shrunk_image(image: Tensor, weight: Tensor | None, size: tuple[int, ...]) -> Tensor:
-    """An image on a coarser grid: where it has no weight, others' values reach over there."""
-    if weight is None:
-        return shrink(image, size)
-    least = weight.clamp_min(LEAST_WEIGHT)
-    return shrink(image * least, size) / shrink(least, size)
 
 
 class Adam:
@@ -147,34 +100,19 @@ class Adam:
 class Search:
     """The search at one level. All of its state is in tensors: an iteration can be replayed.
 
+    terms: what is minimised. start: the velocity's parameters (1, 3, h, w, d) to begin with, on any
+    grid over the same extent. margin: voxels of the velocity's grid over which it falls to 0.
     raw: the parameters (1, 3, h, w, d). loss: of the parameters before the last iteration.
     """
 
-    def __init__(
-        self,
-        level: Level,
-        images: tuple[Tensor, Tensor],
-        weights: tuple[Tensor | None, Tensor | None],
-        start: Tensor,
-        margin: float,
-        similarity: str,
-        smoothness: float,
-        noise: float,
-    ) -> None:
-        self.measure = SIMILARITIES[similarity]
-        self.smoothness = smoothness
-        both = list(zip(images, weights, strict=True))
-        self.images = [self.measure.features(shrunk_image(*x, level.images)) for x in both]
-        self.weights = [None if w is None else shrink(w, level.images) for w in weights]
-        texture = self.measure.texture if noise > QUIET else None
-        faint = FAINT * noise
-        self.textures = [] if texture is None else [1 - texture(x, faint) for x in self.images]
+    def __init__(self, level: Level, terms: Sequence[Term], start: Tensor, margin: float) -> None:
+        self.parts = [term.at(level) for term in terms]
         self.window = sent(taper(level.velocity, margin), start)
         self.blur = [sent(gaussian_map(n, n, SIGMA), start) for n in level.velocity]
         self.stretch = Stretch(level.velocity, level.images, start)
         self.raw = stretch_flow(start, level.velocity).requires_grad_(True)
         voxels = math.prod(level.velocity)  # the loss is a mean over them
-        self.adam = Adam(self.raw, max(STILL, DAMPING * noise) * self.measure.scale / voxels)
+        self.adam = Adam(self.raw, max(part.least_slope for part in self.parts) / voxels)
         self.loss = start.new_zeros(())
 
     def velocity(self) -> Tensor:
@@ -185,31 +123,8 @@ class Search:
         """What is minimised."""
         velocity = self.velocity()
         ways = integrate(torch.cat([-velocity, velocity]) / 2, STEPS - 1)
-        flows = [self.stretch(way) for way in ways.chunk(2)]
-        moved = [warp(image, flow) for image, flow in zip(self.images, flows, strict=True)]
-        seen, counts = self.say(flows)
-        fixed, moving = moved if seen is None else (x * seen for x in moved)
-        loss = self.measure.loss(fixed, moving, counts)
-        if counts is not None:
-            loss = counts.mean() * loss
-        return loss.add(gradient_loss(ways), alpha=4 * self.smoothness)
-
-    @torch.no_grad()
-    def say(self, flows: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-        """Where both images are seen half way, and where their similarity counts; None: everywhere.
-
-        Of what is seen, that where either image shows more than noise counts, where there is noise.
-        """
-        pairs = zip(self.weights, flows, strict=True)
-        parts = [warp(weight, flow) for weight, flow in pairs if weight is not None]
-        seen = torch.stack(parts).prod(0) if parts else None
-        if not self.textures:
-            return seen, seen
-        first, second = (
-            warp(x, flow, padding="border") for x, flow in zip(self.textures, flows, strict=True)
-        )
-        shown = first.mul_(second).neg_().add_(1)
-        return seen, shown if seen is None else shown.mul_(seen)
+        first, second = (self.stretch(way) for way in ways.chunk(2))
+        return total(self.parts, HalfWay(ways, (first, second)))
 
     def iterate(self) -> None:
         """One iteration."""
@@ -256,32 +171,56 @@ def optimise(
     look: int | None = None,
     record: Recorder | None = None,
 ) -> Tensor:
-    """Find the velocity field that registers one pair.
+    """Find the velocity field that registers one pair by its images alone.
 
     fixed, moving: (1, 1, H, W, D) on one isotropic working grid, foreground of about unit
-    intensity, background 0. weights: (1, 1, H, W, D) in [0, 1], where the fixed and where the
-    moving image has a say; None for one that has everywhere. margin: working voxels at the border
-    over which the velocity falls to zero. noise: see `noise_between`.
+    intensity, background 0. weights, similarity, noise: see `ImageTerm`. smoothness: see
+    `SmoothnessTerm`. The other arguments and the result are those of `minimise`.
+    """
+    terms: list[Term] = [
+        ImageTerm(fixed, moving, weights, similarity, noise),
+        SmoothnessTerm(smoothness),
+    ]
+    return minimise(
+        terms, fixed, iterations, margin=margin, on_step=on_step, look=look, record=record
+    )
+
+
+def minimise(
+    terms: Sequence[Term],
+    like: Tensor,
+    iterations: tuple[int, ...],
+    *,
+    margin: float,
+    on_step: Callable[[Step], None] = lambda step: None,
+    look: int | None = None,
+    record: Recorder | None = None,
+) -> Tensor:
+    """Find the velocity field that minimises the sum of some terms.
+
+    like: (1, C, H, W, D) on the isotropic working grid; it gives size, type and device. iterations:
+    most per level, coarse to fine. margin: working voxels at the border over which the velocity
+    falls to zero. on_step: called after each iteration.
     look: iterations between looks at the loss; record: what records an iteration. Neither changes
     the result; where omitted, they are the device's own.
     Returns the velocity (1, 3, h, w, d) on its own, coarser grid over the same extent, in voxels
     of that grid; `flow_of` turns it into a flow.
     """
-    size = (fixed.shape[2], fixed.shape[3], fixed.shape[4])
+    size = (like.shape[2], like.shape[3], like.shape[4])
     levels = plan_levels(size, iterations)
     if not levels:
-        return fixed.new_zeros(1, 3, *shrunk(size, FINEST_VELOCITY))
-    look = look or (1 if fixed.device.type == "cpu" else LOOK)
-    record = record or recorder_for(fixed.device)
-    total, done = sum(level.cost for level in levels), 0
-    raw = fixed.new_zeros(1, 3, *levels[0].velocity)
+        return like.new_zeros(1, 3, *shrunk(size, FINEST_VELOCITY))
+    look = look or (1 if like.device.type == "cpu" else LOOK)
+    record = record or recorder_for(like.device)
+    cost, done = sum(level.cost for level in levels), 0
+    raw = like.new_zeros(1, 3, *levels[0].velocity)
     for level in levels:
         width = margin * (level.velocity[0] - 1) / (size[0] - 1)
-        search = Search(level, (fixed, moving), weights, raw, width, similarity, smoothness, noise)
+        search = Search(level, terms, raw, width)
         end, count = done + level.cost, level.iterations
         for iteration, loss in enumerate(search.run(count, look, record), start=1):
             done += level.cost // count
-            on_step(Step(level, iteration, loss, done, total))
+            on_step(Step(level, iteration, loss, done, cost))
         done, raw = end, search.raw.detach()
     return search.velocity().detach()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..volumes import nifti
 from ..volumes.grid import Array, Grid, Volume
+from .settings import Sources
 
 LATTICE = 24  # points per axis that overlap is judged by
 SPACING_RATIO = 4
@@ -24,35 +25,29 @@ class Pair:
     moving: Volume
     fixed_labels: Volume | None
     moving_labels: Volume | None
-    mask: Volume | None
+    fixed_mask: Volume | None
 
 
-def read_pair(sources: Mapping[str, nifti.Source | None]) -> Pair:
-    """Read what is given of fixed, moving, fixed_labels, moving_labels, fixed_mask.
+def read_pair(sources: Sources) -> Pair:
+    """Read the images and what comes with them.
 
     Raises InputError with one line on what is wrong.
     """
+    given = sources.given()
+    for role in ("fixed", "moving"):
+        if role not in given:
+            raise InputError(f"{role} is missing: pass a volume")
+    fixed, moving = (nifti.load_image(given[role], role) for role in ("fixed", "moving"))
 
-    def source(name: str) -> nifti.Source:
-        given = sources[name]
-        if given is None:
-            raise InputError(f"{name} is missing: pass a volume")
-        return given
+    def beside(role: str, grid: Grid, load: Callable[..., Volume]) -> Volume | None:
+        return load(given[role], role, grid) if role in given else None
 
-    fixed = nifti.load_image(source("fixed"), "fixed")
-    moving = nifti.load_image(source("moving"), "moving")
-
-    def labels(name: str, grid: Grid) -> Volume | None:
-        given = sources[name]
-        return None if given is None else nifti.load_labels(given, name, grid)
-
-    given = sources["fixed_mask"]
     return Pair(
         fixed,
         moving,
-        labels("fixed_labels", fixed.grid),
-        labels("moving_labels", moving.grid),
-        None if given is None else nifti.load_mask(given, "fixed_mask", fixed.grid),
+        beside("fixed_labels", fixed.grid, nifti.load_labels),
+        beside("moving_labels", moving.grid, nifti.load_labels),
+        beside("fixed_mask", fixed.grid, nifti.load_mask),
     )
 
 

@@ -4,55 +4,45 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ..errors import InputWarning
-from ..models.checkpoint import Checkpoint
-from ..models.inference import open_checkpoint
 from ..ops import OPERATIONS, choose_backend
-from ..runtime.device import fetched
-from ..runtime.files import sha256, staged_folder
-from ..runtime.json_files import named_only, write_report_json
-from ..runtime.machine import choose_device, guard_memory, peak_memory_mb, set_threads, versions
-from ..runtime.progress import Progress
+from ..report.contents import Backend, Report
+from ..runtime.json_files import named_only
+from ..runtime.machine import choose_device, peak_memory_mb, set_threads, versions
 from ..transforms.field import DisplacementField
-from ..volumes import nifti
 from ..volumes.grid import Volume
-from . import measures
-from .affine import align_affine
-from .initial_flow import card_warnings, predict
-from .measures import SimilarityChange, similarity_change
-from .optimiser import Step, optimise
-from .pair import Pair, overlap, pair_warnings, read_pair
-from .settings import OUTPUTS, Settings, check_settings
-from .turns import best_turn
-from .verdict import Measured, Verdict, judge
-from .workspace import MARGIN, Workspace, prepare, transforms
+from ..volumes.nifti import Source
+from .results import paths_of, staging, write_page, write_report, writers
+from .settings import DEFAULTS, RUN, PathLike, Run, Settings, Sources, check_settings
+from .stages import (
+    Found,
+    Given,
+    Initial,
+    Quality,
+    align,
+    find,
+    measure,
+    notes_of,
+    read,
+    score,
+    transform,
+)
+from .verdict import Verdict
 
 log = logging.getLogger(__name__)
 
 BESIDE = {"cpu": 1, "cuda": 4}  # threads that score and write beside the rest
-BYTES_PER_VOXEL = {"lncc": 220, "mse": 220, "mind": 600}  # measured, optimising in float32
-
-
-def outputs(labels: bool, qc: bool) -> list[str]:
-    """The files that a run writes, with moving labels or not, with a page or not."""
-    lacking = {"warped_labels.nii.gz": not labels, "qc.html": not qc}
-    return [name for name in OUTPUTS if not lacking.get(name)]
 
 
 class RegistrationWarning(InputWarning):
@@ -69,16 +59,25 @@ class Registration:
 
     warped: the moving image on the fixed grid. transform: fixed points to moving points, a field on
     the fixed grid. inverse: moving points to fixed points, on the moving grid. warped_labels: the
-    moving labels on the fixed grid (nearest neighbour), or None. report: what report.json holds.
-    verdict: whether the result can be trusted, "good", "doubtful" or "bad", and why not.
+    moving labels on the fixed grid (nearest neighbour), or None. details: the report, with typed
+    fields.
     """
 
     warped: Volume
     transform: DisplacementField
     inverse: DisplacementField
     warped_labels: Volume | None
-    report: dict[str, Any]
-    verdict: Verdict
+    details: Report
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """The details as what report.json holds."""
+        return self.details.as_dict()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the result can be trusted, "good", "doubtful" or "bad", and why not."""
+        return Verdict(self.details.verdict, tuple(self.details.reasons))
 
 
 class Clock:
@@ -102,26 +101,26 @@ class Clock:
 
 
 def register(
-    fixed: nifti.Source,
-    moving: nifti.Source,
+    fixed: Source,
+    moving: Source,
     *,
-    out: str | os.PathLike[str] | None = None,
-    fixed_labels: nifti.Source | None = None,
-    moving_labels: nifti.Source | None = None,
-    fixed_mask: nifti.Source | None = None,
-    similarity: str = "lncc",
+    out: PathLike | None = RUN.out,
+    fixed_labels: Source | None = None,
+    moving_labels: Source | None = None,
+    fixed_mask: Source | None = None,
+    similarity: str = DEFAULTS.similarity,
     iterations: Sequence[int] | None = None,
     smoothness: float | None = None,
-    affine: bool = False,
-    checkpoint: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    seed: int = 0,
-    precision: str = "float32",
-    qc: bool = True,
-    overwrite: bool = False,
-    share: bool = False,
-    quiet: bool = True,
+    affine: bool = DEFAULTS.affine,
+    checkpoint: PathLike | None = DEFAULTS.checkpoint,
+    device: str = RUN.device,
+    threads: int | None = RUN.threads,
+    seed: int = DEFAULTS.seed,
+    precision: str = DEFAULTS.precision,
+    qc: bool = RUN.qc,
+    overwrite: bool = RUN.overwrite,
+    share: bool = RUN.share,
+    quiet: bool = RUN.quiet,
 ) -> Registration:
     """Find, for every voxel of `fixed`, where it lies in `moving`, by instance optimisation.
 
@@ -150,180 +149,92 @@ def register(
     Raises InputError with one line on what is wrong. Warns with RegistrationWarning, also of every
     reason for a verdict other than "good".
     """
-    weights = None if checkpoint is None else os.fspath(checkpoint)
-    settings = check_settings(similarity, iterations, smoothness, affine, seed, precision, weights)
-    place, used_threads = choose_device(device), set_threads(threads)
-    sources = {
-        "fixed": fixed,
-        "moving": moving,
-        "fixed_labels": fixed_labels,
-        "moving_labels": moving_labels,
-        "fixed_mask": fixed_mask,
-    }
+    settings = check_settings(
+        similarity, iterations, smoothness, affine, seed, precision, checkpoint
+    )
+    sources = Sources(fixed, moving, fixed_labels, moving_labels, fixed_mask)
+    run = Run(out, device, threads, qc, overwrite, share, quiet)
+    return register_sources(sources, settings, run)
+
+
+def register_sources(sources: Sources, settings: Settings, run: Run = RUN) -> Registration:
+    """What `register` does, once its arguments are sorted; it raises and warns as that does."""
+    place, threads = choose_device(run.device), set_threads(run.threads)
     clock = Clock()
-    expected = None if overwrite else outputs(moving_labels is not None, qc)
     with (
-        staging(out, expected, [*sources.values(), weights]) as folder,
+        staging(run, sources, settings) as folder,
         ThreadPoolExecutor(BESIDE.get(place.type, 1)) as beside,  # what it does leaves Python free
     ):
-        beside.submit(load_ahead, place, qc and folder is not None)
-        with clock.stage("read"), nifti.collected() as notes:
-            pair = read_pair(sources)
-            inputs = {name: nifti.describe(s, name) for name, s in sources.items() if s is not None}
-            network, about = opened(weights)
+        beside.submit(load_ahead, place, run.qc and folder is not None)
+        with clock.stage("read"):
+            given = read(sources, settings)
         with clock.stage("affine"):
-            matrix = align_affine(pair.fixed, pair.moving, seed) if affine else np.eye(4)
-        part = overlap(pair.fixed.grid, pair.moving.grid, matrix)
-        notes += pair_warnings(pair, part)
+            initial = align(given.pair, settings)
         with clock.stage("optimise"):
-            work = start = prepare(pair, matrix, place, settings.dtype)
-            if network is not None:
-                notes += card_warnings(network.card, start.grid)
-                work = start.after(predict(network, start))
-            velocity, change = search(start, work, settings, quiet)
+            found = find(given, initial, settings, place, run.quiet)
         with clock.stage("transform"):
-            transform, inverse = transforms(velocity, work, pair)
-            affinely = DisplacementField.from_affine(matrix, pair.fixed.grid, place)
-            before, after = (carry(pair, t) for t in (affinely, transform))
-            scores = beside.submit(
-                measures.label_scores, pair.fixed_labels, pair.moving_labels, before[1], after[1]
-            )
-            saves = [] if folder is None else writes(*after, transform, inverse, Path(folder))
+            moved = transform(given.pair, initial, found)
+            scores = beside.submit(score, given.pair, moved)
+            saves = [] if folder is None else writers(moved, folder)
             written = [beside.submit(save) for save in saves]
         with clock.stage("measure"):
-            det = transform.determinant()
-            jacobian = measures.jacobian_summary(det)
-            residual = measures.inverse_residual(pair, transform, inverse)
-            per_label = scores.result()
-            notes += measures.label_warnings(per_label)
-            verdict = judge(
-                Measured(
-                    similarity=change,
-                    affine=matrix,
-                    turn=best_turn(start),
-                    overlap=part,
-                    reach=measures.reach_of(velocity, work),
-                    folded_percent=jacobian["folded_percent"],
-                    smoothness=settings.smoothness,
-                    residual_mm=residual,
-                    spacing=pair.moving.grid.spacing,
-                    labels=per_label,
-                )
-            )
-        report: dict[str, Any] = named_only(
-            {
-                "inputs": inputs,
-                "settings": asdict(settings),
-                "affine_matrix_ras_mm": matrix.tolist(),
-                "versions": versions(),
-                "backend": backends(place, used_threads),
-                "network": about,
-                "similarity": change.report(),
-                "jacobian": jacobian,
-                "inverse_consistency_mm": residual,
-                "labels": per_label,
-                "verdict": verdict.level,
-                "reasons": list(verdict.reasons),
-                "warnings": notes,
-            },
-            [*sources.values(), weights] if share else [],
-        )
-        result = Registration(after[0], transform, inverse, after[1], report, verdict)
+            quality = measure(given, initial, found, moved, settings, scores.result)
+        report = report_of(given, initial, found, quality, settings, backend(place, threads))
+        report = named_only(report, paths_of(sources, settings) if run.share else [])
         if folder is not None:
             with clock.stage("write"):
-                if qc:
-                    maps = pair.fixed_labels, before[1], after[1]
-                    images = before[0].data, after[0].data
-                    write_page(report, pair.fixed, images, transform, det, maps, Path(folder))
+                if run.qc:
+                    write_page(report, given.pair, moved, quality, folder)
                 for save in written:
                     save.result()
-        report |= {"seconds": clock.report(), "peak_memory_mb": peak_memory_mb(place)}
+        report = replace(report, seconds=clock.report(), peak_memory_mb=peak_memory_mb(place))
         if folder is not None:
-            write_report_json(Path(folder) / "report.json", report)
-    warn(notes, verdict)
-    return result
+            write_report(report, folder)
+    warn(notes_of(given, initial, found, quality), quality.verdict)
+    after = moved.after
+    return Registration(after.image, moved.transform, moved.inverse, after.labels, report)
+
+
+def report_of(
+    given: Given,
+    initial: Initial,
+    found: Found,
+    quality: Quality,
+    settings: Settings,
+    ran_on: Backend,
+) -> Report:
+    """What is known of a registration before it is written."""
+    return Report(
+        inputs=given.inputs,
+        settings=asdict(settings),
+        affine_matrix_ras_mm=initial.matrix.tolist(),
+        versions=versions(),
+        backend=ran_on,
+        network=given.card,
+        similarity=found.change.report(),
+        jacobian=quality.jacobian,
+        inverse_consistency_mm=quality.inverse_consistency_mm,
+        labels=quality.labels,
+        verdict=quality.verdict.level,
+        reasons=list(quality.verdict.reasons),
+        warnings=notes_of(given, initial, found, quality),
+        seconds={},
+        peak_memory_mb=None,
+    )
 
 
 def warn(notes: Sequence[str], verdict: Verdict) -> None:
     """Warn the caller of `register` of what its user should look at."""
     for message in notes:
-        warnings.warn(message, RegistrationWarning, stacklevel=3)
+        warnings.warn(message, RegistrationWarning, stacklevel=4)
     for reason in verdict.reasons:
-        warnings.warn(reason, VerdictWarning, stacklevel=3)
+        warnings.warn(reason, VerdictWarning, stacklevel=4)
 
 
-def staging(
-    out: str | os.PathLike[str] | None, expected: Collection[str] | None, inputs: Sequence[Any]
-) -> AbstractContextManager[Any]:
-    """The folder in which the results are made; none where none are to be written.
-
-    expected, inputs: as `staged_folder` takes them; of the inputs, those that are paths.
-    """
-    if out is None:
-        return nullcontext()
-    paths = [s for s in inputs if isinstance(s, str | os.PathLike)]
-    return staged_folder(out, OUTPUTS, expected=expected, inputs=paths)
-
-
-def opened(weights: str | None) -> tuple[Checkpoint | None, dict[str, Any] | None]:
-    """The network of a file, if any, and what the report says of it."""
-    if weights is None:
-        return None, None
-    network = open_checkpoint(weights)
-    return network, asdict(network.card) | network.model.config | {"sha256": sha256(weights)}
-
-
-def backends(place: torch.device, threads: int) -> dict[str, Any]:
-    """What ran where, for the report."""
+def backend(place: torch.device, threads: int) -> Backend:
+    """What runs where."""
     operations = {op: choose_backend(op, place.type).backend for op in OPERATIONS}
-    return {"device": str(place), "threads": threads, "operations": operations}
-
-
-def search(
-    start: Workspace, work: Workspace, settings: Settings, quiet: bool
-) -> tuple[Tensor, SimilarityChange]:
-    """Optimise the velocity field, showing progress unless quiet; and how the similarity changed.
-
-    start: the pair; work: the same, or after a network. The velocity is 0 where the search has
-    found nothing better than what it began with.
-    """
-    per_voxel = BYTES_PER_VOXEL[settings.similarity] * settings.dtype.itemsize // 4
-    guard = guard_memory(work.grid.shape, work.fixed.device, per_voxel)
-    with guard, progress_bar(quiet or not any(settings.iterations)) as on_step:
-        velocity = optimise(
-            work.fixed,
-            work.moving,
-            work.weights,
-            similarity=settings.similarity,
-            iterations=settings.iterations,
-            smoothness=settings.smoothness,
-            margin=MARGIN,
-            noise=work.noise,
-            on_step=on_step,
-        )
-    change = similarity_change(velocity, start, work, settings.similarity)
-    return (torch.zeros_like(velocity) if change.dropped else velocity), change
-
-
-@contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callable[[Step], None]]:
-    """A bar with level, loss and remaining time, counted in voxels visited."""
-    with Progress(1, "resolution", quiet, counted=False) as bar:
-
-        def on_step(step: Step) -> None:
-            name = f"resolution 1/{step.level.factor}"
-            bar.at(step.done, f"loss {step.loss:.4f}", name, step.total)
-
-        yield on_step
-
-
-def carry(pair: Pair, transform: DisplacementField) -> tuple[Volume, Volume | None]:
-    """The moving image and labels on the fixed grid."""
-    labels = pair.moving_labels
-    return (
-        transform.apply(pair.moving),
-        labels and transform.apply(labels, interpolation="nearest"),
-    )
+    return Backend(str(place), threads, operations)
 
 
 def load_ahead(place: torch.device, page: bool) -> None:
@@ -331,38 +242,3 @@ def load_ahead(place: torch.device, page: bool) -> None:
     torch.zeros((), device=place)
     if page:
         importlib.import_module("..report.page", __package__)
-
-
-def writes(
-    warped: Volume,
-    labels: Volume | None,
-    transform: DisplacementField,
-    inverse: DisplacementField,
-    folder: Path,
-) -> list[Callable[[], None]]:
-    """What writes each volume and field of a registration into a folder."""
-    volumes = {"warped.nii.gz": warped}
-    if labels is not None:
-        volumes["warped_labels.nii.gz"] = labels
-    fields = {"warp.nii.gz": transform, "inverse_warp.nii.gz": inverse}
-    return [
-        *(partial(field.save, folder / name) for name, field in fields.items()),
-        *(partial(nifti.save_volume, folder / name, v.data, v.grid) for name, v in volumes.items()),
-    ]
-
-
-def write_page(
-    report: dict[str, Any],
-    fixed: Volume,
-    images: tuple[NDArray, NDArray],
-    transform: DisplacementField,
-    det: Tensor,
-    labels: tuple[Volume | None, ...],
-    folder: Path,
-) -> None:
-    """Write the quality page; the arguments as `qc_page` takes them."""
-    from ..report.page import qc_page  # Matplotlib is slow to load: see `load_ahead`
-
-    maps = (None if volume is None else volume.data for volume in labels)
-    page = qc_page(report, fixed, *images, transform, fetched(det), *maps)
-    (folder / "qc.html").write_text(page, encoding="utf-8", errors="backslashreplace")

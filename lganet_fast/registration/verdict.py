@@ -7,22 +7,16 @@ other subjects (LPBA40) as they are, and turned, shifted, inverted or replaced b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 
+from ..report.contents import LEVELS, InverseConsistency, LabelScores, Level
 from ..volumes.grid import Array
 from .measures import Reach, SimilarityChange, listed
+from .settings import TUNING
 from .turns import Turn
 
-Level = Literal["good", "doubtful", "bad"]
-LEVELS: tuple[Level, ...] = ("good", "doubtful", "bad")
-
-# Similarity that leaves nothing to gain: an image against itself with a little noise. A search may
-# then end a little below its start, and nothing is wrong.
-NOTHING_LEFT = {"lncc": 0.02, "mse": 1e-3, "mind": 5e-3}
 # Squared local correlation of the result: brains of two subjects reach 0.65 to 0.8, a brain and
 # noise 0.25 to 0.33; below 0.1 a search has found nothing at all.
 POOR_LNCC, NO_LNCC = 0.35, 0.1
@@ -68,8 +62,8 @@ class Measured:
 
     affine: (4, 4), RAS+ mm to RAS+ mm, of the affine alignment or the identity. overlap: part of
     the fixed grid, 0 to 1, inside the moving one. folded_percent: of the voxels; smoothness: that
-    was asked for. residual_mm: as `inverse_consistency` returns it; spacing: (3,) of the moving
-    image, in mm. labels: as `label_scores` returns them.
+    was asked for. spacing: (3,) of the moving image, in mm. labels: None where they steered, and
+    so are no evidence, or where there are none.
     """
 
     similarity: SimilarityChange
@@ -79,9 +73,9 @@ class Measured:
     reach: Reach
     folded_percent: float
     smoothness: float
-    residual_mm: Mapping[str, float]
+    residual_mm: InverseConsistency
     spacing: Array
-    labels: Mapping[str, Any] | None
+    labels: LabelScores | None
 
 
 def judge(measured: Measured) -> Verdict:
@@ -107,7 +101,8 @@ def similarity_reasons(change: SimilarityChange) -> list[Reason]:
     if not all(map(math.isfinite, values)):
         return [Reason("bad", f"the similarity is not a number ({change.name})")]
     found = []
-    near = abs(change.perfect - change.start) <= NOTHING_LEFT[change.name]
+    # A search may then end a little below its start, and nothing is wrong.
+    near = abs(change.perfect - change.start) <= TUNING[change.name].nothing_left
     start, after = f"{change.start:.4g}", f"{change.after:.4g}"
     if change.dropped and not near:
         found.append(
@@ -198,30 +193,30 @@ def fold_reasons(percent: float, smoothness: float) -> list[Reason]:
     return [Reason("bad" if percent > MANY_FOLDED_PERCENT else "doubtful", text)]
 
 
-def inverse_reasons(residual: Mapping[str, float], spacing: Array) -> list[Reason]:
-    """residual: as `inverse_consistency` returns it. spacing: of the moving image, in mm."""
+def inverse_reasons(residual: InverseConsistency, spacing: Array) -> list[Reason]:
+    """Points do not come back. spacing: (3,) of the moving image, in mm."""
     voxel = float(np.mean(spacing))
-    if residual["p99"] <= RESIDUAL_VOXELS * voxel:
+    if residual.p99 <= RESIDUAL_VOXELS * voxel:
         return []
-    if not math.isfinite(residual["mean"]):
+    if not math.isfinite(residual.mean):
         return [Reason("doubtful", "no part of the moving anatomy is found in the fixed image")]
     text = (
-        f"going to the moving image and back misses by {residual['mean']:.2f} mm in the mean, "
-        f"{residual['p99']:.2f} mm at the 99th percentile"
+        f"going to the moving image and back misses by {residual.mean:.2f} mm in the mean, "
+        f"{residual.p99:.2f} mm at the 99th percentile"
     )
-    return [Reason("bad" if residual["mean"] > RESIDUAL_VOXELS * voxel else "doubtful", text)]
+    return [Reason("bad" if residual.mean > RESIDUAL_VOXELS * voxel else "doubtful", text)]
 
 
-def label_reasons(labels: Mapping[str, Any] | None) -> list[Reason]:
-    """labels: as `label_scores` returns them; they did not steer, and so are evidence."""
+def label_reasons(labels: LabelScores | None) -> list[Reason]:
+    """Labels are lost, or agree less than before; they did not steer, and so are evidence."""
     if labels is None:
         return []
     found = []
-    if labels["lost"]:
-        what = listed(labels["lost"], len(labels["per_label"]))
+    if labels.lost:
+        what = listed(labels.lost, len(labels.per_label))
         text = f"labels {what} are lost: the warped map has no voxel of them"
         found.append(Reason("doubtful", f"{text}: Dice 0, left out of the mean HD95"))
-    before, after = (labels[f"mean_dice_{when}"] for when in ("before", "after"))
+    before, after = labels.mean_dice_before, labels.mean_dice_after
     if after < before - DICE_LOSS:
         found.append(Reason("doubtful", f"the mean Dice fell from {before:.3f} to {after:.3f}"))
     return found

@@ -151,8 +151,8 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     grid = working_grid(fixed, moving, affine)
     first, fixed_weight = fixed.blurred(grid).on(grid, np.eye(4), device)
     second, moving_weight = moving.blurred(grid).on(grid, affine, device)
-    if pair.mask is not None:
-        mask = Volume(pair.mask.data.astype(np.float32), pair.fixed.grid, "mask")
+    if pair.fixed_mask is not None:
+        mask = Volume(pair.fixed_mask.data.astype(np.float32), pair.fixed.grid, "mask")
         masked = pull(mask, grid, device)
         fixed_weight = masked if fixed_weight is None else fixed_weight * masked
     weights = (fixed_weight, moving_weight)
@@ -161,7 +161,7 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     full = [(w == 1).all() for w in weights if w is not None]
     asked = [counts.any(), shown.any(), noise_between(first, second), *full]
     counted, shows, noise, *everywhere = numbers(asked)
-    if pair.mask is not None and not counted:
+    if pair.fixed_mask is not None and not counted:
         raise InputError(
             f"the mask covers no part of what {pair.fixed.name} shows: it must be non-zero where "
             "the similarity counts"

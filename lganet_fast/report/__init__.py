@@ -1,4 +1,4 @@
-"""The quality page of a result, and its pictures.
+"""What report.json holds, the quality page of a result, and its pictures.
 
 Imports transforms and what comes before; Matplotlib only when something is drawn.
 """
@@ -8,12 +8,14 @@ from typing import Any
 from ..lazy import attach
 
 __all__ = [
+    "Report",
     "qc_page",
 ]
 
 _load = attach(
     __name__,
     {
+        "Report": "contents",
         "qc_page": "page",
     },
 )

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Array, Volume
-from .panels import foreground, panels
+from .contents import Input, LabelScores, Report, rises
+from .panels import Pictured, foreground, panels
 from .planes import PLANES, Views
 
 Rows = list[list[str]]
 
-WHEN = ("before", "after")
 MISSING, TIMES = "\N{EN DASH}", " \N{MULTIPLICATION SIGN} "
 
 INPUT_NAMES = ("Input", "File", "Voxels", "Spacing (mm)", "Axes", "SHA-256")
@@ -45,6 +45,38 @@ TEMPLATES = Environment(
 TEMPLATES.filters["picture"] = _picture
 
 
+def page(report: Report, shown: Pictured) -> str:
+    """An HTML page that shows and sums up one registration. It loads nothing from elsewhere.
+
+    Run time and memory are left to report.json, so that the same input gives the same page. The
+    planes run through the centre of the fixed labels, or of the fixed image's foreground.
+    """
+    fixed, labels = shown.fixed, shown.fixed_labels
+    views = Views(fixed.grid, foreground(fixed.data) if labels is None else labels != 0)
+    rows = _labels(report.labels)
+    moving, target = (_file_name(report.inputs[role], role) for role in ("moving", "fixed"))
+    return TEMPLATES.get_template("page.html").render(
+        moving=moving,
+        fixed=target,
+        verdict=report.verdict,
+        reasons=report.reasons,
+        warnings=report.warnings,
+        results=_results(report),
+        where=_where(views),
+        panels=panels(views, shown),
+        planes=PLANES,
+        widths=" ".join(f"{views.size(plane)[0]:.6g}fr" for plane in PLANES),
+        labels=rows,
+        label_names=LABEL_NAMES,
+        lacking=any(MISSING in row for row in rows),
+        missing=MISSING,
+        inputs=_inputs(report.inputs),
+        input_names=INPUT_NAMES,
+        settings=_pairs(report.settings),
+        versions=_pairs(report.versions),
+    )
+
+
 def qc_page(
     report: Mapping[str, Any],
     fixed: Volume,
@@ -56,39 +88,13 @@ def qc_page(
     labels_before: NDArray | None = None,
     labels_after: NDArray | None = None,
 ) -> str:
-    """An HTML page that shows and sums up one registration. It loads nothing from elsewhere.
+    """`page` of a report as in `Registration.report` or report.json, and of what `Pictured` holds.
 
-    report: as in `Registration.report`; run time and memory are left to report.json, so that the
-    same input gives the same page. before, after: the moving image on the fixed grid (X, Y, Z),
-    unmoved and warped. transform: a field on the fixed grid, det: its Jacobian determinant there.
-    Labels, where given, lie there too.
-    The planes run through the centre of the fixed labels, or of the fixed image's foreground.
+    Raises pydantic's ValidationError, a ValueError, for what is no such report.
     """
-    mask = foreground(fixed.data) if fixed_labels is None else fixed_labels != 0
-    views = Views(fixed.grid, mask)
     maps = fixed_labels, labels_before, labels_after
-    inputs, labels = report["inputs"], _labels(report.get("labels"))
-    moving, target = (_file_name(inputs[role], role) for role in ("moving", "fixed"))
-    return TEMPLATES.get_template("page.html").render(
-        moving=moving,
-        fixed=target,
-        verdict=report["verdict"],
-        reasons=report["reasons"],
-        warnings=report["warnings"],
-        results=_results(report),
-        where=_where(views),
-        panels=panels(views, fixed, before, after, transform, det, *maps),
-        planes=PLANES,
-        widths=" ".join(f"{views.size(plane)[0]:.6g}fr" for plane in PLANES),
-        labels=labels,
-        label_names=LABEL_NAMES,
-        lacking=any(MISSING in row for row in labels),
-        missing=MISSING,
-        inputs=_inputs(inputs),
-        input_names=INPUT_NAMES,
-        settings=_pairs(report["settings"]),
-        versions=_pairs(report["versions"]),
-    )
+    shown = Pictured(fixed, before, after, transform, det, *maps)
+    return page(Report.from_dict(report), shown)
 
 
 def _where(views: Views) -> str:
@@ -100,72 +106,73 @@ def _where(views: Views) -> str:
     )
 
 
-def _results(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _results(report: Report) -> list[tuple[str, str, str]]:
     """The figures at the top: name, value and a note."""
-    similarity, jacobian = report["similarity"], report["jacobian"]
-    residual, labels = report["inverse_consistency_mm"], report.get("labels")
-    direction = "higher" if similarity["name"] == "lncc" else "lower"
+    similarity, jacobian = report.similarity, report.jacobian
+    residual, labels = report.inverse_consistency_mm, report.labels
+    direction = "higher" if rises(similarity.name) else "lower"
     cells = [
         (
             "Similarity",
-            _change(similarity["before"], similarity["after"], ".4f"),
-            f"{similarity['name']}, {direction} is better",
+            _change(similarity.before, similarity.after, ".4f"),
+            f"{similarity.name}, {direction} is better",
         )
     ]
     if labels:
-        dice = _change(labels["mean_dice_before"], labels["mean_dice_after"], ".3f")
-        hd95 = _change(labels["mean_hd95_mm_before"], labels["mean_hd95_mm_after"], ".2f")
+        dice = _change(labels.mean_dice_before, labels.mean_dice_after, ".3f")
+        hd95 = _change(labels.mean_hd95_mm_before, labels.mean_hd95_mm_after, ".2f")
         cells += [
-            ("Mean Dice", dice, f"over {len(labels['per_label'])} labels"),
+            ("Mean Dice", dice, f"over {len(labels.per_label)} labels"),
             ("Mean HD95", f"{hd95} mm", _left_out(labels)),
         ]
     return [
         *cells,
-        ("Folded voxels", f"{_number(jacobian['folded_percent'], '.3g')} %", "determinant ≤ 0"),
+        ("Folded voxels", f"{_number(jacobian.folded_percent, '.3g')} %", "determinant ≤ 0"),
         (
             "Jacobian determinant",
-            f"{_number(jacobian['min'], '.3f')} to {_number(jacobian['max'], '.3f')}",
-            f"SDlogJ {_number(jacobian['sdlogj'], '.4f')}",
+            f"{_number(jacobian.min, '.3f')} to {_number(jacobian.max, '.3f')}",
+            f"SDlogJ {_number(jacobian.sdlogj, '.4f')}",
         ),
         (
             "Inverse consistency",
-            f"{_number(residual['mean'], '.3f')} mm",
-            f"mean; 99th percentile {_number(residual['p99'], '.3f')}, "
-            f"largest {_number(residual['max'], '.3f')}",
+            f"{_number(residual.mean, '.3f')} mm",
+            f"mean; 99th percentile {_number(residual.p99, '.3f')}, "
+            f"largest {_number(residual.max, '.3f')}",
         ),
     ]
 
 
-def _left_out(labels: Mapping[str, Any]) -> str:
-    note, total = "95th percentile of surface distances", len(labels["per_label"])
-    columns = ([row[f"hd95_mm_{when}"] for row in labels["per_label"]] for when in WHEN)
-    without = [sum(_number(x, "g") == MISSING for x in column) for column in columns]
+def _left_out(labels: LabelScores) -> str:
+    note, total = "95th percentile of surface distances", len(labels.per_label)
+    without = labels.labels_without_hd95_before, labels.labels_without_hd95_after
     if not any(without):
         return note
     over = " and ".join(f"{total - count} of {total}" for count in without)
     return f"{note}; over {over} labels, the others left out"
 
 
-def _labels(labels: Mapping[str, Any] | None) -> Rows:
+def _labels(labels: LabelScores | None) -> Rows:
     """The scores' mean and those of each label."""
     if not labels:
         return []
-    means = {kind: labels[f"mean_{kind}"] for kind in LABEL_FORMS}
+    means = [getattr(labels, f"mean_{kind}") for kind in LABEL_FORMS]
+    scores = [[getattr(row, kind) for kind in LABEL_FORMS] for row in labels.per_label]
+    names = ["mean", *(str(row.label) for row in labels.per_label)]
     return [
-        [str(row["label"]), *(_number(row[kind], form) for kind, form in LABEL_FORMS.items())]
-        for row in ({"label": "mean", **means}, *labels["per_label"])
+        [name, *(_number(x, form) for x, form in zip(row, LABEL_FORMS.values(), strict=True))]
+        for name, row in zip(names, [means, *scores], strict=True)
     ]
 
 
-def _inputs(inputs: Mapping[str, Mapping[str, Any]]) -> Rows:
+def _inputs(inputs: Mapping[str, Input]) -> Rows:
     return [
         [
             role.replace("_", " "),
-            str(entry["path"] or "in memory"),
-            TIMES.join(map(str, entry["shape"])),
-            TIMES.join(f"{s:.4g}" for s in entry["spacing_mm"]),
-            str(entry["orientation"]),
-            (entry["sha256"] or MISSING)[:12],
+            str(entry.path or "in memory"),
+            TIMES.join(map(str, entry.shape)),
+            TIMES.join(f"{s:.4g}" for s in entry.spacing_mm),
+            entry.orientation,
+            (entry.sha256 or MISSING)[:12],
         ]
         for role, entry in inputs.items()
     ]
@@ -175,12 +182,12 @@ def _pairs(pairs: Mapping[str, Any]) -> Rows:
     return [[name, _text(value)] for name, value in pairs.items()]
 
 
-def _change(before: float | None, after: float | None, form: str) -> str:
+def _change(before: float, after: float, form: str) -> str:
     return f"{_number(before, form)} → {_number(after, form)}"
 
 
-def _number(value: float | None, form: str) -> str:
-    return MISSING if value is None or not math.isfinite(value) else format(value, form)
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else MISSING
 
 
 def _text(value: Any) -> str:
@@ -193,5 +200,5 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _file_name(entry: Mapping[str, Any], role: str) -> str:
-    return PurePath(entry["path"]).name if entry["path"] else f"the {role} image"
+def _file_name(entry: Input, role: str) -> str:
+    return PurePath(entry.path).name if entry.path else f"the {role} image"

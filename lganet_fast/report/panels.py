@@ -48,31 +48,39 @@ def foreground(data: NDArray) -> NDArray[np.bool_]:
     return np.asarray(held > held.mean(dtype=np.float64))
 
 
-def panels(
-    views: Views,
-    fixed: Volume,
-    before: NDArray,
-    after: NDArray,
-    transform: DisplacementField,
-    det: Array,
-    fixed_labels: NDArray | None = None,
-    labels_before: NDArray | None = None,
-    labels_after: NDArray | None = None,
-) -> list[Panel]:
-    """Every panel of the page. All arrays lie on the fixed grid (X, Y, Z)."""
-    (still,) = windowed(fixed.data)
-    warped, unmoved = windowed(after, before)
+@dataclass(frozen=True, eq=False)
+class Pictured:
+    """What the pictures show; every array lies on the fixed image's grid (X, Y, Z).
+
+    before, after: the moving image, unmoved and warped. transform: a field on that grid. det: its
+    Jacobian determinant. The labels are None where there are none.
+    """
+
+    fixed: Volume
+    before: NDArray
+    after: NDArray
+    transform: DisplacementField
+    det: Array
+    fixed_labels: NDArray | None = None
+    labels_before: NDArray | None = None
+    labels_after: NDArray | None = None
+
+
+def panels(views: Views, shown: Pictured) -> list[Panel]:
+    """Every panel of the page."""
+    (still,) = windowed(shown.fixed.data)
+    warped, unmoved = windowed(shown.after, shown.before)
     out = [
         Panel("Fixed image", "The target.", views.draw(image(views, still))),
         Panel("Warped image", "The moving image, registered.", views.draw(image(views, warped))),
         _checkerboard(views, still, warped),
         *_differences(views, still, unmoved, warped),
-        _lattice(views, warped, transform),
-        _jacobian(views, det),
+        _lattice(views, warped, shown.transform),
+        _jacobian(views, shown.det),
     ]
-    for when, moved in (("before", labels_before), ("after", labels_after)):
+    for when, moved in (("before", shown.labels_before), ("after", shown.labels_after)):
         if moved is not None:
-            out.append(_contours(views, still, fixed_labels, moved, when))
+            out.append(_contours(views, still, shown.fixed_labels, moved, when))
     return out
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -36,7 +37,7 @@ def write_report_json(path: str | os.PathLike[str], report: Mapping[str, Any]) -
 
 
 def named_only(report: Any, paths: Sequence[Any]) -> Any:
-    """A report to be shared: in every text of it, files' names in the place of these paths.
+    """A report, a mapping or a dataclass, to be shared: names of files in the place of these paths.
 
     What is no path among them is passed over. The command that a network was trained by loses its
     folders too.
@@ -46,6 +47,9 @@ def named_only(report: Any, paths: Sequence[Any]) -> Any:
         if paths and isinstance(command := named.get("command"), str):
             named["command"] = " ".join(PurePath(word).name for word in command.split())
         return named
+    if is_dataclass(report) and not isinstance(report, type):
+        parts = {f.name: named_only(getattr(report, f.name), paths) for f in fields(report)}
+        return replace(report, **parts)
     if isinstance(report, list | tuple):
         return type(report)(named_only(item, paths) for item in report)
     if isinstance(report, str):

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from torch import Tensor
 
 from ..data import Sample
-from ..report.panels import Panel, foreground, image, panels, windowed
+from ..report.panels import Panel, Pictured, foreground, image, panels, windowed
 from ..report.planes import Views
 from ..runtime.files import atomic
 from ..transforms.field import DisplacementField
@@ -38,7 +38,7 @@ def draw(path: Path, sample: Sample, warped: Tensor, flow: Tensor, title: str) -
     moved = warped[0, 0].detach().cpu().float().numpy()
     views = Views(grid, foreground(sample.fixed))
     det = jacobian_determinant(displacement, grid)
-    shown = panels(views, fixed, sample.moving, moved, transform, det)
+    shown = panels(views, Pictured(fixed, sample.moving, moved, transform, det))
     unmoved = image(views, *windowed(sample.moving))
     shown.insert(1, Panel("Moving image", "What is registered.", views.draw(unmoved)))
     page(path, shown, title)

@@ -220,7 +220,7 @@ def test_memory_that_is_not_there(files, capsys, monkeypatch):
     def refuse(*arguments):
         raise MemoryError("Unable to allocate 9.9 TiB")
 
-    monkeypatch.setattr("lganet_fast.registration.pairwise.read_pair", refuse)
+    monkeypatch.setattr("lganet_fast.registration.stages.read_pair", refuse)
     before = names(".")
     assert_refused(capsys, before, register(), "out of memory: Unable to allocate 9.9 TiB")
 

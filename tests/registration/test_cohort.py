@@ -6,19 +6,23 @@ import csv
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
+from reports import report_on
 from synthetic import oblique_grid, synthetic_pair
 
 from lganet_fast import InputError
 from lganet_fast.cli import main
 from lganet_fast.registration import cohort
-from lganet_fast.registration.cohort import read_pairs
+from lganet_fast.registration.cohort import read_pairs, register_pairs
+from lganet_fast.registration.results import write_report
+from lganet_fast.registration.settings import Run, check_settings
+from lganet_fast.report.contents import Report
 from lganet_fast.volumes import nifti
 
 GRID = oblique_grid((18, 20, 16), (4.0, 3.8, 4.2), 10)
@@ -107,14 +111,14 @@ def test_a_failure_is_listed_and_the_others_go_on(place, capsys, monkeypatch):
         "odd,fixed.nii.gz,moving.nii.gz,,\n",
         f"one,{LABELLED}\n",
     )
-    real = cohort.register
+    real = cohort.register_sources
 
-    def broken(*, out, **options):
-        if Path(out).name == "odd":
+    def broken(sources, settings, run):
+        if run.out.name == "odd":
             raise ZeroDivisionError("by\nzero")
-        return real(out=out, **options)
+        return real(sources, settings, run)
 
-    monkeypatch.setattr(cohort, "register", broken)
+    monkeypatch.setattr(cohort, "register_sources", broken)
     assert run("--quiet") == 2
     assert "2 of 3 pairs failed: gone, odd; see out/failures.csv" in capsys.readouterr().err
     gone, odd = rows("out/failures.csv")
@@ -127,38 +131,47 @@ def test_a_failure_is_listed_and_the_others_go_on(place, capsys, monkeypatch):
 
 
 def test_an_interrupt_stops_it(place, monkeypatch, capsys):
-    def interrupted(**_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cohort, "register", interrupted)
+    monkeypatch.setattr(cohort, "register_sources", interrupted)
     assert run("--quiet") == 130
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_another_checkpoint_under_one_name_is_another_setting(place, monkeypatch):
-    row = read_pairs("data/pairs.csv")[1]
-    settings = cohort.check_settings("lncc", (1,), None, False, 0, "float32", "weights")
+def test_another_checkpoint_under_one_name_is_another_setting(place):
+    sources = read_pairs("data/pairs.csv")[1].sources
+    settings = check_settings(iterations=(1,), checkpoint="weights")
     folder = place / "made"
     folder.mkdir()
     for name in ("warped.nii.gz", "warp.nii.gz", "inverse_warp.nii.gz"):
         shutil.copy("data/fixed.nii.gz", folder / name)
     Path("weights").write_bytes(b"first")
-    report = {
-        "inputs": {role: nifti.describe(path) for role, path in row.files.items()},
-        "settings": {**cohort.asdict(settings), "iterations": [1]},
-        "network": {"sha256": cohort.sha256("weights")},
-        "labels": None,
-        "jacobian": {"folded_percent": 0.0},
-        "seconds": {"total": 1.0},
-        "verdict": "good",
-        "reasons": [],
-        "warnings": [],
-    }
-    (folder / "report.json").write_text(json.dumps(report))
-    assert cohort.finished(row, folder, settings, qc=False) == report
-    assert cohort.finished(row, folder, settings, qc=True) is None
+    report = report_on(sources, settings, network={"sha256": cohort.sha256("weights")})
+    write_report(report, folder)
+    run = Run(out=folder, qc=False)
+    assert cohort.finished(sources, settings, run).as_dict() == plain(report)
+    assert cohort.finished(sources, settings, replace(run, qc=True)) is None
     Path("weights").write_bytes(b"second")
-    assert cohort.finished(row, folder, settings, qc=False) is None
+    assert cohort.finished(sources, settings, run) is None
+
+
+def plain(report):
+    """The report as read back: JSON has no tuples."""
+    settings = {**report.settings, "iterations": list(report.settings["iterations"])}
+    inverse = replace(report.inverse_consistency_mm, max=pytest.approx(np.nan, nan_ok=True))
+    return replace(report, settings=settings, inverse_consistency_mm=inverse).as_dict()
+
+
+def test_every_pair_has_its_report_also_in_memory(place):
+    one, two = register_pairs("data/pairs.csv", "out", iterations=(2,), threads=1, qc=False)
+    written = json.loads(Path("out/one/report.json").read_text())
+    assert one.report["labels"]["mean_dice_after"] == written["labels"]["mean_dice_after"]
+    assert one.details.jacobian.folded_percent == written["jacobian"]["folded_percent"]
+    assert (two.details.labels, two.failure, two.skipped) == (None, "", False)
+    assert Report.from_dict(one.report) == one.details
+    with pytest.raises(TypeError, match="iteration"):
+        register_pairs("data/pairs.csv", "out", iteration=(2,))
 
 
 def test_names_come_from_the_files_and_paths_from_the_table(tmp_path):
@@ -214,13 +227,14 @@ ODD = [
     ("labels", [1]),
     ("labels", {"mean_dice_before": "x"}),
     ("inputs", 5),
+    ("backend", None),
 ]
 
 
 @pytest.mark.parametrize(("key", "value"), ODD)
 def test_a_damaged_report_is_no_result(place, key, value, monkeypatch):
     table(place / "data", "two,fixed.nii.gz,moving.nii.gz,,\n")
-    monkeypatch.setattr(cohort, "register", made_up)
+    monkeypatch.setattr(cohort, "register_sources", made_up)
     assert run("--quiet") == 0
     path = Path("out/two/report.json")
     whole = path.read_text()
@@ -232,7 +246,7 @@ def test_a_damaged_report_is_no_result(place, key, value, monkeypatch):
 @pytest.mark.parametrize("damage", ["[" * 20000, "[]", "null", "", "{"])
 def test_a_report_that_is_none_is_no_result(place, damage, monkeypatch):
     table(place / "data", "two,fixed.nii.gz,moving.nii.gz,,\n")
-    monkeypatch.setattr(cohort, "register", made_up)
+    monkeypatch.setattr(cohort, "register_sources", made_up)
     assert run("--quiet") == 0
     path = Path("out/two/report.json")
     whole = path.read_text()
@@ -245,7 +259,7 @@ def test_a_report_that_is_none_is_no_result(place, damage, monkeypatch):
 @pytest.mark.parametrize("keep", [0, -1])
 def test_a_damaged_file_is_no_result(place, name, keep, monkeypatch):
     table(place / "data", "two,fixed.nii.gz,moving.nii.gz,,\n")
-    monkeypatch.setattr(cohort, "register", made_up)
+    monkeypatch.setattr(cohort, "register_sources", made_up)
     assert run("--quiet") == 0
     path = Path("out/two") / name
     whole = path.read_bytes()
@@ -254,31 +268,16 @@ def test_a_damaged_file_is_no_result(place, name, keep, monkeypatch):
     assert path.read_bytes() == whole
 
 
-def made_up(fixed, moving, *, out, overwrite, **options):
+def made_up(sources, settings, run):
     """A registration's files without the work."""
-    assert overwrite
-    folder = Path(out)
-    folder.mkdir(exist_ok=True)
-    volume = nifti.load_image(fixed, "fixed")
+    assert run.overwrite
+    run.out.mkdir(exist_ok=True)
+    volume = nifti.load_image(sources.fixed, "fixed")
     for name in ("warped", "warp", "inverse_warp"):
-        nifti.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
-    settings = cohort.check_settings("lncc", options["iterations"], None, False, 0, "float32")
-    report = {
-        "inputs": {
-            "fixed": nifti.describe(fixed, "fixed"),
-            "moving": nifti.describe(moving, "moving"),
-        },
-        "settings": asdict(settings),
-        "network": None,
-        "jacobian": {"folded_percent": 0.0},
-        "seconds": {"total": 1.0},
-        "labels": None,
-        "verdict": "good",
-        "reasons": [],
-        "warnings": [],
-    }
-    (folder / "report.json").write_text(json.dumps(report))
-    return SimpleNamespace(report=report)
+        nifti.save_volume(run.out / f"{name}.nii.gz", volume.data, volume.grid)
+    report = report_on(sources, settings)
+    write_report(report, run.out)
+    return SimpleNamespace(details=report)
 
 
 @pytest.mark.parametrize("name", ["failures.csv", "cohort.csv", "Cohort.CSV", ".hidden"])

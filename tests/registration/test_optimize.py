@@ -5,8 +5,10 @@ import torch
 from tape import record
 
 from lganet_fast.ops import integrate, warp
+from lganet_fast.registration.levels import plan_levels
 from lganet_fast.registration.noise import noise_between, noise_of
-from lganet_fast.registration.optimiser import flow_of, optimise, plan_levels, stalled, taper
+from lganet_fast.registration.objective import ImageTerm, SmoothnessTerm
+from lganet_fast.registration.optimiser import flow_of, minimise, optimise, stalled, taper
 from lganet_fast.registration.separable import along_axes, gaussian_map
 
 
@@ -230,3 +232,22 @@ def test_noise_is_measured_and_counts_where_it_is_what_differs(pair):
     assert noise_between(fixed, fixed) <= noise_of(fixed)
     assert noise_between(fixed, fixed + noise) == pytest.approx(0.02, rel=0.15)
     assert noise_between(fixed, moving + noise) < 0.8 * noise_of(moving + noise)  # more differs
+
+
+def test_terms_add_up(pair):
+    """Twice the same term is the term of twice the weight, and a weight of 1 changes nothing."""
+    fixed, moving, _, _ = pair
+    smooth = SmoothnessTerm(0.1)
+
+    def found(*terms):
+        return minimise(terms, fixed, (3, 2), margin=4)
+
+    def image(weight=1.0):
+        return ImageTerm(fixed, moving, (None, None), "mse", weight=weight)
+
+    options = {"similarity": "mse", "iterations": (3, 2), "smoothness": 0.1, "margin": 4}
+    assert torch.equal(found(image(), smooth), optimise(fixed, moving, (None, None), **options))
+    twice = found(image(2.0), smooth)
+    torch.testing.assert_close(found(image(), image(), smooth), twice, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found(smooth, image(2.0)), twice, atol=1e-4, rtol=0)
+    assert (found(image(), smooth) - twice).abs().max() > 1e-3

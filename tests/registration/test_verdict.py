@@ -16,9 +16,11 @@ from synthetic import oblique_grid, synthetic_pair
 import lganet_fast
 from lganet_fast import InputError
 from lganet_fast.cli import main
+from lganet_fast.registration import stages
 from lganet_fast.registration.measures import Reach, SimilarityChange
 from lganet_fast.registration.turns import Turn, rotations
 from lganet_fast.registration.verdict import Measured, judge
+from lganet_fast.report.contents import InverseConsistency, LabelRow, LabelScores
 from lganet_fast.volumes import nifti
 
 GOOD = Measured(
@@ -29,11 +31,12 @@ GOOD = Measured(
     reach=Reach(14.0, 140.0, 0.0),
     folded_percent=0.0,
     smoothness=1.0,
-    residual_mm={"mean": 0.001, "p99": 0.01, "max": 0.1, "outside_percent": 0.0},
+    residual_mm=InverseConsistency(mean=0.001, p99=0.01, max=0.1, outside_percent=0.0),
     spacing=np.ones(3),
     labels=None,
 )
-SCORES = {"lost": [], "per_label": [{}, {}], "mean_dice_before": 0.5, "mean_dice_after": 0.6}
+ROWS = [LabelRow(n, 0.5, 0.6, 2.0, 1.0) for n in (7, 8)]
+SCORES = LabelScores("nearest", 0.5, 0.6, 2.0, 1.0, 0, 0, [], [], [], ROWS)
 
 
 def turned(degrees):
@@ -65,11 +68,15 @@ CASES = [
     ({"reach": Reach(10.0, 140.0, 3.0)}, "doubtful", "3.0% of the anatomy"),
     ({"folded_percent": 2.0}, "doubtful", "2.00% of voxels fold: raise smoothness above 1"),
     ({"folded_percent": 20.0}, "bad", "20.00% of voxels fold"),
-    ({"residual_mm": {"mean": 0.5, "p99": 3.0}}, "doubtful", "misses by 0.50 mm"),
-    ({"residual_mm": {"mean": 2.0, "p99": 3.0}}, "bad", "misses by 2.00 mm"),
-    ({"residual_mm": {"mean": np.nan, "p99": np.nan}}, "doubtful", "no part of the moving"),
-    ({"labels": {**SCORES, "lost": [7]}}, "doubtful", r"labels 7 \(1 of 2\) are lost"),
-    ({"labels": {**SCORES, "mean_dice_after": 0.4}}, "doubtful", "Dice fell from 0.500 to 0.400"),
+    ({"residual_mm": InverseConsistency(0.5, 3.0, 9.0, 0.0)}, "doubtful", "misses by 0.50 mm"),
+    ({"residual_mm": InverseConsistency(2.0, 3.0, 9.0, 0.0)}, "bad", "misses by 2.00 mm"),
+    (
+        {"residual_mm": InverseConsistency(np.nan, np.nan, 9.0, 0.0)},
+        "doubtful",
+        "no part of the moving",
+    ),
+    ({"labels": replace(SCORES, lost=[7])}, "doubtful", r"labels 7 \(1 of 2\) are lost"),
+    ({"labels": replace(SCORES, mean_dice_after=0.4)}, "doubtful", "Dice fell from 0.500 to 0.400"),
 ]
 
 
@@ -124,12 +131,11 @@ def test_equal_images_are_left_alone_and_good():
 
 def test_a_search_that_loses_is_not_the_result(monkeypatch):
     pair = synthetic_pair()
-    from lganet_fast.registration import pairwise
 
-    def worse(fixed, *_, **__):
-        return 3 * fixed.new_ones(1, 3, *((n + 1) // 2 for n in fixed.shape[2:])).cumsum(2).sin()
+    def worse(terms, like, *_, **__):
+        return 3 * like.new_ones(1, 3, *((n + 1) // 2 for n in like.shape[2:])).cumsum(2).sin()
 
-    monkeypatch.setattr(pairwise, "optimise", worse)
+    monkeypatch.setattr(stages, "minimise", worse)
     with pytest.warns(lganet_fast.RegistrationWarning, match=r"fell from 0\.\d+ to 0\.\d+"):
         result = lganet_fast.register(source(pair.fixed), source(pair.moving))
     assert not result.transform.displacement.any()

@@ -6,7 +6,9 @@ from far import META, Watch, far, needs_operators  # noqa: F401
 from synthetic import synthetic_pair
 
 from lganet_fast.registration import optimiser, pairwise
-from lganet_fast.registration.optimiser import Level, Search, optimise
+from lganet_fast.registration.levels import Level
+from lganet_fast.registration.objective import ImageTerm, SmoothnessTerm
+from lganet_fast.registration.optimiser import Search, optimise
 
 pytestmark = needs_operators
 SIZE = (24, 26, 28)
@@ -20,7 +22,8 @@ def images():
 def test_an_iteration_launches_little_and_never_waits(far, similarity, most):  # noqa: F811
     level = Level(1, SIZE, (13, 14, 15), 10)
     start = torch.empty(1, 3, *level.velocity, device=META)
-    search = Search(level, images(), (None, None), start, 3.0, similarity, 0.1, 0.01)
+    terms = [ImageTerm(*images(), (None, None), similarity, noise=0.01), SmoothnessTerm(0.1)]
+    search = Search(level, terms, start, margin=3.0)
     with Watch() as seen:
         search.iterate()
     print(sum(seen.launches.values()), dict(seen.launches))

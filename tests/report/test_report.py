@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,13 +15,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from reports import SCORES, report_of
 from scipy import ndimage
 
 from lganet_fast.errors import InputError
 from lganet_fast.report import page as pages
-from lganet_fast.report.panels import FIXED_COLOUR, FOLD_COLOUR, MOVED_COLOUR, foreground
+from lganet_fast.report import qc_page
+from lganet_fast.report.contents import Input
+from lganet_fast.report.panels import (
+    FIXED_COLOUR,
+    FOLD_COLOUR,
+    MOVED_COLOUR,
+    Pictured,
+    foreground,
+)
 from lganet_fast.report.planes import PLANES, Views
-from lganet_fast.runtime.json_files import write_report_json
+from lganet_fast.runtime.json_files import report_json, write_report_json
 from lganet_fast.transforms.field import DisplacementField
 from lganet_fast.volumes.grid import Grid, Volume
 
@@ -80,45 +90,32 @@ def example(affine=None, with_labels=True):
 
 
 def report(with_labels=True):
-    entry = {
-        "path": "/data/a <b> & 'c'.nii.gz",
-        "sha256": "0123456789abcdef" * 4,
-        "shape": list(SHAPE),
-        "spacing_mm": [1.5, 1.0, 2.0],
-        "orientation": "LAS",
-    }
-    row = {"dice_before": 0.5, "dice_after": 0.75, "hd95_mm_before": 4.0, "hd95_mm_after": 2.0}
-    labels = {
-        "interpolation": "nearest",
-        **{f"mean_{name}": value for name, value in row.items()},
-        "per_label": [{"label": 1, **row}, {"label": 2, **row, "hd95_mm_after": float("nan")}],
-    }
-    return {
-        "inputs": {"fixed": entry, "moving": {**entry, "path": None, "sha256": None}},
-        "settings": {"similarity": "lncc", "iterations": (60, 25), "affine": False, "seed": None},
-        "versions": {"lganet_fast": "1.2.3", "torch": "9.9"},
-        "backend": {"device": "cpu", "threads": 2, "operations": {}},
-        "seconds": {"total": 12.3456},
-        "peak_memory_mb": 98765,
-        "similarity": {"name": "lncc", "before": 0.25, "after": 0.5},
-        "jacobian": {"folded_percent": 0.0123, "sdlogj": 0.0456, "min": -0.1, "max": 2.5},
-        "inverse_consistency_mm": {"mean": 0.011, "p99": 0.22, "max": float("nan")},
-        "labels": labels if with_labels else None,
-        "verdict": "doubtful",
-        "reasons": ["the similarity fell"],
-        "warnings": ["1.20% of voxels fold <script>alert(1)</script>"],
-    }
+    entry = Input(
+        path="/data/a <b> & 'c'.nii.gz",
+        sha256="0123456789abcdef" * 4,
+        shape=list(SHAPE),
+        spacing_mm=[1.5, 1.0, 2.0],
+        orientation="LAS",
+    )
+    return report_of(
+        {"fixed": entry, "moving": replace(entry, path=None, sha256=None)},
+        {"similarity": "lncc", "iterations": (60, 25), "affine": False, "seed": None},
+        labels=SCORES if with_labels else None,
+        verdict="doubtful",
+        reasons=["the similarity fell"],
+        warnings=["1.20% of voxels fold <script>alert(1)</script>"],
+    )
 
 
-def qc_page(report, fixed, before, after, transform, *labels):
+def page_of(report, fixed, before, after, transform, *labels):
     """The page, with the Jacobian determinant of the transform."""
     det = transform.jacobian_determinant()
-    return pages.qc_page(report, fixed, before, after, transform, det, *labels)
+    return pages.page(report, Pictured(fixed, before, after, transform, det, *labels))
 
 
 @pytest.fixture(scope="module")
 def page():
-    return qc_page(*example())
+    return page_of(*example())
 
 
 def test_page_stands_alone_and_nests(page):
@@ -136,10 +133,24 @@ def test_page_stands_alone_and_nests(page):
 
 
 def test_page_repeats_byte_for_byte(page):
-    slower = example()
-    slower[0]["seconds"] = {"total": 99.9}
-    slower[0]["peak_memory_mb"] = 1
-    assert qc_page(*slower) == page
+    described, *images = example()
+    slower = replace(described, seconds={"total": 99.9}, peak_memory_mb=1.0)
+    assert page_of(slower, *images) == page
+
+
+def test_page_of_what_report_json_holds(page):
+    """The function that other programs call takes the report as a mapping."""
+    described, fixed, before, after, transform, *labels = example()
+    det = transform.jacobian_determinant()
+    images = fixed, before, after, transform, det, *labels
+    read = json.loads(report_json(described.as_dict()))
+    for mapping in (described.as_dict(), read):
+        assert qc_page(mapping, *images) == page
+    assert described.as_dict()["labels"]["per_label"][0]["dice_after"] == 0.75
+    with pytest.raises(ValueError, match=r"jacobian.max\n.*valid number"):
+        qc_page({**read, "jacobian": {**read["jacobian"], "max": "much"}}, *images)
+    with pytest.raises(ValueError, match=r"verdict\n.*'good', 'doubtful' or 'bad'"):
+        qc_page({**read, "verdict": "fine"}, *images)
 
 
 def test_page_says_what_the_report_says(page):
@@ -169,9 +180,8 @@ def test_page_says_what_the_report_says(page):
 
 
 def test_page_without_labels_or_warnings():
-    arguments = example(with_labels=False)
-    arguments[0]["warnings"] = []
-    parsed = Page(qc_page(*arguments))
+    described, *images = example(with_labels=False)
+    parsed = Page(page_of(replace(described, warnings=[]), *images))
     assert len(parsed.images) == 21
     assert "No warnings." in parsed.text
     assert "Dice" not in parsed.text
@@ -181,11 +191,11 @@ def test_page_of_degenerate_images_and_maps():
     described, fixed, before, after, field, *_ = example()
     nothing = np.zeros(SHAPE, np.float32)
     empty = nothing.astype(np.int32)
-    qc_page(described, fixed, nothing, nothing, field, None, None, empty)
+    page_of(described, fixed, nothing, nothing, field, None, None, empty)
     still = DisplacementField(np.zeros((*SHAPE, 3), np.float32), fixed.grid)
-    qc_page(described, fixed, fixed.data, fixed.data, still, empty, empty, empty)
+    page_of(described, fixed, fixed.data, fixed.data, still, empty, empty, empty)
     collapsed = DisplacementField((-fixed.grid.world()).astype(np.float32), fixed.grid)
-    assert "folded, 17,160 voxels" in qc_page(described, fixed, before, after, collapsed)
+    assert "folded, 17,160 voxels" in page_of(described, fixed, before, after, collapsed)
 
 
 def place(shape, affine, world):
@@ -249,7 +259,7 @@ def test_folded_voxels_are_marked():
     displacement = np.zeros((*SHAPE, 3), np.float32)
     displacement[15:, ..., 0] = 9  # the x axis runs to the left: 6 voxels back
     field = DisplacementField(displacement, fixed.grid)
-    parsed = Page(qc_page(described, fixed, before, after, field))
+    parsed = Page(page_of(described, fixed, before, after, field))
     assert f"folded, {2 * SHAPE[1] * SHAPE[2]:,} voxels" in parsed.text
     marked = colour(parsed.picture("Jacobian determinant, axial plane"), FOLD_COLOUR)
     assert marked.mean() == pytest.approx(2 / SHAPE[0], rel=0.1)
@@ -274,7 +284,7 @@ def test_lattice_of_the_identity_is_straight():
     dark.data[0, 0, 0] = 1
 
     def lines(transform):
-        page = Page(qc_page(described, dark, dark.data, dark.data, transform))
+        page = Page(page_of(described, dark, dark.data, dark.data, transform))
         picture = page.picture("Deformed grid, axial plane")
         yellow = (picture[..., 0] > 0.5) & (picture[..., 2] < 0.5)
         return yellow.mean(0), yellow.mean(1)
@@ -333,11 +343,10 @@ def test_report_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_what_is_not_the_page_s_own_is_text_and_never_markup_or_template():
-    report, *images = example()
+    described, *images = example()
     hostile = "</p><img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}"
-    report["reasons"], report["warnings"] = [hostile], [hostile]
-    report["settings"] = {hostile: hostile}
-    report["versions"] = {hostile: hostile}
-    page = qc_page(report, *images)
+    settings = versions = {hostile: hostile}
+    lines = {"reasons": [hostile], "warnings": [hostile]}
+    page = page_of(replace(described, settings=settings, versions=versions, **lines), *images)
     assert "<img src=x" not in page
     assert Page(page).text.count("{{ 7 * 7 }}{% raw %}") == 6

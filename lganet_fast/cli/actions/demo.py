@@ -24,7 +24,7 @@ def summary_text(result: DemoResult, out: Path) -> str:
 
 def summary(result: DemoResult, out: Path) -> list[Part]:
     """How far off the brain's voxels are before and after, and what the result is like."""
-    before, after, report = result.error_before, result.error_after, result.registration.report
+    before, after, report = result.error_before, result.error_after, result.registration.details
     names = {"mean": "mean", "p95": "95th percentile", "max": "maximum"}
     told = [
         "MNI152 T1 brain against its own copy, deformed in a known way, shaded and noisy.",
@@ -39,12 +39,12 @@ def summary(result: DemoResult, out: Path) -> list[Part]:
         ),
         *((f"Dice, {name}", f"{b:.3f}", f"{a:.3f}") for name, b, a in tissue_dice(result)),
     ]
-    size = "x".join(map(str, report["inputs"]["fixed"]["shape"]))
-    backend, folded = report["backend"], report["jacobian"]["folded_percent"]
-    place = f"{backend['device']}, {backend['threads']} threads"
+    size = "x".join(map(str, report.inputs["fixed"].shape))
+    backend, folded = report.backend, report.jacobian.folded_percent
+    place = f"{backend.device}, {backend.threads} threads"
     rows = (
         ("folded voxels", f"{folded:.4f} %"),
-        ("time", f"{report['seconds']['total']:.1f} s for {size} voxels on {place}"),
+        ("time", f"{report.seconds['total']:.1f} s for {size} voxels on {place}"),
         ("page", str(out / "qc.html")),
     )
     return [

@@ -11,7 +11,7 @@ from ...errors import InputError
 from ...registration.cohort import register_pairs
 from ...registration.pairwise import Registration, VerdictWarning, register
 from ...registration.settings import ROLES
-from ...registration.verdict import LEVELS
+from ...report.contents import LEVELS
 from ..tables import Part, Table, show
 
 NO_OPTIONS = ("pairs", "command", "strict", "verbose")  # of `register` in Python
@@ -57,7 +57,7 @@ def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> str:
     outcomes = register_pairs(table, **options)
     failures = [one.name for one in outcomes if one.failure]
     by_level = {
-        level: [one.name for one in outcomes if one.report and one.report["verdict"] == level]
+        level: [one.name for one in outcomes if one.details and one.details.verdict == level]
         for level in reversed(LEVELS)
     }
     worst = next((level for level, names in by_level.items() if names), "good")
@@ -82,21 +82,20 @@ def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> str:
 
 def summary(result: Registration, out: str) -> list[Part]:
     """The result in a few lines."""
-    report = result.report
-    similarity, jacobian = report["similarity"], report["jacobian"]
+    report = result.details
+    similarity, labels = report.similarity, report.labels
+    sides = (f"{role} {report.inputs[role].orientation}" for role in ("fixed", "moving"))
     rows = [
-        (similarity["name"], f"{similarity['before']:.4f} -> {similarity['after']:.4f}"),
-        ("folded voxels", f"{jacobian['folded_percent']:.4f} %"),
-        ("inverse error", "{mean:.3f} mm mean".format(**report["inverse_consistency_mm"])),
-        ("time", f"{report['seconds']['total']:.1f} s"),
+        ("orientation", ", ".join(sides)),
+        (similarity.name, f"{similarity.before:.4f} -> {similarity.after:.4f}"),
+        ("folded voxels", f"{report.jacobian.folded_percent:.4f} %"),
+        ("inverse error", f"{report.inverse_consistency_mm.mean:.3f} mm mean"),
+        ("time", f"{report.seconds['total']:.1f} s"),
         ("results", out),
     ]
-    sides = (f"{role} {report['inputs'][role]['orientation']}" for role in ("fixed", "moving"))
-    rows.insert(0, ("orientation", ", ".join(sides)))
-    labels = report["labels"]
     if labels:
-        scores = f"{labels['mean_dice_before']:.4f} -> {labels['mean_dice_after']:.4f}"
-        count, without = len(labels["per_label"]), labels["labels_without_hd95_after"]
+        scores = f"{labels.mean_dice_before:.4f} -> {labels.mean_dice_after:.4f}"
+        count, without = len(labels.per_label), labels.labels_without_hd95_after
         over = f"{count} labels" + (f", {without} without HD95" if without else "")
         rows.insert(2, ("mean Dice", f"{scores} over {over}"))
     return [Table(rows, least=NAMES), f"verdict: {result.verdict}"]

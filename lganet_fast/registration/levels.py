@@ -1,0 +1,41 @@
+"""The resolutions of a search, coarse to fine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
+LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution: the images' shrink factor, both grids' sizes, the iterations."""
+
+    factor: int
+    images: tuple[int, int, int]
+    velocity: tuple[int, int, int]
+    iterations: int
+
+    @property
+    def cost(self) -> int:
+        """Voxels visited, the unit of progress."""
+        return self.iterations * self.images[0] * self.images[1] * self.images[2]
+
+
+def shrunk(size: tuple[int, ...], factor: int) -> tuple[int, int, int]:
+    """Grid size at a shrink factor over the same extent."""
+    first, second, third = (max(1, round((n - 1) / factor) + 1) for n in size)
+    return first, second, third
+
+
+def plan_levels(size: tuple[int, ...], iterations: tuple[int, ...]) -> list[Level]:
+    """Levels for a working grid of `size`, coarse to fine; the last is at full resolution.
+
+    Levels without iterations, and those too coarse to hold anything, are left out; the last one
+    that has iterations never is. None of them where no level has any.
+    """
+    factors = [2 ** (len(iterations) - 1 - k) for k in range(len(iterations))]
+    wanted = [(f, n) for f, n in zip(factors, iterations, strict=True) if n > 0]
+    fine = [(f, n) for f, n in wanted if min(shrunk(size, f)) >= LEAST_SIDE] or wanted[-1:]
+    return [Level(f, shrunk(size, f), shrunk(size, max(f, FINEST_VELOCITY)), n) for f, n in fine]

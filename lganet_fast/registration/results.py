@@ -1,0 +1,85 @@
+"""What a registration leaves in its folder: volumes, fields, page and report, all or none."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..report.contents import Report
+from ..runtime.device import fetched
+from ..runtime.files import staged_folder
+from ..runtime.json_files import write_report_json
+from ..runtime.reading import reading
+from ..volumes import nifti
+from .pair import Pair
+from .settings import OUTPUTS, Run, Settings, Sources
+from .stages import Moved, Quality
+
+REPORT, PAGE = "report.json", "qc.html"
+
+
+def staging(run: Run, sources: Sources, settings: Settings) -> AbstractContextManager[Path | None]:
+    """The folder in which the results are made; None where none are to be written."""
+    if run.out is None:
+        return nullcontext()
+    return staged_folder(
+        run.out,
+        OUTPUTS,
+        expected=None if run.overwrite else run.outputs(sources),
+        inputs=paths_of(sources, settings),
+    )
+
+
+def paths_of(sources: Sources, settings: Settings) -> list[str | os.PathLike[str]]:
+    """The files that a registration reads."""
+    given: list[Any] = [*sources.given().values(), settings.checkpoint]
+    return [source for source in given if isinstance(source, str | os.PathLike)]
+
+
+def writers(moved: Moved, folder: Path) -> list[Callable[[], None]]:
+    """What writes each volume and field of a registration into a folder."""
+    volumes = {"warped.nii.gz": moved.after.image}
+    if moved.after.labels is not None:
+        volumes["warped_labels.nii.gz"] = moved.after.labels
+    fields = {"warp.nii.gz": moved.transform, "inverse_warp.nii.gz": moved.inverse}
+    return [
+        *(partial(field.save, folder / name) for name, field in fields.items()),
+        *(partial(nifti.save_volume, folder / name, v.data, v.grid) for name, v in volumes.items()),
+    ]
+
+
+def write_page(report: Report, pair: Pair, moved: Moved, quality: Quality, folder: Path) -> None:
+    """Write the quality page."""
+    from ..report.page import page  # Matplotlib is slow to load: see `load_ahead`
+    from ..report.panels import Pictured
+
+    maps = (pair.fixed_labels, moved.before.labels, moved.after.labels)
+    pictured = Pictured(
+        pair.fixed,
+        moved.before.image.data,
+        moved.after.image.data,
+        moved.transform,
+        fetched(quality.det),
+        *(None if volume is None else volume.data for volume in maps),
+    )
+    text = page(report, pictured)
+    (folder / PAGE).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write report.json."""
+    write_report_json(folder / REPORT, report.as_dict())
+
+
+def read_report(folder: Path) -> Report:
+    """The report of an earlier run. Raises InputError where there is none, or a damaged one."""
+    with reading(f"the result in {folder}"):
+        report = Report.from_dict(json.loads((folder / REPORT).read_text(encoding="utf-8")))
+        if "total" not in report.seconds:
+            raise ValueError("its report has no time in all")
+    return report

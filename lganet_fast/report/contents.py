@@ -1,0 +1,175 @@
+"""What report.json holds, typed: its fields, how they are written and how they are read back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+Level = Literal["good", "doubtful", "bad"]
+LEVELS: tuple[Level, ...] = ("good", "doubtful", "bad")
+
+
+class NullIsNaN:
+    """Has pydantic read null as NaN, which is how JSON has a number that is none."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """What pydantic asks a type for."""
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        return no_info_before_validator_function(
+            lambda value: math.nan if value is None else value, handler(source)
+        )
+
+
+Number = Annotated[float, NullIsNaN()]
+
+
+def rises(similarity: str) -> bool:
+    """Whether more of a similarity measure is better: so for "lncc"; others are differences."""
+    return similarity == "lncc"
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image that was read.
+
+    path, sha256: of its file; None for what is in memory. orientation: the world direction that
+    each array axis runs to, such as "RAS".
+    """
+
+    path: str | None
+    sha256: str | None
+    shape: list[int]
+    spacing_mm: list[float]
+    orientation: str
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What ran where: the device, CPU threads, and the implementation of each operation."""
+
+    device: str
+    threads: int
+    operations: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """The similarity over the fixed image's foreground, before the search and of the result.
+
+    name: of the measure; see `rises`. found: what the search found,
+    where that was worse than its start and so is not the result; else None.
+    """
+
+    name: str
+    before: Number
+    after: Number
+    found: float | None = None
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """Folding and spread of the Jacobian determinant on the fixed grid.
+
+    folded_percent: of voxels whose determinant is not positive. sdlogj: standard deviation of
+    log(determinant + 3).
+    """
+
+    folded_percent: Number
+    sdlogj: Number
+    min: Number
+    max: Number
+
+
+@dataclass(frozen=True)
+class InverseConsistency:
+    """Distance in mm by which points of the moving foreground miss themselves after a round trip.
+
+    NaN where nothing could be measured. outside_percent: of the points, those that the inverse
+    sends outside the fixed grid.
+    """
+
+    mean: Number
+    p99: Number
+    max: Number
+    outside_percent: Number
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One label's scores, without and with the transform; NaN for an HD95 that does not exist."""
+
+    label: int
+    dice_before: Number
+    dice_after: Number
+    hd95_mm_before: Number
+    hd95_mm_after: Number
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """Scores of the moving labels on the fixed ones, and their means over labels.
+
+    interpolation: by which the labels were moved. labels_without_hd95_...: how many have none and
+    are left out of its mean. only_fixed, only_moving: labels of one map alone. lost: labels of both
+    that the warped map has no voxel of.
+    """
+
+    interpolation: str
+    mean_dice_before: Number
+    mean_dice_after: Number
+    mean_hd95_mm_before: Number
+    mean_hd95_mm_after: Number
+    labels_without_hd95_before: int
+    labels_without_hd95_after: int
+    only_fixed: list[int]
+    only_moving: list[int]
+    lost: list[int]
+    per_label: list[LabelRow]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A registration's report, in the order of report.json.
+
+    inputs: by role, such as "fixed" or "moving_labels". settings: all that the result depends on
+    besides the inputs, defaults filled in. affine_matrix_ras_mm: (4, 4), the initial transform from
+    fixed to moving points. network: what the checkpoint says of itself, and its "sha256"; None
+    without one. labels: None where either image came without. reasons: why the verdict is not
+    "good". seconds: of each stage and "total". peak_memory_mb: None where it is not known.
+    """
+
+    inputs: dict[str, Input]
+    settings: dict[str, Any]
+    affine_matrix_ras_mm: list[list[float]]
+    versions: dict[str, str]
+    backend: Backend
+    network: dict[str, Any] | None
+    similarity: Similarity
+    jacobian: Jacobian
+    inverse_consistency_mm: InverseConsistency
+    labels: LabelScores | None
+    verdict: Level
+    reasons: list[str]
+    warnings: list[str]
+    seconds: dict[str, float]
+    peak_memory_mb: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, all the way down: what report.json holds."""
+        found = asdict(self)
+        if self.similarity.found is None:
+            del found["similarity"]["found"]
+        return found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """A report from `as_dict`, or from what report.json holds.
+
+        Raises pydantic's ValidationError, a ValueError, for what is no such report.
+        """
+        from pydantic import TypeAdapter  # slow to load, and not needed to write a report
+
+        return TypeAdapter(cls).validate_python(values)
