@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/scratch.h"
+#include "common/tensors.h"
 
 namespace lganet {
 
@@ -14,8 +15,8 @@ struct RowLayout {
   int64_t length;
 
   // `margin` voxels before and after are zero.
-  RowLayout(bool channels_inner, int64_t channels, int64_t depth, int64_t margin) {
-    if (channels_inner) {
+  RowLayout(MemoryFormat format, int64_t channels, int64_t depth, int64_t margin) {
+    if (format == MemoryFormat::ChannelsLast3d) {
       channel = 1;
       voxel = round_up(channels);
       origin = margin * voxel;

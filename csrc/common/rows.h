@@ -19,9 +19,10 @@ struct Rows {
   }
 };
 
-// Throws where x is not channels_last_3d, or not contiguous, as asked.
+// Throws where x is not in that memory format.
 template <typename T>
-Rows<T> rows_of(const Tensor& x, bool last) {
+Rows<T> rows_of(const Tensor& x, MemoryFormat format) {
+  const bool last = format == MemoryFormat::ChannelsLast3d;
   int64_t expected = 1;
   for (int axis : last ? std::vector<int>{1, 4, 3, 2, 0} : std::vector<int>{4, 3, 2, 1, 0}) {
     STD_TORCH_CHECK(x.size(axis) == 1 || x.stride(axis) == expected || x.numel() == 0,

@@ -79,11 +79,13 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x % 32 == 0) atomicMax(peak, most);
 }
 
-// to = the sums, added to what is there already or not.
+enum class Finish : bool { write, add };
+
+// The sums to `to`, or added to what is there.
 template <typename T, typename A>
 __global__ void __launch_bounds__(kThreads)
     finish_sums(const A* plain, const Fixed* fixed, const Fixed* peak, int headroom, T* to,
-                int64_t count, bool add) {
+                int64_t count, Finish how) {
   const int64_t n = thread_index<int64_t>();
   if (n >= count) return;
   A sum;
@@ -93,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
   } else {
     sum = plain[n];
   }
-  to[n] = T(add ? A(to[n]) + sum : sum);
+  to[n] = T(how == Finish::add ? A(to[n]) + sum : sum);
 }
 
 }  // namespace lganet

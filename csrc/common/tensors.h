@@ -21,6 +21,7 @@ namespace lganet {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
+using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -66,9 +67,13 @@ void switch_wide_float(ScalarType type, F&& body) {
   }
 }
 
-// The type computed in.
+// The type computed in, and its name.
 template <typename T>
 using Working = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+inline ScalarType working_type(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
 
 inline bool is_empty(const Tensor& x) { return x.numel() == 0; }
 
@@ -80,11 +85,13 @@ inline bool is_channels_last(const Tensor& x) {
   return x.dim() == 5 && x.stride(1) == 1 && x.size(1) > 1;
 }
 
+inline MemoryFormat format_of(const Tensor& x) {
+  return is_channels_last(x) ? MemoryFormat::ChannelsLast3d : MemoryFormat::Contiguous;
+}
+
 // An uninitialised tensor on x's device.
 inline Tensor empty_beside(const Tensor& x, const std::vector<int64_t>& size, ScalarType type,
-                           bool channels_last = false) {
-  const auto format = channels_last ? torch::headeronly::MemoryFormat::ChannelsLast3d
-                                    : torch::headeronly::MemoryFormat::Contiguous;
+                           MemoryFormat format = MemoryFormat::Contiguous) {
   Tensor result = torch::stable::empty(size, type, torch::headeronly::Layout::Strided, x.device(),
                                        false, format);
   if (x.is_cpu()) ask_for_huge_pages(result.data_ptr(), result.numel() * result.element_size());
@@ -94,11 +101,21 @@ inline Tensor empty_beside(const Tensor& x, const std::vector<int64_t>& size, Sc
 // The same in x's memory format.
 inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& size,
                                  ScalarType type) {
-  return empty_beside(x, size, type, is_channels_last(x));
+  return empty_beside(x, size, type, format_of(x));
 }
 
 inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& size) {
   return empty_in_format_of(x, size, x.scalar_type());
+}
+
+// Memory for a gradient like x, in its memory format; without numbers where it is not needed.
+inline Tensor gradient_like(const Tensor& x, ScalarType type, bool needed) {
+  if (!needed) return empty_beside(x, {0}, type);
+  return empty_in_format_of(x, sizes_of(x), type);
+}
+
+inline Tensor gradient_like(const Tensor& x, bool needed) {
+  return gradient_like(x, x.scalar_type(), needed);
 }
 
 }  // namespace lganet

@@ -8,6 +8,7 @@
 #else
 #define LGANET_HD inline __attribute__((always_inline))
 #endif
+#define LGANET_INLINE __attribute__((always_inline))  // for a lambda, after its parameters
 
 namespace lganet {
 

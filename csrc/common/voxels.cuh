@@ -91,10 +91,16 @@ bool is_small(const View<T>& x, int64_t threads = 1) {
   return reach < INT32_MAX && x.size[0] * x.voxels() * threads <= INT32_MAX - kThreads;
 }
 
+// The least type of index that fits, or int64_t even where int32_t would do.
+enum class Index : bool { fitting, wide };
+
 // Calls body with a zero of the type of index to use.
 template <typename F>
-void switch_index(bool small, F&& body) {
-  small ? body(int32_t{}) : body(int64_t{});
+void switch_index(Index index, bool small, F&& body) {
+  if (small && index == Index::fitting)
+    body(int32_t{});
+  else
+    body(int64_t{});
 }
 
 inline dim3 blocks_for(int64_t threads) {

@@ -1,18 +1,17 @@
-// Compose: warp with the flow added to what it reads.
+// compose on the CPU, by the loops of warp.
 #include "warp/warp_call.h"
 
 namespace lganet {
 
 namespace {
 
-Tensor compose(Tensor first, Tensor second) {
-  return warp_image(first, second, false, false, true);
-}
+Tensor compose(Tensor first, Tensor second) { return warp_image(first, second, kCompose); }
 
 std::tuple<Tensor, Tensor> compose_backward(Tensor grad, Tensor first, Tensor second,
                                             bool need_first, bool need_second,
                                             bool /*deterministic*/) {
-  return warp_image_backward(grad, first, second, false, false, true, need_first, need_second);
+  return warp_image_backward(grad, first, second, kCompose,
+                             {.image = need_first, .flow = need_second});
 }
 
 }  // namespace

@@ -1,18 +1,17 @@
-// Compose on a CUDA device: warp with the flow added to what it reads.
+// compose on a CUDA device, by the kernels of warp.
 #include "warp/warp_call.h"
 
 namespace lganet::cuda {
 
 namespace {
 
-Tensor compose(Tensor first, Tensor second) {
-  return warp_image(first, second, false, false, true);
-}
+Tensor compose(Tensor first, Tensor second) { return cuda::warp_image(first, second, kCompose); }
 
 std::tuple<Tensor, Tensor> compose_backward(Tensor grad, Tensor first, Tensor second,
                                             bool need_first, bool need_second, bool deterministic) {
-  return warp_image_backward(grad, first, second, false, false, true, need_first, need_second,
-                             deterministic);
+  return cuda::warp_image_backward(grad, first, second, kCompose,
+                                   {.image = need_first, .flow = need_second},
+                                   summation(deterministic));
 }
 
 }  // namespace

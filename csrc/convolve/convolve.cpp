@@ -1,5 +1,5 @@
-// 3^3 convolution of float32 volumes, of any number of channels, channels last in and out, and its
-// gradient to the weights.
+// convolve on the CPU, float32 and channels_last_3d, and its gradient to the weights: Winograd
+// transforms of tiles, whose products are added up over channels (convolve_loops.h).
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -97,7 +97,7 @@ void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, bool
 Tensor convolve(Tensor x, Tensor weight, Tensor bias, bool relu) {
   check(x, weight, bias);
   Tensor out = empty_beside(x, {x.size(0), weight.size(0), x.size(2), x.size(3), x.size(4)},
-                            x.scalar_type(), true);
+                            x.scalar_type(), MemoryFormat::ChannelsLast3d);
   convolve_to(x, weight, bias, relu, out);
   return out;
 }

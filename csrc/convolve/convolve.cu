@@ -10,10 +10,10 @@
 
 namespace lganet {
 
-LGANET_CONVOLVE(extern, Half, false)
-LGANET_CONVOLVE(extern, BFloat16, false)
-LGANET_CONVOLVE(extern, float, false)
-LGANET_CONVOLVE(extern, float, true)
+LGANET_CONVOLVE(extern, Half, kRounded)
+LGANET_CONVOLVE(extern, BFloat16, kRounded)
+LGANET_CONVOLVE(extern, float, kRounded)
+LGANET_CONVOLVE(extern, float, kExact)
 
 namespace cuda {
 
@@ -190,12 +190,12 @@ Tensor convolve_to(const Tensor& out, const std::vector<Tensor>& maps, const Opt
   const OnDeviceOf stream(out);
   switch (out.scalar_type()) {
     case ScalarType::Half:
-      return convolve_as<Half, false>(out, maps, options);
+      return convolve_as<Half, kRounded>(out, maps, options);
     case ScalarType::BFloat16:
-      return convolve_as<BFloat16, false>(out, maps, options);
+      return convolve_as<BFloat16, kRounded>(out, maps, options);
     case ScalarType::Float:
-      return options.exact ? convolve_as<float, true>(out, maps, options)
-                           : convolve_as<float, false>(out, maps, options);
+      return options.exact ? convolve_as<float, kExact>(out, maps, options)
+                           : convolve_as<float, kRounded>(out, maps, options);
     default:
       STD_TORCH_CHECK(false, "expected float16, bfloat16 or float32");
   }
@@ -207,8 +207,8 @@ std::tuple<Tensor, Tensor> convolve_maps(std::vector<Tensor> maps, Tensor packed
                                          bool exact, int64_t config) {
   STD_TORCH_CHECK(!maps.empty() && maps[0].dim() == 5, "expected maps with 5 axes");
   const Tensor& x = maps[0];
-  Tensor out =
-      empty_beside(x, {x.size(0), outputs, x.size(2), x.size(3), x.size(4)}, x.scalar_type(), true);
+  Tensor out = empty_beside(x, {x.size(0), outputs, x.size(2), x.size(3), x.size(4)},
+                            x.scalar_type(), MemoryFormat::ChannelsLast3d);
   Tensor found = convolve_to(
       out, maps, {packed, bias, norm, add, times, mask, slope, relu, moments, exact, config});
   return {out, found};

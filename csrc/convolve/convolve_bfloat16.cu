@@ -2,5 +2,5 @@
 #include "convolve/convolve.cuh"
 
 namespace lganet {
-LGANET_CONVOLVE(, BFloat16, false)
+LGANET_CONVOLVE(, BFloat16, kRounded)
 }  // namespace lganet

@@ -2,5 +2,5 @@
 #include "convolve/convolve.cuh"
 
 namespace lganet {
-LGANET_CONVOLVE(, Half, false)
+LGANET_CONVOLVE(, Half, kRounded)
 }  // namespace lganet

@@ -3,5 +3,5 @@
 #include "convolve/convolve.cuh"
 
 namespace lganet {
-LGANET_CONVOLVE(, float, true)
+LGANET_CONVOLVE(, float, kExact)
 }  // namespace lganet

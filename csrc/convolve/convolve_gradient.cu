@@ -106,13 +106,13 @@ std::tuple<Tensor, Tensor> convolve_maps_weight_gradient(std::vector<Tensor> map
                              by, results);
   };
   if (exact)
-    run(float{}, std::true_type{});
+    run(float{}, std::bool_constant<kExact>{});
   else if (grad.scalar_type() == ScalarType::Float)
-    run(float{}, std::false_type{});
+    run(float{}, std::bool_constant<kRounded>{});
   else if (grad.scalar_type() == ScalarType::Half)
-    run(Half{}, std::false_type{});
+    run(Half{}, std::bool_constant<kRounded>{});
   else if (grad.scalar_type() == ScalarType::BFloat16)
-    run(BFloat16{}, std::false_type{});
+    run(BFloat16{}, std::bool_constant<kRounded>{});
   else
     STD_TORCH_CHECK(false, "expected float32, float16 or bfloat16");
   return {weight, bias};

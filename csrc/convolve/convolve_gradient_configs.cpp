@@ -27,12 +27,10 @@ std::vector<int64_t> convolve_weight_gradient_configs(int64_t inputs, int64_t ou
 STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
   m.def(
       "convolve_maps_weight_gradient(Tensor[] maps, Tensor grad, Tensor? norm, float slope, "
-      "Tensor? "
-      "mask, bool exact, int config) -> (Tensor, Tensor)");
+      "Tensor? mask, bool exact, int config) -> (Tensor, Tensor)");
   m.def(
       "convolve_weight_gradient_configs(int inputs, int outputs, int number_bytes, bool exact, "
-      "bool "
-      "masked, int[] size, int[] device) -> int[]");
+      "bool masked, int[] size, int[] device) -> int[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CompositeExplicitAutograd, m) {

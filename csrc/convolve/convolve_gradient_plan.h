@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "convolve/convolve_precision.h"
+
 namespace lganet::weight_gradient {
 
 // What a warp adds up: `rows` tiles of 16 rows, `outputs` times 8 outputs.

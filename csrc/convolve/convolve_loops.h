@@ -3,7 +3,8 @@
 // the channels, as they lie in memory, in the transforms and in the products alike.
 namespace lganet::LGANET_ISA {
 
-#include "common/lanes.h"
+constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
+#include "common/lanes.inl"
 
 // Sums of 6 numbers that F(4, 3) multiplies, for the points 0, 1, -1, 2, -2 and infinity.
 template <typename W>

@@ -10,6 +10,8 @@
 // of h.
 #pragma once
 
+#include "convolve/convolve_precision.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>

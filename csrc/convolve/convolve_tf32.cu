@@ -3,5 +3,5 @@
 #include "convolve/convolve.cuh"
 
 namespace lganet {
-LGANET_CONVOLVE(, float, false)
+LGANET_CONVOLVE(, float, kRounded)
 }  // namespace lganet

@@ -1,4 +1,4 @@
-// Local 3D correlation on the CPU: straight into the output, the gradients by gathering.
+// correlate on the CPU: straight into the output, the gradients by gathering.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -8,22 +8,25 @@
 #include <vector>
 
 #include "common/row_layout.h"
+#include "common/runs.h"
 #include "common/tensors.h"
 
 namespace lganet {
+
+enum class To : bool { x, y };  // whose gradient
 
 struct CorrelateSize {
   int64_t radius, planes, offsets_padded;
   RowLayout features, offsets;
   RowLayout sums;  // of the result: as `offsets`, but voxel after voxel without a gap
 
-  CorrelateSize(bool channels_inner, int64_t channels, int64_t depth, int64_t radius)
+  CorrelateSize(MemoryFormat format, int64_t channels, int64_t depth, int64_t radius)
       : radius(radius),
         offsets_padded(round_up(count(), 4)),
-        features(channels_inner, channels, depth, radius),
-        offsets(channels_inner, offsets_padded, depth, radius),
+        features(format, channels, depth, radius),
+        offsets(format, offsets_padded, depth, radius),
         sums(offsets) {
-    if (channels_inner) sums.voxel = count();
+    if (format == MemoryFormat::ChannelsLast3d) sums.voxel = count();
     // Planes done together share the rows around them, as long as a core's cache holds these.
     for (planes = 4; planes > 1 && (planes + 2 * radius) * side() * features.length > (1 << 16);)
       planes /= 2;
@@ -44,9 +47,6 @@ struct CorrelateSize {
 namespace lganet {
 namespace {
 
-template <typename T>
-using AccumulatorOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
 void check(const Tensor& x, const Tensor& y, int64_t radius) {
   STD_TORCH_CHECK(x.dim() == 5 && y.dim() == 5, "x and y must have shape (B, C, H, W, D)");
   STD_TORCH_CHECK(x.scalar_type() == y.scalar_type(), "x and y must be of one type");
@@ -55,55 +55,53 @@ void check(const Tensor& x, const Tensor& y, int64_t radius) {
     STD_TORCH_CHECK(x.size(axis) == y.size(axis), "x and y must have one shape");
 }
 
-// Calls body(first, count, scratch, pointers) for runs of planes, none across two volumes.
+// Calls body(first, count, scratch, pointers) for runs of planes, in parallel.
 template <typename T, typename F>
-void for_runs(const Tensor& x, const CorrelateSize& size, F&& body) {
+void over_runs(const Tensor& x, const CorrelateSize& size, F&& body) {
   const int64_t height = x.size(2);
   const int64_t work = x.size(3) * x.size(4) * x.size(1) * size.count();
   torch::stable::parallel_for(
       0, x.size(0) * height, 1 + (1 << 17) / work, [&](int64_t begin, int64_t end) {
         const Scratch<T> scratch(size.scratch());
         std::vector<const T*> pointers(2 * size.offsets_padded);
-        while (begin < end) {
-          const int64_t count = std::min({size.planes, end - begin, height - begin % height});
-          body(begin, count, scratch.get(), pointers.data());
-          begin += count;
-        }
+        for_runs(begin, end, height, size.planes, [&](int64_t first, int64_t count) {
+          body(first, count, scratch.get(), pointers.data());
+        });
       });
 }
 
 Tensor correlate(const Tensor& x, const Tensor& y, int64_t radius) {
   check(x, y, radius);
-  const CorrelateSize size(is_channels_last(x), x.size(1), x.size(4), radius);
+  const CorrelateSize size(format_of(x), x.size(1), x.size(4), radius);
   Tensor out = empty_in_format_of(x, {x.size(0), size.count(), x.size(2), x.size(3), x.size(4)});
   if (out.numel() == 0) return out;
   if (x.numel() == 0) return torch::stable::fill_(out, std::numeric_limits<double>::quiet_NaN());
   switch_float(x.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
-    using T = AccumulatorOf<In>;
+    using T = Working<In>;
     const auto vx = view_of<const In>(x), vy = view_of<const In>(y);
     const auto to = view_of<In>(out);
-    for_runs<T>(x, size, [&](int64_t first, int64_t count, T* scratch, const T** pointers) {
+    over_runs<T>(x, size, [&](int64_t first, int64_t count, T* scratch, const T** pointers) {
       LGANET_BEST(correlate_planes, vx, vy, to, size, first, count, scratch, pointers);
     });
   });
   return out;
 }
 
-template <bool MIRRORED>
+// The gradient to `self`, which is x or y, from the one to the result and the other of the two.
+template <To kTo>
 Tensor gradient(const Tensor& grad, const Tensor& other, const Tensor& self, int64_t radius) {
-  const CorrelateSize size(is_channels_last(self), self.size(1), self.size(4), radius);
-  Tensor out = empty_in_format_of(
-      self, {self.size(0), self.size(1), self.size(2), self.size(3), self.size(4)});
+  const CorrelateSize size(format_of(self), self.size(1), self.size(4), radius);
+  Tensor out = gradient_like(self, true);
   if (out.numel() == 0) return out;
   switch_float(self.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
-    using T = AccumulatorOf<In>;
+    using T = Working<In>;
     const auto g = view_of<const In>(grad), f = view_of<const In>(other);
     const auto to = view_of<In>(out);
-    for_runs<T>(self, size, [&](int64_t first, int64_t count, T* scratch, const T** pointers) {
-      LGANET_BEST(template correlate_gradient_planes<MIRRORED>, g, f, to, size, first, count,
-                  scratch, pointers);
+    over_runs<T>(self, size, [&](int64_t first, int64_t count, T* scratch, const T** pointers) {
+      LGANET_BEST(template correlate_gradient_planes<kTo>, g, f, to, size, first, count, scratch,
+                  pointers);
     });
   });
   return out;
@@ -118,9 +116,8 @@ std::tuple<Tensor, Tensor> correlate_backward(const Tensor& grad, const Tensor& 
   for (int axis = 0; axis < 5; ++axis)
     STD_TORCH_CHECK(grad.size(axis) == (axis == 1 ? side * side * side : x.size(axis)),
                     "grad must have the result's shape");
-  const auto none = [&] { return empty_beside(x, {0}, x.scalar_type()); };
-  return {need_x ? gradient<false>(grad, y, x, radius) : none(),
-          need_y ? gradient<true>(grad, x, y, radius) : none()};
+  return {need_x ? gradient<To::x>(grad, y, x, radius) : gradient_like(x, false),
+          need_y ? gradient<To::y>(grad, x, y, radius) : gradient_like(x, false)};
 }
 
 }  // namespace
@@ -130,8 +127,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lganet_fast, m) {
   m.def("correlate(Tensor x, Tensor y, int radius) -> Tensor");
   m.def(
       "correlate_backward(Tensor grad, Tensor x, Tensor y, int radius, bool need_x, bool need_y) "
-      "-> "
-      "(Tensor, Tensor)");
+      "-> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lganet_fast, CPU, m) {

@@ -3,8 +3,9 @@
 // rest is the same for both.
 namespace lganet::LGANET_ISA {
 
-#include "common/lanes.h"
-#include "common/ring.h"
+constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
+#include "common/lanes.inl"
+#include "common/ring.inl"
 
 // Lanes of two vectors, by their place in both: Order::low(lane) plus those at Order::high(lane).
 template <typename Order, typename T, int... I>
@@ -137,16 +138,20 @@ void correlate_planes(const View<const In>& x, const View<const In>& y, const Vi
   }
 }
 
+// Which way the numbers of a vector lie.
+enum class Along : bool { channels, depth };
+
 // to(p) = factor sum_o g[o](p) f(p + o), for N vectors of channels and P of voxels at a time.
 // `f` and `g` point, for each (i, j) of the offsets, to what voxel 0 needs at k = -radius.
-template <int N, int P, bool CHANNELS, typename T>
+template <int N, int P, Along kAlong, typename T>
 void gather(T* to, const T* const* f, const T* const* g, const RowLayout row,
             const RowLayout coefficients, int64_t side, int64_t k_step, int64_t depth, T factor) {
   constexpr int64_t lanes = kLanes<T>;
-  const int64_t channel = CHANNELS ? lanes : row.channel;
-  const int64_t voxel = CHANNELS ? row.voxel : lanes;
-  const int64_t g_voxel = CHANNELS ? coefficients.voxel : lanes;
-  const int64_t step = CHANNELS ? P : P * lanes;
+  constexpr bool kChannels = kAlong == Along::channels;
+  const int64_t channel = kChannels ? lanes : row.channel;
+  const int64_t voxel = kChannels ? row.voxel : lanes;
+  const int64_t g_voxel = kChannels ? coefficients.voxel : lanes;
+  const int64_t step = kChannels ? P : P * lanes;
   for (int64_t d = 0; d < depth; d += step) {
     Vec<T> sum[N][P] = {};
     const int64_t f_at = d * row.voxel, g_at = d * coefficients.voxel;
@@ -156,7 +161,7 @@ void gather(T* to, const T* const* f, const T* const* g, const RowLayout row,
       for (int64_t k = 0; k < side; ++k, from += row.voxel, by += k_step)
         for (int p = 0; p < P; ++p) {
           Vec<T> factor_here;
-          if constexpr (CHANNELS)
+          if constexpr (kChannels)
             factor_here = Vec<T>{} + by[p * g_voxel];
           else
             factor_here = load(by + p * g_voxel);
@@ -169,9 +174,9 @@ void gather(T* to, const T* const* f, const T* const* g, const RowLayout row,
   }
 }
 
-// Planes of a gradient. To x: `f` is y and the coefficient is g[o](p); to y (MIRRORED): `f` is x
-// and the coefficient is g[-o](p + o).
-template <bool MIRRORED, typename In, typename T>
+// Planes of a gradient. To x: `f` is y and the coefficient is g[o](p); to y: `f` is x and the
+// coefficient is g[-o](p + o).
+template <To kTo, typename In, typename T>
 void correlate_gradient_planes(const View<const In>& g, const View<const In>& f, const View<In>& to,
                                const CorrelateSize& size, int64_t first, int64_t count, T* scratch,
                                const T** pointers) {
@@ -184,11 +189,12 @@ void correlate_gradient_planes(const View<const In>& g, const View<const In>& f,
   const Ring<T> g_ring{out + row.length, by, side};
   const T** const from = pointers;
   const T** const coefficients = pointers + side * side;
-  const int64_t reach = MIRRORED ? radius : 0;  // of g
+  constexpr bool kMirrored = kTo == To::y;
+  const int64_t reach = kMirrored ? radius : 0;  // of g
   const T factor = T(1) / f.size[1];
   for (int64_t w = -radius; w < radius; ++w) {
     ring.enter(f, b, h0 - radius, count + 2 * radius, w);
-    if (MIRRORED) g_ring.enter(g, b, h0 - radius, count + 2 * radius, w);
+    if (kMirrored) g_ring.enter(g, b, h0 - radius, count + 2 * radius, w);
   }
   for (int64_t w = 0; w < f.size[3]; ++w) {
     ring.enter(f, b, h0 - radius, count + 2 * radius, w + radius);
@@ -197,11 +203,11 @@ void correlate_gradient_planes(const View<const In>& g, const View<const In>& f,
       for (int64_t i = 0, ij = 0; i < side; ++i)
         for (int64_t j = -radius; j <= radius; ++j, ++ij) {
           from[ij] = ring.at(p + i, w + j) - radius * row.voxel;
-          coefficients[ij] = MIRRORED ? g_ring.at(p + i, w + j) + (last - ij * side) * by.channel -
-                                            radius * by.voxel
-                                      : g_ring.at(p, w) + ij * side * by.channel;
+          coefficients[ij] = kMirrored ? g_ring.at(p + i, w + j) + (last - ij * side) * by.channel -
+                                             radius * by.voxel
+                                       : g_ring.at(p, w) + ij * side * by.channel;
         }
-      const int64_t k_step = MIRRORED ? by.voxel - by.channel : by.channel;
+      const int64_t k_step = kMirrored ? by.voxel - by.channel : by.channel;
       const bool channels_inner = row.channel == 1;
       const int64_t vectors = channels_inner ? (f.size[1] + kLanes<T> - 1) / kLanes<T> : f.size[1];
       const int64_t vector = channels_inner ? kLanes<T> : row.channel;
@@ -209,17 +215,17 @@ void correlate_gradient_planes(const View<const In>& g, const View<const In>& f,
       for (int64_t n = 0; n < vectors;) {
         const int64_t width = vectors - n >= 4 ? 4 : 1;
         if (channels_inner && width == 4)
-          gather<4, 2, true>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth,
-                             factor);
+          gather<4, 2, Along::channels>(voxels + n * vector, from, coefficients, row, by, side,
+                                        k_step, depth, factor);
         else if (channels_inner)
-          gather<1, 4, true>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth,
-                             factor);
+          gather<1, 4, Along::channels>(voxels + n * vector, from, coefficients, row, by, side,
+                                        k_step, depth, factor);
         else if (width == 4)
-          gather<4, 2, false>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth,
-                              factor);
+          gather<4, 2, Along::depth>(voxels + n * vector, from, coefficients, row, by, side, k_step,
+                                     depth, factor);
         else
-          gather<1, 2, false>(voxels + n * vector, from, coefficients, row, by, side, k_step, depth,
-                              factor);
+          gather<1, 2, Along::depth>(voxels + n * vector, from, coefficients, row, by, side, k_step,
+                                     depth, factor);
         for (int64_t ij = 0; ij < side * side; ++ij) from[ij] += width * vector;
         n += width;
       }

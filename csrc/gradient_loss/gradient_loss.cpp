@@ -1,5 +1,6 @@
-// Gradient loss: the mean squared forward difference along each axis, averaged over the axes.
+// gradient_loss on the CPU: a sum in float64 for every plane, so that none depends on the threads.
 #include "common/rows.h"
+#include "common/runs.h"
 
 #define LGANET_LOOPS "gradient_loss/gradient_loss_loops.h"
 #include "common/each_isa.h"
@@ -20,16 +21,14 @@ struct Weights {
   }
 };
 
-int64_t lines_per_task(const Tensor& x) {
-  return 1 + 8192 / std::max<int64_t>(1, x.size(3) * x.size(4));
-}
+int64_t lines_per_task(const Tensor& x) { return parts_per_task(x.size(3) * x.size(4)); }
 
 Tensor gradient_loss(const Tensor& flow) {
   Tensor value = empty_beside(flow, {}, flow.scalar_type());
   switch_wide_float(flow.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const bool last = is_channels_last(flow);
-    const auto x = rows_of<const T>(flow, last);
+    const MemoryFormat format = format_of(flow);
+    const auto x = rows_of<const T>(flow, format);
     const Weights weights(flow);
     const int64_t lines = x.planes * x.height;
     std::vector<double> sums(lines);
@@ -51,9 +50,9 @@ Tensor gradient_loss_backward(const Tensor& grad, const Tensor& flow) {
   if (flow.numel() == 0) return result;
   switch_wide_float(flow.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const bool last = is_channels_last(flow);
-    const auto x = rows_of<const T>(flow, last);
-    const auto to = rows_of<T>(result, last);
+    const MemoryFormat format = format_of(flow);
+    const auto x = rows_of<const T>(flow, format);
+    const auto to = rows_of<T>(result, format);
     const Weights weights(flow);
     const double scale = *reinterpret_cast<const T*>(grad.data_ptr());
     torch::stable::parallel_for(

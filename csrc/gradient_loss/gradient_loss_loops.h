@@ -1,7 +1,8 @@
 // Squared forward differences of rows, and their gradient.
 namespace lganet::LGANET_ISA {
 
-#include "common/lanes.h"
+constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
+#include "common/lanes.inl"
 
 template <typename T>
 double squared_distance(const T* a, const T* b, int64_t count) {

@@ -1,4 +1,4 @@
-// Integrate: scaling and squaring. The loops are in integrate_loops.h.
+// integrate on the CPU: memory, threads and the order of the steps; see integrate_loops.h.
 //
 // A field takes 4 numbers a voxel; the backward has two gradients of that size beside the fields
 // that it holds.
@@ -9,6 +9,8 @@
 #include <immintrin.h>
 #endif
 
+#include "common/runs.h"
+#include "integrate/integrate_call.h"
 #include "integrate/squarings.h"
 #include "warp/warp_call.h"
 
@@ -35,7 +37,6 @@ namespace lganet {
 
 namespace {
 
-constexpr int64_t kVoxelsPerTask = 8192;
 constexpr int64_t kBehind = 8;  // voxels behind a field's end that a full register may read
 
 template <typename A>
@@ -95,7 +96,7 @@ class Integration {
       LGANET_BEST(reach_of_rows, field(at), reach.data(), begin, end);
     });
     const int64_t planes = size_.height;
-    const int64_t grain = std::max<int64_t>(1, kVoxelsPerTask / (size_.width * size_.depth));
+    const int64_t grain = parts_per_task(size_.width * size_.depth);
     torch::stable::parallel_for(0, size_.batch * planes, grain, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin / planes; b * planes < end; ++b) {
         const Own own{b, std::max<int64_t>(begin - b * planes, 0),
@@ -118,7 +119,7 @@ class Integration {
 
   template <typename F>
   void over_rows(const F& body) const {
-    const int64_t grain = std::max<int64_t>(1, kVoxelsPerTask / size_.depth);
+    const int64_t grain = parts_per_task(size_.depth);
     torch::stable::parallel_for(0, size_.rows(), grain, body);
   }
 

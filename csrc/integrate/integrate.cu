@@ -6,6 +6,7 @@
 
 #include "common/cuda_tensors.h"
 #include "integrate/integrate.cuh"
+#include "integrate/integrate_call.h"
 #include "integrate/squarings.h"
 #include "warp/warp_call.h"
 
@@ -16,7 +17,7 @@ namespace lganet {
   extern template void start_warp(Stream, const DeviceWarp<A, A>&, const View<A>&);               \
   extern template void start_warp_backward(Stream, const DeviceWarp<A, A>&, const View<const A>&, \
                                            const WarpGradients<A>&);                              \
-  extern template void start_finish(Stream, const WarpGradients<A>&, int64_t, A*, bool);
+  extern template void start_finish(Stream, const WarpGradients<A>&, int64_t, A*, Finish);
 LGANET_COMPILED(float)
 LGANET_COMPILED(double)
 #undef LGANET_COMPILED
@@ -28,11 +29,11 @@ namespace {
 template <typename A>
 class Integration {
  public:
-  Integration(const Tensor& velocity, int64_t steps, Stream stream, bool deterministic)
+  Integration(const Tensor& velocity, int64_t steps, Stream stream, Summation summation)
       : velocity_(velocity),
         scale_(A(std::ldexp(1.0, -int(steps)))),
         stream_(stream),
-        deterministic_(deterministic) {}
+        summation_(summation) {}
 
   Tensor take() const { return empty_in_format_of(velocity_, sizes_of(velocity_)); }
   void give(const Tensor&) const {}  // PyTorch's allocator has it as soon as nobody holds it
@@ -48,7 +49,7 @@ class Integration {
     WarpGradients<A> result{};
     result.image = result.flow = view_of<A>(to);
     Tensor sums = to;
-    if (deterministic_) {
+    if (summation_ == Summation::repeatable) {
       sums = empty_beside(to, {to.numel() + 1}, ScalarType::Long);
       result.fixed = reinterpret_cast<Fixed*>(sums.data_ptr());
     }
@@ -68,13 +69,14 @@ class Integration {
 
  private:
   DeviceField<A> field(const Tensor& x) const {
-    return {view_of<const A>(x), x.data_ptr() == velocity_.data_ptr() ? scale_ : A(1), false};
+    return {view_of<const A>(x), x.data_ptr() == velocity_.data_ptr() ? scale_ : A(1),
+            Index::fitting};
   }
 
   Tensor velocity_;
   A scale_;
   Stream stream_;
-  bool deterministic_;
+  Summation summation_;
 };
 
 Tensor copied_in_format_of(const Tensor& like, const Tensor& x) {
@@ -89,7 +91,7 @@ Tensor integrate(Tensor velocity, int64_t steps) {
   const OnDeviceOf stream(velocity);
   Tensor result = velocity;
   switch_wide_float(velocity.scalar_type(), [&](auto zero) {
-    result = Integration<decltype(zero)>(velocity, steps, stream, false).forward(steps);
+    result = Integration<decltype(zero)>(velocity, steps, stream, Summation::fast).forward(steps);
   });
   return result;
 }
@@ -100,7 +102,7 @@ Tensor integrate_backward(Tensor grad, Tensor velocity, int64_t steps, bool dete
   const OnDeviceOf stream(velocity);
   Tensor result = velocity;
   switch_wide_float(velocity.scalar_type(), [&](auto zero) {
-    const Integration<decltype(zero)> run(velocity, steps, stream, deterministic);
+    const Integration<decltype(zero)> run(velocity, steps, stream, summation(deterministic));
     result = reverse(run, velocity, steps, grad);
   });
   return result;

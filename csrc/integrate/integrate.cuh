@@ -12,8 +12,8 @@ LGANET_HD void square_voxel(const Array<const A, I>& from, const Array<A, I>& to
                             const Reading<A>& reading) {
   A at[3];
   position_of(from, v, reading.scale, at);
-  const Point<A, I> point = point_at<false>(at, reading, v.b);
-  const Square<A> square = square_of(point.weight[0], point.weight[1]);
+  const Point<A, I> point = point_at<Find::weights>(at, reading, v.b);
+  const device::Square<A> square = device::square_of(point.weight[0], point.weight[1]);
   const A* own = from.data + from.offset(v);
   const A* corner = from.data + from.offset(point.corner);
   A* out = to.data + to.offset(v);
@@ -47,12 +47,12 @@ template <typename A>
 struct DeviceField {
   View<const A> field;
   A scale;  // by which it is to be multiplied
-  bool wide_index;
+  Index index;
 };
 
 template <typename A>
 DeviceWarp<A, A> squaring_of(const DeviceField<A>& from) {
-  return {from.field, from.field, false, false, true, from.scale, from.wide_index};
+  return {from.field, from.field, kCompose, from.scale, from.index};
 }
 
 template <typename A>
@@ -65,11 +65,11 @@ void start_square(Stream stream, const DeviceField<A>& from, const View<A>& to) 
 template <typename A>
 void start_square_backward(Stream stream, const DeviceField<A>& at, const View<const A>& grad,
                            WarpGradients<A> result) {
-  result.need_image = result.need_flow = true;
+  result.needed = {.image = true, .flow = true};
   result.together = !result.fixed;
   start_warp_backward<A>(stream, squaring_of(at), grad, result);
   if (result.fixed)
-    start_finish(stream, result, grad.size[0] * grad.voxels(), result.flow.data, true);
+    start_finish(stream, result, grad.size[0] * grad.voxels(), result.flow.data, Finish::add);
 }
 
 // Whether every voxel has a thread on the device at once: then one launch does all steps.
@@ -86,7 +86,7 @@ void start_integrate(Stream stream, const View<const A>& velocity, const View<A>
   using I = int32_t;
   launch_grid(stream, blocks_for(velocity.size[0] * velocity.voxels()), dim3(kThreads),
               integrate_voxels<A, I>, Array<const A, I>(velocity), Array<A, I>(result), spare,
-              reading_of<A>(velocity, false, false, true, scale), Voxels<I>(velocity), steps);
+              reading_of<A>(velocity, kCompose, scale), Voxels<I>(velocity), steps);
 }
 
 }  // namespace lganet

@@ -3,10 +3,10 @@
 
 namespace lganet::LGANET_ISA {
 
-#include "warp/warp_lanes.h"
+#include "warp/warp_lanes.inl"
 // first, for what the others use
-#include "warp/warp.h"
-#include "warp/warp_corners.h"
+#include "warp/warp_axis.inl"
+#include "warp/warp_corners.inl"
 
 template <typename A>
 using Quad = typename VectorOf<A, 4>::type;
@@ -29,7 +29,7 @@ LGANET_HD Volume<A> volume_of(const Field<A>& field) {
   const int64_t size[3] = {field.height, field.width, field.depth};
   Volume<A> volume;
   for (int a = 0; a < 3; ++a) {
-    volume.axis[a] = axis_of<A>(size[a], false);
+    volume.axis[a] = axis_of<A>(size[a], Padding::zeros);
     volume.step[a] = 4 * step[a];
     volume.next[a] = size[a] > 1 ? 4 * step[a] : 0;
   }
@@ -95,10 +95,10 @@ void square_rows(const Field<A>& from, const Field<A>& to, int64_t begin, int64_
       const int count = lanes_left<A>(from.depth, k);
       const int64_t place = 4 * (line * from.depth + k);
       const Positions<A> p = positions_of(from.data + place, row, k);
-      const Corners<A, I> corners = corners_at<false, I>(p, volume);
-      const Square<Lanes<A>> square = square_of(corners.weight[0], corners.weight[1]);
+      const Corners<A, I> corners = corners_at<Find::weights, I>(p, volume);
+      const Square<Vec<A>> square = square_of(corners.weight[0], corners.weight[1]);
       A weight[4][kLanes<A>], below[kLanes<A>], above[kLanes<A>], inside[kLanes<A>];
-      store_vector(inside, corners.inside ? Lanes<A>{} + 1 : Lanes<A>{});
+      store_vector(inside, corners.inside ? Vec<A>{} + 1 : Vec<A>{});
 #pragma GCC unroll 4
       for (int r = 0; r < 4; ++r) store_vector(weight[r], square.row[r]);
       store_vector(below, corners.weight[2].below);
@@ -121,7 +121,7 @@ void square_rows(const Field<A>& from, const Field<A>& to, int64_t begin, int64_
 // The planes that each row of the field reads.
 template <typename A>
 void reach_of_rows(const Field<A>& field, Reach* reach, int64_t begin, int64_t end) {
-  const Axis<A> axis = axis_of<A>(field.height, false);
+  const Axis<A> axis = axis_of<A>(field.height, Padding::zeros);
   for (int64_t line = begin; line < end; ++line) {
     const A i = A(row_of(field, line).i);
     const A* quad = field.data + 4 * line * field.depth;
@@ -167,7 +167,7 @@ LGANET_HD void add_rows(A* to, const Volume<A>& volume, const Quad<A> (&value)[4
 template <typename I, typename A>
 void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>& to,
                      const Reach* reach, Own own) {
-  using V = Lanes<A>;
+  using V = Vec<A>;
   const Volume<A> volume = volume_of(field);
   const int64_t rows = field.height * field.width;
   __builtin_memset(start_of(to, own.b) + own.first * volume.step[0], 0,
@@ -182,24 +182,21 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
       const int count = lanes_left<A>(field.depth, k);
       const int64_t place = 4 * (line * field.depth + k);
       const Positions<A> p = positions_of(field.data + place, row, k);
-      const Corners<A, I> corners = corners_at<true, I>(p, volume);
+      const Corners<A, I> corners = corners_at<Find::weights_and_slopes, I>(p, volume);
       const Cube<A> cube = cube_of<A>(corners.weight);
-      const auto& [wh, ww, wd] = corners.weight;
-      const auto& [sh, sw, sd] = corners.slope;
+      const SlopeWeights<V> weights(corners.weight, corners.slope);
       A weight[3][4][kLanes<A>], ends[4][kLanes<A>], inside[kLanes<A>];
       store_vector(inside, corners.inside ? V{} + 1 : V{});
-      const Square<V> slope_h = square_of(sh, ww), slope_w = square_of(wh, sw),
-                      square = square_of(wh, ww);
 #pragma GCC unroll 4
       for (int r = 0; r < 4; ++r) {
-        store_vector(weight[0][r], slope_h.row[r]);
-        store_vector(weight[1][r], slope_w.row[r]);
-        store_vector(weight[2][r], square.row[r]);
+        store_vector(weight[0][r], weights.along_h.row[r]);
+        store_vector(weight[1][r], weights.along_w.row[r]);
+        store_vector(weight[2][r], weights.square.row[r]);
       }
-      store_vector(ends[0], wd.below);
-      store_vector(ends[1], wd.above);
-      store_vector(ends[2], sd.below);
-      store_vector(ends[3], sd.above);
+      store_vector(ends[0], weights.ends.below);
+      store_vector(ends[1], weights.ends.above);
+      store_vector(ends[2], weights.along_d.below);
+      store_vector(ends[3], weights.along_d.above);
       Quad<A> pending[4] = {};
       I expected = corners.offset[0];
       int32_t plane = corners.plane[0];

@@ -1,4 +1,4 @@
-// Invert: where a displacement field takes to given points. The loops are in invert_loops.h.
+// invert on the CPU: checks, memory and threads. The loops are in invert_loops.h.
 #include <tuple>
 
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -23,7 +23,7 @@ std::tuple<Tensor, Tensor> invert(const Tensor& field, const Tensor& goal, const
     const InvertCall<A> call(view_of<const A>(field), view_of<const A>(goal),
                              view_of<const A>(start), step, metric, tolerance, shrink, patience);
     start_invert<A>(stream, call, view_of<A>(flow), reinterpret_cast<bool*>(solved.data_ptr()),
-                    false);
+                    Index::fitting);
   });
   return {flow, solved};
 }

@@ -42,8 +42,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   bool done = false;
   for (int64_t misses = 0;;) {
     const A at[3] = {A(v.i) + flow[0], A(v.j) + flow[1], A(v.k) + flow[2]};
-    const Point<A, I> point = point_at<false>(at, reading, v.b);
-    const Square<A> square = square_of(point.weight[0], point.weight[1]);
+    const Point<A, I> point = point_at<Find::weights>(at, reading, v.b);
+    const device::Square<A> square = device::square_of(point.weight[0], point.weight[1]);
     const A* corner = field.data + field.offset(point.corner);
     A error[3], length[3], step[3];
 #pragma unroll
@@ -70,18 +70,19 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <typename A>
 void start_invert(Stream stream, const InvertCall<A>& call, const View<A>& out, bool* solved,
-                  bool wide_index) {
+                  Index index) {
   Inversion<A> how{{}, {}, call.tolerance, call.shrink, call.patience};
   std::copy(call.step, call.step + 9, how.step);
   std::copy(call.metric, call.metric + 9, how.metric);
   const bool small =
       is_small(call.field) && is_small(call.goal) && is_small(call.start) && is_small(out);
-  switch_index(small && !wide_index, [&](auto zero) {
+  switch_index(index, small, [&](auto zero) {
     using I = decltype(zero);
     launch(stream, blocks_for(out.size[0] * out.voxels()), dim3(kThreads), invert_points<A, I>,
            Array<const A, I>(call.field), Array<const A, I>(call.goal),
            Array<const A, I>(call.start), Array<A, I>(out), solved,
-           reading_of<A>(call.field, false, true, false, A(1)), how, Voxels<I>(out));
+           reading_of<A>(call.field, {Sampling::linear, Padding::border, Plus::nothing}, A(1)), how,
+           Voxels<I>(out));
   });
 }
 

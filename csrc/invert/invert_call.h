@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/view.h"
+#include "warp/warp_mode.h"
 
 namespace lganet {
 

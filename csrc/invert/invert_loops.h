@@ -1,13 +1,13 @@
-// The inverse of a displacement field, point by point, neighbouring points side by side.
+// The loops of invert: neighbouring points side by side, each until all of a register are done.
 namespace lganet::LGANET_ISA {
 
-#include "warp/warp_lanes.h"
-#include "warp/warp.h"
-#include "warp/warp_corners.h"
+#include "warp/warp_lanes.inl"
+#include "warp/warp_axis.inl"
+#include "warp/warp_corners.inl"
 
 template <typename A>
 struct Vector {
-  Lanes<A> at[3];
+  Vec<A> at[3];
 };
 
 template <typename A>
@@ -26,13 +26,13 @@ LGANET_HD Vector<A> error_of(const InvertCall<A>& call, const Volume<A>& volume,
   p.at[0] = flow.at[0] + A(row.i);
   p.at[1] = flow.at[1] + A(row.j);
   p.at[2] = flow.at[2] + (counting<A>() + A(k));
-  const Corners<A, I> corners = corners_at<false, I>(p, volume);
-  const Square<Lanes<A>> square = square_of(corners.weight[0], corners.weight[1]);
-  const Pair<Lanes<A>> ends = corners.weight[2];
+  const Corners<A, I> corners = corners_at<Find::weights, I>(p, volume);
+  const Square<Vec<A>> square = square_of(corners.weight[0], corners.weight[1]);
+  const Pair<Vec<A>> ends = corners.weight[2];
   Vector<A> error;
   for (int c = 0; c < 3; ++c) {
     const A* field = call.field.at(row.b, c);
-    Lanes<A> value = flow.at[c] - goal.at[c];
+    Vec<A> value = flow.at[c] - goal.at[c];
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) {
       const A* from = field + row_offset(volume, r);
@@ -47,9 +47,8 @@ LGANET_HD Vector<A> error_of(const InvertCall<A>& call, const Volume<A>& volume,
 template <typename I, typename A>
 void invert(const InvertCall<A>& call, const View<A>& out, bool* solved, int64_t begin,
             int64_t end) {
-  using V = Lanes<A>;
-  using Mask = decltype(V{} < V{});
-  const Volume<A> volume = volume_of<A>(call.field, true);
+  using V = Vec<A>;
+  const Volume<A> volume = volume_of<A>(call.field, Padding::border);
   const int64_t depth = out.size[4];
   for (int64_t line = begin; line < end; ++line) {
     const Row row = row_of(out, line);
@@ -62,14 +61,14 @@ void invert(const InvertCall<A>& call, const View<A>& out, bool* solved, int64_t
         goal.at[a] = load_lanes<A>(place_of(call.goal, row, k, a), call.goal.stride[4], count);
       }
       V least = V{} + A(__builtin_inf()), misses = {};
-      Mask converging = least > V{}, done;
+      Mask<A> converging = least > V{}, done;
       while (true) {
         const Vector<A> error = error_of<I>(call, volume, row, k, flow, goal);
         const Vector<A> length = turned(call.metric, error);
         const V size =
             length.at[0] * length.at[0] + length.at[1] * length.at[1] + length.at[2] * length.at[2];
         done = size <= call.tolerance * call.tolerance;
-        const Mask better = size < call.shrink * call.shrink * least;
+        const Mask<A> better = size < call.shrink * call.shrink * least;
         for (int a = 0; a < 3; ++a) best.at[a] = better ? flow.at[a] : best.at[a];
         misses += better ? V{} : V{} + 1;
         converging &= ~done & (misses <= A(call.patience));

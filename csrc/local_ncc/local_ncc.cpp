@@ -11,8 +11,9 @@
 #include <tuple>
 #include <vector>
 
-#include "local_ncc/local_ncc_call.h"
+#include "common/runs.h"
 #include "common/scratch.h"
+#include "local_ncc/local_ncc_call.h"
 
 namespace lganet {
 
@@ -63,16 +64,6 @@ NccInput<In, T> input_of(const Tensor& a, const Tensor& b, const std::optional<T
           weight ? view_of<const T>(*weight) : View<const T>{}};
 }
 
-// Calls body(first, count) for runs of at most kPlanes planes, none across two volumes.
-template <typename F>
-void for_runs(int64_t begin, int64_t end, int64_t height, F&& body) {
-  while (begin < end) {
-    const int64_t count = std::min({kPlanes, end - begin, height - begin % height});
-    body(begin, count);
-    begin += count;
-  }
-}
-
 // What the weighted sum is divided by: the weight of all voxels of all channels.
 template <typename In, typename T>
 double total_weight(const NccInput<In, T>& in) {
@@ -111,7 +102,7 @@ double sweep(const NccInput<In, T>& in, int64_t window, const View<T>& grad_a,
     const int64_t end = std::min(planes, done + block);
     torch::stable::parallel_for(done, end, 1, [&](int64_t chunk_begin, int64_t chunk_end) {
       const Scratch<T> scratch(size.scratch(FIELDS));
-      for_runs(chunk_begin, chunk_end, height, [&](int64_t first, int64_t count) {
+      for_runs(chunk_begin, chunk_end, height, kPlanes, [&](int64_t first, int64_t count) {
         LGANET_BEST(template ncc_planes<FIELDS>, in, size, first, count, scratch.get(), sums.data(),
                     slots.get());
       });
@@ -121,7 +112,7 @@ double sweep(const NccInput<In, T>& in, int64_t window, const View<T>& grad_a,
       const int64_t ready = done % height ? std::max(done / height * height, done - reach) : done;
       torch::stable::parallel_for(written, ready, 1, [&](int64_t chunk_begin, int64_t chunk_end) {
         const Scratch<T> scratch(4 * size.line);
-        for_runs(chunk_begin, chunk_end, height, [&](int64_t first, int64_t count) {
+        for_runs(chunk_begin, chunk_end, height, kPlanes, [&](int64_t first, int64_t count) {
           LGANET_BEST(template ncc_gradient_planes<FIELDS>, in, size, first, count, scratch.get(),
                       slots.get(), grad_a, grad_b);
         });

@@ -7,10 +7,6 @@
 
 namespace lganet {
 
-inline ScalarType working_type(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 inline void check_ncc(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight,
                       int64_t window) {
   STD_TORCH_CHECK(a.dim() == 5 && b.dim() == 5, "a and b must have shape (B, C, H, W, D)");
@@ -27,12 +23,6 @@ inline void check_ncc(const Tensor& a, const Tensor& b, const std::optional<Tens
                   "weight must be on the images' device");
   for (int axis : {0, 2, 3, 4})
     STD_TORCH_CHECK(weight->size(axis) == a.size(axis), "weight must have the images' size");
-}
-
-// A gradient of the image's shape and memory format, in another type; empty where not needed.
-inline Tensor gradient_like(const Tensor& x, ScalarType type, bool needed) {
-  if (!needed) return empty_beside(x, {0}, type);
-  return empty_in_format_of(x, sizes_of(x), type);
 }
 
 }  // namespace lganet

@@ -1,8 +1,9 @@
 // The sweeps of local_ncc over planes. Vectors run along the last axis.
 namespace lganet::LGANET_ISA {
 
-#include "common/lanes.h"
-#include "local_ncc/local_ncc.h"
+constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
+#include "common/lanes.inl"
+#include "local_ncc/local_ncc_voxel.inl"
 
 template <typename T>
 LGANET_HD Moments<Vec<T>> load_moments(const T* from, int64_t stride) {
@@ -77,6 +78,7 @@ double agree(T* fields, const T* moments, int64_t stride, const T* weight, const
     const Moments<Vec<T>> m = join.whole(inverse);
     const Agreement<Vec<T>> agreement(m, size.epsilon);
     const Vec<T> w = load(weight + d);
+    sum += agreement.overflow;
     sum += w * agreement.value;
     if constexpr (FIELDS > 0) {
       const Vec<T> across = (w * size.scale) * agreement.slope;

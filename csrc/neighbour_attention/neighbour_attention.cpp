@@ -1,4 +1,4 @@
-// Attention of each voxel over its 3^3 neighbours, the values being the offsets to them.
+// neighbour_attention on the CPU: a sweep over planes that keeps the rows around them in scratch.
 #include <algorithm>
 #include <cstring>
 #include <tuple>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/row_layout.h"
+#include "common/runs.h"
 #include "common/tensors.h"
 
 namespace lganet {
@@ -20,9 +21,9 @@ struct NeighbourSize {
   NeighbourSize(const Tensor& q, int64_t heads)
       : heads(heads),
         width(q.size(1) / heads),
-        features(false, q.size(1), q.size(4), 1),
-        triples(false, 3 * heads, q.size(4), 1),
-        pairs(false, 2 * heads, q.size(4), 1) {
+        features(MemoryFormat::Contiguous, q.size(1), q.size(4), 1),
+        triples(MemoryFormat::Contiguous, 3 * heads, q.size(4), 1),
+        pairs(MemoryFormat::Contiguous, 2 * heads, q.size(4), 1) {
     while (planes > 1 && ring(features) > (1 << 16)) planes /= 2;
   }
 
@@ -52,10 +53,6 @@ void check(const Tensor& q, const Tensor& k, const Tensor& bias) {
                   "the heads of the bias must divide the channels");
 }
 
-ScalarType wide_type(const Tensor& q) {
-  return q.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 // The bias as it lies in memory, offset after offset.
 template <typename T>
 std::vector<T> numbers_of(const Tensor& bias) {
@@ -73,17 +70,14 @@ std::vector<T> numbers_of(const Tensor& bias) {
   return found;
 }
 
-// Calls body(first, count, scratch) for runs of planes, none across two volumes.
+// Calls body(first, count, scratch) for runs of planes, in parallel.
 template <typename T, typename F>
-void for_runs(const Tensor& q, const NeighbourSize& size, F&& body) {
+void over_runs(const Tensor& q, const NeighbourSize& size, F&& body) {
   const int64_t height = q.size(2);
   torch::stable::parallel_for(0, q.size(0) * height, 1, [&](int64_t begin, int64_t end) {
     const Scratch<T> scratch(size.scratch());
-    while (begin < end) {
-      const int64_t count = std::min({size.planes, end - begin, height - begin % height});
-      body(begin, count, scratch.get());
-      begin += count;
-    }
+    for_runs(begin, end, height, size.planes,
+             [&](int64_t first, int64_t count) { body(first, count, scratch.get()); });
   });
 }
 
@@ -93,7 +87,7 @@ std::tuple<Tensor, Tensor> neighbour_attention(Tensor q, Tensor k, Tensor bias, 
   const NeighbourSize size(q, heads);
   const auto like = [&](int64_t channels) {
     return empty_in_format_of(q, {q.size(0), channels, q.size(2), q.size(3), q.size(4)},
-                              wide_type(q));
+                              working_type(q));
   };
   Tensor out = like(3 * heads), norms = like(2 * heads);
   if (out.numel() == 0) return {out, norms};
@@ -103,7 +97,7 @@ std::tuple<Tensor, Tensor> neighbour_attention(Tensor q, Tensor k, Tensor bias, 
     const auto vq = view_of<const In>(q), vk = view_of<const In>(k);
     const auto to = view_of<T>(out), to_norms = view_of<T>(norms);
     const std::vector<T> offsets = numbers_of<T>(bias);
-    for_runs<T>(q, size, [&](int64_t first, int64_t count, T* scratch) {
+    over_runs<T>(q, size, [&](int64_t first, int64_t count, T* scratch) {
       LGANET_BEST(attend_planes, vq, vk, offsets.data(), T(scale), to, to_norms, size, first, count,
                   scratch);
     });
@@ -123,10 +117,8 @@ std::tuple<Tensor, Tensor, Tensor> neighbour_attention_backward(Tensor grad, Ten
     STD_TORCH_CHECK(grad.size(axis) == (axis == 1 ? 3 * heads : q.size(axis)),
                     "grad must have the result's shape");
   const NeighbourSize size(q, heads);
-  const std::vector<int64_t> none{0};
-  Tensor to_q = empty_in_format_of(q, need_query ? sizes_of(q) : none);
-  Tensor to_k = empty_in_format_of(k, need_key ? sizes_of(k) : none);
-  Tensor to_bias = empty_beside(bias, {heads, 3, 3, 3}, wide_type(q));
+  Tensor to_q = gradient_like(q, need_query), to_k = gradient_like(k, need_key);
+  Tensor to_bias = empty_beside(bias, {heads, 3, 3, 3}, working_type(q));
   const int64_t numbers = heads * kNeighbours, planes = q.size(0) * q.size(2);
   std::vector<double> parts(need_query ? planes * numbers : 0);
   switch_float(q.scalar_type(), [&](auto zero) {
@@ -137,14 +129,14 @@ std::tuple<Tensor, Tensor, Tensor> neighbour_attention_backward(Tensor grad, Ten
     const auto vn = view_of<const T>(norms);
     const std::vector<T> offsets = numbers_of<T>(bias);
     if (q.numel())
-      for_runs<T>(q, size, [&](int64_t first, int64_t count, T* scratch) {
+      over_runs<T>(q, size, [&](int64_t first, int64_t count, T* scratch) {
         if (need_query)
           LGANET_BEST(query_gradient_planes, g, vq, vk, offsets.data(), T(scale), vo, vn,
                       view_of<In>(to_q), parts.data() + first * numbers, size, first, count,
                       scratch);
       });
     if (q.numel() && need_key)
-      for_runs<T>(q, size, [&](int64_t first, int64_t count, T* scratch) {
+      over_runs<T>(q, size, [&](int64_t first, int64_t count, T* scratch) {
         LGANET_BEST(key_gradient_planes, g, vq, vk, offsets.data(), T(scale), vo, vn,
                     view_of<In>(to_k), size, first, count, scratch);
       });

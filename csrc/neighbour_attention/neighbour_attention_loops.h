@@ -2,8 +2,9 @@
 // channel after channel, so that the vectors run along the last axis.
 namespace lganet::LGANET_ISA {
 
-#include "common/lanes.h"
-#include "common/ring.h"
+constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
+#include "common/lanes.inl"
+#include "common/ring.inl"
 
 template <typename T>
 LGANET_HD Vec<T> filled(T x) {

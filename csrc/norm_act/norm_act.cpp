@@ -1,4 +1,4 @@
-// Instance norm and leaky ReLU in two sweeps, one for the sums and one for the values.
+// norm_act on the CPU, in two sweeps: one for the sums and one for the values.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -17,9 +17,6 @@ namespace {
 
 constexpr double kEps = 1e-5;
 constexpr int64_t kChunk = 1 << 15;  // numbers that a thread takes at once
-
-template <typename T>
-using AccumulatorOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // A dense tensor as `volumes` runs of voxels with `channels` numbers each: (B, C, H, W, D) in
 // channels_last_3d is B runs, contiguous it is B C runs of one channel.
@@ -115,7 +112,7 @@ void normalise(const Tensor& x, double slope, Tensor& out, Tensor& scale) {
   const int64_t channels = runs.channels, period = runs.period;
   switch_float(x.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
-    using T = AccumulatorOf<In>;
+    using T = Working<In>;
     const In* from = reinterpret_cast<const In*>(x.data_ptr());
     In* to = reinterpret_cast<In*>(out.data_ptr());
     T* scales = reinterpret_cast<T*>(scale.data_ptr());
@@ -154,8 +151,7 @@ void normalise(const Tensor& x, double slope, Tensor& out, Tensor& scale) {
 }
 
 Tensor scale_for(const Tensor& x) {
-  const auto type = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  return empty_beside(x, {x.size(0), x.size(1)}, type);
+  return empty_beside(x, {x.size(0), x.size(1)}, working_type(x));
 }
 
 std::tuple<Tensor, Tensor> norm_act(Tensor x, double slope) {
@@ -181,7 +177,7 @@ Tensor norm_act_backward(Tensor grad, Tensor out, Tensor scale, double slope) {
   const int64_t channels = runs.channels, period = runs.period;
   switch_float(out.scalar_type(), [&](auto zero) {
     using In = decltype(zero);
-    using T = AccumulatorOf<In>;
+    using T = Working<In>;
     const In* g = reinterpret_cast<const In*>(grad.data_ptr());
     const In* y = reinterpret_cast<const In*>(out.data_ptr());
     In* result = reinterpret_cast<In*>(to.data_ptr());

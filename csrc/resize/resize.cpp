@@ -1,8 +1,9 @@
-// Resize: trilinear interpolation on another grid over the same extent, corners aligned.
+// resize on the CPU: row by row, from up to four rows; the gradient gathers from those it went to.
 #include <algorithm>
 #include <limits>
 
 #include "common/rows.h"
+#include "common/runs.h"
 #include "common/scratch.h"
 
 namespace lganet {
@@ -43,19 +44,17 @@ namespace lganet {
 
 namespace {
 
-int64_t rows_per_task(int64_t length) { return 1 + 8192 / std::max<int64_t>(1, length); }
-
 Tensor resize(const Tensor& x, int64_t height, int64_t width, int64_t depth) {
   Tensor result = empty_in_format_of(x, {x.size(0), x.size(1), height, width, depth});
   if (result.numel() == 0) return result;
   switch_float(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using A = Working<T>;
-    const bool last = is_channels_last(x);
-    const auto from = rows_of<const T>(x, last);
-    const auto to = rows_of<T>(result, last);
+    const MemoryFormat format = format_of(x);
+    const auto from = rows_of<const T>(x, format);
+    const auto to = rows_of<T>(result, format);
     const Taps<A> taps[3] = {{x.size(2), height}, {x.size(3), width}, {x.size(4), depth}};
-    torch::stable::parallel_for(0, to.count(), rows_per_task(to.length()),
+    torch::stable::parallel_for(0, to.count(), parts_per_task(to.length()),
                                 [&](int64_t begin, int64_t end) {
                                   const Scratch<A> row(from.length() + from.inner);
                                   LGANET_BEST(resize_rows, from, to, taps, row.get(), begin, end);
@@ -71,12 +70,12 @@ Tensor resize_backward(const Tensor& grad, int64_t height, int64_t width, int64_
   switch_float(grad.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     using A = Working<T>;
-    const bool last = is_channels_last(grad);
-    const auto from = rows_of<const T>(grad, last);
-    const auto to = rows_of<T>(result, last);
+    const MemoryFormat format = format_of(grad);
+    const auto from = rows_of<const T>(grad, format);
+    const auto to = rows_of<T>(result, format);
     const Taps<A> taps[3] = {{height, grad.size(2)}, {width, grad.size(3)}, {depth, grad.size(4)}};
     torch::stable::parallel_for(
-        0, to.count(), rows_per_task(4 * from.length()), [&](int64_t begin, int64_t end) {
+        0, to.count(), parts_per_task(4 * from.length()), [&](int64_t begin, int64_t end) {
           const Scratch<A> row(from.length()), sums(to.length() + to.inner);
           LGANET_BEST(resize_rows_backward, from, to, taps, row.get(), sums.get(), begin, end);
         });

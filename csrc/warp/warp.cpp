@@ -1,10 +1,11 @@
-// Warp: checks, memory and threads. The loops are in warp_loops.h.
+// warp on the CPU: checks, memory and threads. The loops are in warp_loops.h.
 #include <algorithm>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #endif
 
+#include "common/runs.h"
 #include "warp/warp_call.h"
 
 #define LGANET_LOOPS "warp/warp_loops.h"
@@ -14,17 +15,12 @@ namespace lganet {
 
 namespace {
 
-constexpr int64_t kVoxelsPerTask = 8192;
-
 // Rows along the last axis that are worth a thread of their own.
-int64_t rows_per_task(const Tensor& x) {
-  return std::max<int64_t>(1, kVoxelsPerTask / std::max<int64_t>(1, x.size(4)));
-}
+int64_t rows_per_task(const Tensor& x) { return parts_per_task(x.size(4)); }
 
 template <typename T>
-WarpCall<T, Working<T>> call_of(const Tensor& image, const Tensor& flow, bool nearest, bool border,
-                                bool add_flow) {
-  return {view_of<const T>(image), view_of<const Working<T>>(flow), nearest, border, add_flow};
+WarpCall<T, Working<T>> call_of(const Tensor& image, const Tensor& flow, WarpMode mode) {
+  return {view_of<const T>(image), view_of<const Working<T>>(flow), mode};
 }
 
 template <typename T>
@@ -64,16 +60,14 @@ void flow_gradient(const WarpCall<T, Working<T>>& call, const Tensor& grad, Tens
 
 }  // namespace
 
-Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border,
-                  bool add_flow) {
+Tensor warp_image(const Tensor& image, const Tensor& flow, WarpMode mode) {
   check_warp(image, flow);
-  Tensor result = empty_in_format_of(
-      image, {flow.size(0), image.size(1), flow.size(2), flow.size(3), flow.size(4)});
+  Tensor result = empty_result(image, flow);
   if (is_empty(result)) return result;
   if (is_empty(image)) return torch::stable::zero_(result);
   switch_float(image.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const auto call = call_of<T>(image, flow, nearest, border, add_flow);
+    const auto call = call_of<T>(image, flow, mode);
     const auto out = view_of<T>(result);
     const int64_t rows = out.size[0] * out.size[2] * out.size[3];
     torch::stable::parallel_for(0, rows, rows_per_task(result), [&](int64_t begin, int64_t end) {
@@ -84,21 +78,21 @@ Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool bo
 }
 
 std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor& image,
-                                               const Tensor& flow, bool nearest, bool border,
-                                               bool add_flow, bool need_image, bool need_flow) {
+                                               const Tensor& flow, WarpMode mode, Needed needed) {
   check_warp(image, flow);
-  Tensor for_image = need_image ? empty_in_format_of(image, sizes_of(image))
-                                : empty_beside(image, {0}, image.scalar_type());
-  Tensor for_flow = need_flow ? empty_in_format_of(flow, sizes_of(flow))
-                              : empty_beside(flow, {0}, flow.scalar_type());
+  Tensor for_image = gradient_like(image, needed.image);
+  Tensor for_flow = gradient_like(flow, needed.flow);
   if (is_empty(grad) || is_empty(image))
     return {torch::stable::zero_(for_image), torch::stable::zero_(for_flow)};
   switch_float(image.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const auto call = call_of<T>(image, flow, nearest, border, add_flow);
-    if (need_image) image_gradient<T>(call, grad, for_image);
-    if (need_flow && nearest) torch::stable::zero_(for_flow);
-    if (need_flow && !nearest) flow_gradient<T>(call, grad, for_flow);
+    const auto call = call_of<T>(image, flow, mode);
+    if (needed.image) image_gradient<T>(call, grad, for_image);
+    if (!needed.flow) return;
+    if (mode.sampling == Sampling::nearest)
+      torch::stable::zero_(for_flow);
+    else
+      flow_gradient<T>(call, grad, for_flow);
   });
   return {for_image, for_flow};
 }
@@ -106,13 +100,14 @@ std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor&
 namespace {
 
 Tensor warp(Tensor image, Tensor flow, bool nearest, bool border) {
-  return warp_image(image, flow, nearest, border, false);
+  return warp_image(image, flow, warp_mode(nearest, border));
 }
 
 std::tuple<Tensor, Tensor> warp_backward(Tensor grad, Tensor image, Tensor flow, bool nearest,
                                          bool border, bool need_image, bool need_flow,
                                          bool /*deterministic*/) {
-  return warp_image_backward(grad, image, flow, nearest, border, false, need_image, need_flow);
+  return warp_image_backward(grad, image, flow, warp_mode(nearest, border),
+                             {.image = need_image, .flow = need_flow});
 }
 
 }  // namespace

@@ -10,20 +10,19 @@ template <typename T, typename A>
 struct DeviceWarp {
   View<const T> image;
   View<const A> flow;
-  bool nearest, border, add_flow;
-  A scale;          // 1, or the one by which image and flow are multiplied first
-  bool wide_index;  // int64_t even where int32_t would do
+  WarpMode mode;
+  A scale;  // 1, or the one by which image and flow are multiplied first
+  Index index;
 };
 
 template <typename T, typename A>
 void start_warp(Stream stream, const DeviceWarp<T, A>& call, const View<T>& out) {
-  const bool packs = in_packs(call.image) && in_packs(out) && !call.add_flow;
+  const bool packs = in_packs(call.image) && in_packs(out) && call.mode.plus == Plus::nothing;
   const int log_group = packs ? log_group_of(call.image) : 0;
   const int64_t threads = (out.size[0] * out.voxels()) << log_group;
   const bool small = is_small(call.image) && is_small(call.flow) && is_small(out, 1 << log_group);
-  const Reading<A> reading =
-      reading_of<A>(call.image, call.nearest, call.border, call.add_flow, call.scale);
-  switch_index(small && !call.wide_index, [&](auto zero) {
+  const Reading<A> reading = reading_of<A>(call.image, call.mode, call.scale);
+  switch_index(call.index, small, [&](auto zero) {
     using I = decltype(zero);
     const Array<const T, I> image(call.image);
     const Array<const A, I> flow(call.flow);
@@ -44,30 +43,30 @@ struct WarpGradients {
   View<A> image;  // its data is unused where `fixed` is given
   View<A> flow;
   Fixed* fixed;  // as many sums, zero, followed by a place for the peak
-  bool need_image, need_flow, together;
+  Needed needed;
+  bool together;  // see Wanted
 };
 
 template <typename T, typename A>
 void start_warp_backward(Stream stream, const DeviceWarp<T, A>& call, const View<const T>& grad,
                          const WarpGradients<A>& result) {
-  const bool packs = in_packs(call.image) && in_packs(grad) && !call.add_flow &&
-                     (!result.need_image || result.image.stride[1] == 1);
+  const bool packs = in_packs(call.image) && in_packs(grad) && call.mode.plus == Plus::nothing &&
+                     (!result.needed.image || result.image.stride[1] == 1);
   const int log_group = packs ? log_group_of(call.image) : 0;
   const int64_t voxels = grad.size[0] * grad.voxels(), threads = voxels << log_group;
   const bool small = is_small(call.image) && is_small(call.flow) &&
                      is_small(grad, 1 << log_group) &&
-                     (!result.need_image || is_small(result.image)) &&
-                     (!result.need_flow || is_small(result.flow));
-  const Reading<A> reading =
-      reading_of<A>(call.image, call.nearest, call.border, call.add_flow, call.scale);
-  switch_index(small && !call.wide_index, [&](auto zero) {
+                     (!result.needed.image || is_small(result.image)) &&
+                     (!result.needed.flow || is_small(result.flow));
+  const Reading<A> reading = reading_of<A>(call.image, call.mode, call.scale);
+  switch_index(call.index, small, [&](auto zero) {
     using I = decltype(zero);
     const Array<const T, I> image(call.image), from(grad);
     const Array<const A, I> flow(call.flow);
     const I channels = I(grad.size[1]);
-    Wanted<A, I> wanted{{}, {}, result.need_image, result.need_flow, result.together};
-    if (result.need_flow) wanted.flow = Array<A, I>(result.flow);
-    if (result.need_image) {
+    Wanted<A, I> wanted{{}, {}, result.needed, result.together};
+    if (result.needed.flow) wanted.flow = Array<A, I>(result.flow);
+    if (result.needed.image) {
       wanted.image = {Array<A, I>(result.image), result.fixed, nullptr, headroom_for(voxels)};
       if (result.fixed) {
         Fixed* peak =
@@ -97,12 +96,12 @@ View<A> like(const View<T>& x) {
   return result;
 }
 
-// to = the finished sums, rounded to its type, `add`ed to what is there or not.
+// The finished sums, rounded to the type of `to`, written there or added to what is there.
 template <typename T, typename A>
-void start_finish(Stream stream, const WarpGradients<A>& sums, int64_t terms, T* to, bool add) {
+void start_finish(Stream stream, const WarpGradients<A>& sums, int64_t terms, T* to, Finish how) {
   const int64_t count = sums.image.size[0] * sums.image.size[1] * sums.image.voxels();
   launch(stream, blocks_for(count), dim3(kThreads), finish_sums<T, A>, sums.image.data, sums.fixed,
-         sums.fixed + (sums.fixed ? count : 0), headroom_for(terms), to, count, add);
+         sums.fixed + (sums.fixed ? count : 0), headroom_for(terms), to, count, how);
 }
 
 }  // namespace lganet

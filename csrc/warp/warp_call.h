@@ -4,15 +4,16 @@
 #include <tuple>
 
 #include "common/tensors.h"
+#include "warp/warp_mode.h"
 
 namespace lganet {
 
-// image(p + flow(p)), or with `add_flow` flow(p) + image(p + flow(p)). A is the type computed in.
+// A is the type computed in.
 template <typename T, typename A>
 struct WarpCall {
   View<const T> image;
   View<const A> flow;
-  bool nearest, border, add_flow;
+  WarpMode mode;
 };
 
 // The planes of the image between which one row of the flow reads.
@@ -28,39 +29,47 @@ struct Own {
   LGANET_HD bool meets(Reach reach) const { return reach.first <= last && reach.last >= first; }
 };
 
+// The mode of the operator `warp`, from its arguments.
+inline WarpMode warp_mode(bool nearest, bool border) {
+  return {nearest ? Sampling::nearest : Sampling::linear, border ? Padding::border : Padding::zeros,
+          Plus::nothing};
+}
+
 inline void check_warp(const Tensor& image, const Tensor& flow) {
   STD_TORCH_CHECK(
       image.dim() == 5 && flow.dim() == 5 && flow.size(1) == 3 && image.size(0) == flow.size(0),
       "warp: expected an image (B, C, h, w, d) and a flow (B, 3, H, W, D)");
-  const ScalarType working =
-      image.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  STD_TORCH_CHECK(flow.scalar_type() == working,
+  STD_TORCH_CHECK(flow.scalar_type() == working_type(image),
                   "warp: the flow must be float64 for a float64 image and float32 for any other");
 }
 
-inline void check_integrate(const Tensor& velocity, int64_t steps) {
-  STD_TORCH_CHECK(velocity.dim() == 5 && velocity.size(1) == 3 && steps >= 0,
-                  "integrate: expected a velocity (B, 3, H, W, D) and steps of at least 0");
+// The image's channels on the flow's grid.
+inline Tensor empty_result(const Tensor& image, const Tensor& flow) {
+  return empty_in_format_of(
+      image, {flow.size(0), image.size(1), flow.size(2), flow.size(3), flow.size(4)});
 }
 
-Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border,
-                  bool add_flow);
+Tensor warp_image(const Tensor& image, const Tensor& flow, WarpMode mode);
 
 std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor& image,
-                                               const Tensor& flow, bool nearest, bool border,
-                                               bool add_flow, bool need_image, bool need_flow);
+                                               const Tensor& flow, WarpMode mode, Needed needed);
 
-// The same on a CUDA device. `deterministic` makes the image's gradient repeat bit for bit, as it
-// always does on the CPU.
+// The same on a CUDA device.
 namespace cuda {
 
-Tensor warp_image(const Tensor& image, const Tensor& flow, bool nearest, bool border,
-                  bool add_flow);
+// The gradient to the image: as fast as it goes, or the same bit for bit each time, as it always is
+// on the CPU.
+enum class Summation : bool { fast, repeatable };
+
+inline Summation summation(bool deterministic) {
+  return deterministic ? Summation::repeatable : Summation::fast;
+}
+
+Tensor warp_image(const Tensor& image, const Tensor& flow, WarpMode mode);
 
 std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor& image,
-                                               const Tensor& flow, bool nearest, bool border,
-                                               bool add_flow, bool need_image, bool need_flow,
-                                               bool deterministic);
+                                               const Tensor& flow, WarpMode mode, Needed needed,
+                                               Summation summation);
 
 }  // namespace cuda
 

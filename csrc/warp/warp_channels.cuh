@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads)
   A at[3];
   position_of(flow, v, reading.scale, at);
   T* to = out.data + out.offset(v);
-  if (reading.nearest) {
+  if (reading.sampling == Sampling::nearest) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
     const T* from = image.data + image.offset(nearest.voxel);
     for (I c = first; c < channels; c += step) {
@@ -67,8 +67,8 @@ __global__ void __launch_bounds__(kThreads)
     }
     return;
   }
-  const Point<A, I> point = point_at<false>(at, reading, v.b);
-  const Square<A> square = square_of(point.weight[0], point.weight[1]);
+  const Point<A, I> point = point_at<Find::weights>(at, reading, v.b);
+  const device::Square<A> square = device::square_of(point.weight[0], point.weight[1]);
   const T* corner = image.data + image.offset(point.corner);
   for (I c = first; c < channels; c += step) {
     A sum[kSize] = {};
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   A at[3];
   position_of(flow, v, reading.scale, at);
   const T* from = grad.data + grad.offset(v);
-  if (reading.nearest) {
+  if (reading.sampling == Sampling::nearest) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
     const I into = sums.plain.offset(nearest.voxel), end = active && nearest.inside ? channels : 0;
     for (I c = lane * kSize; c < end; c += step) {
@@ -136,11 +136,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     return;
   }
-  const Point<A, I> point = point_at<true>(at, reading, v.b);
-  const auto& [wh, ww, wd] = point.weight;
-  const auto& [sh, sw, sd] = point.slope;
-  const Square<A> square = square_of(wh, ww), slope_h = square_of(sh, ww),
-                  slope_w = square_of(wh, sw);
+  const Point<A, I> point = point_at<Find::weights_and_slopes>(at, reading, v.b);
+  const device::SlopeWeights<A> weights(point.weight, point.slope);
   const T* corner = image.data + image.offset(point.corner);
   const I into = sums.plain.offset(point.corner), end = active && point.inside ? channels : 0;
   A dot[8] = {};  // of the gradient with each corner
@@ -151,12 +148,13 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int l = 0; l < kSize; ++l) g[l] = A(pack.value[l]);
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-      if (wanted.need_image) {
+      if (wanted.needed.image) {
         const I row = into + sums.plain.row(r) + c;
-        add_pack(sums, row, square.row[r] * wd.below, g, fixed);
-        add_pack(sums, row + sums.plain.next[2], square.row[r] * wd.above, g, fixed);
+        add_pack(sums, row, weights.square.row[r] * weights.ends.below, g, fixed);
+        add_pack(sums, row + sums.plain.next[2], weights.square.row[r] * weights.ends.above, g,
+                 fixed);
       }
-      if (wanted.need_flow) {
+      if (wanted.needed.flow) {
         const T* row = corner + image.row(r) + c;
         const Pack<T> below = load_pack(row), above = load_pack(row + image.next[2]);
 #pragma unroll
@@ -167,15 +165,11 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
     }
   }
-  if (!wanted.need_flow) return;
+  if (!wanted.needed.flow) return;
   A sum[3] = {};
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
-    const A first = dot[2 * r], second = dot[2 * r + 1];
-    const A value = wd.below * first + wd.above * second;
-    sum[0] += slope_h.row[r] * value;
-    sum[1] += slope_w.row[r] * value;
-    sum[2] += square.row[r] * (sd.below * first + sd.above * second);
+    weights.add(sum, r, dot[2 * r], dot[2 * r + 1]);
   }
   for (int delta = 1; delta < 1 << log_group; delta *= 2)
 #pragma unroll

@@ -3,9 +3,9 @@
 
 namespace lganet::LGANET_ISA {
 
-#include "warp/warp_lanes.h"
-#include "warp/warp.h"
-#include "warp/warp_corners.h"
+#include "warp/warp_lanes.inl"
+#include "warp/warp_axis.inl"
+#include "warp/warp_corners.inl"
 
 // The same for nearest: one voxel each, and whether it lies inside.
 template <typename A>
@@ -17,7 +17,7 @@ struct Nearest {
 
 template <typename A>
 LGANET_HD Nearest<A> nearest_at(const Positions<A>& p, const Volume<A>& volume) {
-  using V = Lanes<A>;
+  using V = Vec<A>;
   using N = Indices<A, int32_t>;
   using O = Indices<A, int64_t>;
   Nearest<A> nearest;
@@ -37,9 +37,12 @@ LGANET_HD Nearest<A> nearest_at(const Positions<A>& p, const Volume<A>& volume) 
   return nearest;
 }
 
-#include "warp/warp_read.h"
-#include "warp/warp_slope.h"
-#include "warp/warp_scatter.h"
+// How the two ends of a row of corners are read: one by one, or both by one load.
+enum class Load : bool { each, pairs };
+
+#include "warp/warp_read.inl"
+#include "warp/warp_slope.inl"
+#include "warp/warp_scatter.inl"
 
 // Which of the loops fits: by the layout of the image, and whether its offsets fit into 32 bits.
 template <typename T>
@@ -54,14 +57,14 @@ LGANET_HD bool in_pairs(const View<T>& image) {
 
 template <typename T, typename A>
 void warp_rows(const WarpCall<T, A>& call, const View<T>& out, int64_t begin, int64_t end) {
-  if (call.nearest) return warp_nearest(call, out, begin, end);
+  if (call.mode.sampling == Sampling::nearest) return warp_nearest(call, out, begin, end);
   if (by_channels(call.image) && out.stride[1] == 1)
     return is_small(call.image) ? warp_channels<int32_t>(call, out, begin, end)
                                 : warp_channels<int64_t>(call, out, begin, end);
-  if (!is_small(call.image)) return warp_lanes<false, int64_t>(call, out, begin, end);
+  if (!is_small(call.image)) return warp_lanes<Load::each, int64_t>(call, out, begin, end);
   if constexpr (sizeof(T) == sizeof(A))
-    if (in_pairs(call.image)) return warp_lanes<true, int32_t>(call, out, begin, end);
-  warp_lanes<false, int32_t>(call, out, begin, end);
+    if (in_pairs(call.image)) return warp_lanes<Load::pairs, int32_t>(call, out, begin, end);
+  warp_lanes<Load::each, int32_t>(call, out, begin, end);
 }
 
 template <typename T, typename A>
@@ -71,11 +74,11 @@ void flow_gradient_rows(const WarpCall<T, A>& call, const View<const T>& grad, c
     return is_small(call.image) ? flow_gradient_channels<int32_t>(call, grad, out, begin, end)
                                 : flow_gradient_channels<int64_t>(call, grad, out, begin, end);
   if (!is_small(call.image))
-    return flow_gradient_lanes<false, int64_t>(call, grad, out, begin, end);
+    return flow_gradient_lanes<Load::each, int64_t>(call, grad, out, begin, end);
   if constexpr (sizeof(T) == sizeof(A))
     if (in_pairs(call.image))
-      return flow_gradient_lanes<true, int32_t>(call, grad, out, begin, end);
-  flow_gradient_lanes<false, int32_t>(call, grad, out, begin, end);
+      return flow_gradient_lanes<Load::pairs, int32_t>(call, grad, out, begin, end);
+  flow_gradient_lanes<Load::each, int32_t>(call, grad, out, begin, end);
 }
 
 // Fills the planes [begin, end) of the image's gradient, counted over B and H.
@@ -87,7 +90,7 @@ void image_gradient_planes(const WarpCall<T, A>& call, const View<const T>& grad
     const int64_t first = begin - b * planes, last = end - b * planes - 1;
     const Own own{b, first > 0 ? first : 0, last < planes ? last : planes - 1};
     clear(out, own);
-    if (call.nearest)
+    if (call.mode.sampling == Sampling::nearest)
       scatter_nearest(call, grad, out, reach, own);
     else if (by_channels(out) && grad.stride[1] == 1)
       is_small(out) ? scatter_channels<int32_t>(call, grad, out, reach, own)

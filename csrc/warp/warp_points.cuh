@@ -2,26 +2,27 @@
 #pragma once
 
 #include "common/sums.cuh"
+#include "warp/warp_mode.h"
 
 namespace lganet {
 
 namespace device {
-#include "warp/warp.h"
+#include "warp/warp_axis.inl"
 }  // namespace device
 
-// Where and how to read: x(p) = scale * image(p + scale * flow(p)), plus scale * flow(p) if
-// `add_flow`.
+// Where and how to read: x(p) = scale * image(p + scale * flow(p)), Plus::flow: + scale * flow(p).
 template <typename A>
 struct Reading {
   device::Axis<A> axis[3];
   A scale;
-  bool nearest, add_flow;
+  Sampling sampling;
+  Plus plus;
 };
 
 template <typename A, typename T>
-Reading<A> reading_of(const View<T>& image, bool nearest, bool border, bool add_flow, A scale) {
-  Reading<A> reading{{}, scale, nearest, add_flow};
-  for (int a = 0; a < 3; ++a) reading.axis[a] = device::axis_of<A>(image.size[2 + a], border);
+Reading<A> reading_of(const View<T>& image, WarpMode mode, A scale) {
+  Reading<A> reading{{}, scale, mode.sampling, mode.plus};
+  for (int a = 0; a < 3; ++a) reading.axis[a] = device::axis_of<A>(image.size[2 + a], mode.padding);
   return reading;
 }
 
@@ -41,7 +42,7 @@ LGANET_HD void position_of(const Array<const A, I>& flow, const Voxel<I>& v, A s
   at[2] = A(v.k) + scale * shift[2 * flow.channel];
 }
 
-template <bool kSlopes, typename A, typename I>
+template <Find kFind, typename A, typename I>
 LGANET_HD Point<A, I> point_at(const A (&at)[3], const Reading<A>& reading, I b) {
   Point<A, I> point;
   point.inside = true;
@@ -54,7 +55,8 @@ LGANET_HD Point<A, I> point_at(const A (&at)[3], const Reading<A>& reading, I b)
     index[a] = I(device::clamped(x, A(0), axis.last));
     const A distance = x - A(index[a]);
     point.weight[a] = device::weights_at(distance, axis);
-    if (kSlopes) point.slope[a] = device::slopes_at(distance, at[a], axis);
+    if (kFind == Find::weights_and_slopes)
+      point.slope[a] = device::slopes_at(distance, at[a], axis);
   }
   point.corner = {b, index[0], index[1], index[2]};
   return point;
@@ -82,20 +84,9 @@ LGANET_HD Nearest<A, I> nearest_at(const A (&at)[3], const Reading<A>& reading, 
   return {{b, index[0], index[1], index[2]}, inside};
 }
 
-// The weights of the four rows of corners: (0, 0), (0, 1), (1, 0), (1, 1).
-template <typename A>
-struct Square {
-  A row[4];
-};
-
-template <typename A>
-LGANET_HD Square<A> square_of(const device::Pair<A>& h, const device::Pair<A>& w) {
-  return {{h.below * w.below, h.below * w.above, h.above * w.below, h.above * w.above}};
-}
-
 template <typename T, typename A, typename I>
-LGANET_HD A value_at(const T* corner, const Array<const T, I>& image, const Square<A>& square,
-                     const device::Pair<A>& ends) {
+LGANET_HD A value_at(const T* corner, const Array<const T, I>& image,
+                     const device::Square<A>& square, const device::Pair<A>& ends) {
   A value = 0;
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
@@ -110,7 +101,7 @@ template <typename A, typename I>
 struct Wanted {
   Sums<A, I> image;
   Array<A, I> flow;
-  bool need_image, need_flow;
+  Needed needed;
   bool together;  // the gradient to the flow is added to the image's sums
 };
 

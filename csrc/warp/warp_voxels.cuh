@@ -17,21 +17,21 @@ __global__ void __launch_bounds__(kThreads)
   A at[3];
   position_of(flow, v, reading.scale, at);
   T* to = out.data + out.offset(v);
-  if (reading.nearest) {
+  if (reading.sampling == Sampling::nearest) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
     const T* from = image.data + image.offset(nearest.voxel);
     for (I c = 0; c < channels; ++c)
       to[c * out.channel] = nearest.inside ? from[c * image.channel] : T(A(0));
     return;
   }
-  const Point<A, I> point = point_at<false>(at, reading, v.b);
-  const Square<A> square = square_of(point.weight[0], point.weight[1]);
+  const Point<A, I> point = point_at<Find::weights>(at, reading, v.b);
+  const device::Square<A> square = device::square_of(point.weight[0], point.weight[1]);
   const T* corner = image.data + image.offset(point.corner);
   const A* own = flow.data + flow.offset(v);
   for (I c = 0; c < channels; ++c) {
     A value = value_at(corner + c * image.channel, image, square, point.weight[2]);
     if (!point.inside) value = 0;
-    if (reading.add_flow) value += own[c * flow.channel];
+    if (reading.plus == Plus::flow) value += own[c * flow.channel];
     to[c * out.channel] = T(reading.scale * value);
   }
 }
@@ -40,8 +40,9 @@ __global__ void __launch_bounds__(kThreads)
 // this lane's second one, what both add to it goes in one atomic operation: `gives`, `takes`.
 template <typename A, typename I>
 __device__ __forceinline__ void add_corners(const Sums<A, I>& sums, I corner,
-                                            const Square<A>& square, const device::Pair<A>& ends,
-                                            A grad, bool gives, bool takes, double scale) {
+                                            const device::Square<A>& square,
+                                            const device::Pair<A>& ends, A grad, bool gives,
+                                            bool takes, double scale) {
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
     const A term = square.row[r] * grad, above = ends.above * term;
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   A at[3];
   position_of(flow, v, reading.scale, at);
   const T* from = grad.data + grad.offset(v);
-  if (reading.nearest) {
+  if (reading.sampling == Sampling::nearest) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
     const I place = sums.plain.offset(nearest.voxel);
     if (active && nearest.inside)
@@ -74,15 +75,12 @@ __global__ void __launch_bounds__(kThreads, 2)
         sums.add(place + c * sums.plain.channel, A(from[c * grad.channel]), fixed);
     return;
   }
-  const Point<A, I> point = point_at<true>(at, reading, v.b);
-  const auto& [wh, ww, wd] = point.weight;
-  const auto& [sh, sw, sd] = point.slope;
-  const Square<A> square = square_of(wh, ww), slope_h = square_of(sh, ww),
-                  slope_w = square_of(wh, sw);
+  const Point<A, I> point = point_at<Find::weights_and_slopes>(at, reading, v.b);
+  const device::SlopeWeights<A> weights(point.weight, point.slope);
   const T* corner = image.data + image.offset(point.corner);
   const I into = sums.plain.offset(point.corner);
   bool gives = false, takes = false;
-  if (wanted.need_image) {
+  if (wanted.needed.image) {
     const int lane = threadIdx.x % 32;
     gives = __shfl_down_sync(~0u, into, 1) == into + sums.plain.next[2] && lane < 31;
     takes = __shfl_up_sync(~0u, int(gives), 1) && lane > 0;
@@ -91,26 +89,24 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (I c = 0; c < channels; ++c) {
     const A g = active ? reading.scale * A(from[c * grad.channel]) : A(0);
     const A passed = point.inside ? g : A(0);
-    if (wanted.need_image)
-      add_corners(sums, into + c * sums.plain.channel, square, wd, passed, gives, takes, fixed);
-    if (!wanted.need_flow) continue;
+    if (wanted.needed.image)
+      add_corners(sums, into + c * sums.plain.channel, weights.square, weights.ends, passed, gives,
+                  takes, fixed);
+    if (!wanted.needed.flow) continue;
     const T* rows = corner + c * image.channel;
     A slope[3] = {};
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-      const A first = A(rows[image.row(r)]), second = A(rows[image.row(r) + image.next[2]]);
-      const A value = wd.below * first + wd.above * second;
-      slope[0] += slope_h.row[r] * value;
-      slope[1] += slope_w.row[r] * value;
-      slope[2] += square.row[r] * (sd.below * first + sd.above * second);
+      const T* row = rows + image.row(r);
+      weights.add(slope, r, A(row[0]), A(row[image.next[2]]));
     }
 #pragma unroll
     for (int a = 0; a < 3; ++a) {
       if (point.inside) sum[a] += g * reading.scale * slope[a];
-      if (reading.add_flow && a == c) sum[a] += g;
+      if (reading.plus == Plus::flow && a == c) sum[a] += g;
     }
   }
-  if (wanted.need_flow && active) store_flow(wanted, v, sum, fixed);
+  if (wanted.needed.flow && active) store_flow(wanted, v, sum, fixed);
 }
 
 }  // namespace lganet

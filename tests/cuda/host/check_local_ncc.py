@@ -160,6 +160,15 @@ def test_not_a_number_stays_in_its_windows():
     assert grad[..., 5:, :, :].isfinite().all()
 
 
+@pytest.mark.parametrize("window", [3, 9, 11])
+def test_what_overflows_is_no_number(window):
+    """Variances of 1e20 are finite in float32, their product is not."""
+    a, b = (1e10 * uniform(1, 1, 12, 12, 12, seed=seed, low=0).float() for seed in (1, 2))
+    value, *grads = run(a, b, window)
+    assert math.isnan(value)
+    assert all((grad == 0).all() for grad in grads)
+
+
 def test_results_repeat():
     a, b, *_ = case((1, 2, 5, 18, 17), 5)
     (value, *grads), (other, *others) = run(a, b, 5), run(a, b, 5)

@@ -21,7 +21,9 @@ bool integrate(py::object velocity, py::object result, py::object spare, double 
 void square(py::object from, py::object to, double scale, bool wide_index) {
   switch_wide_float(from, [&](auto zero) {
     using A = decltype(zero);
-    start_square<A>(Stream{}, {view_of<const A>(from), A(scale), wide_index}, view_of<A>(to));
+    start_square<A>(Stream{},
+                    {view_of<const A>(from), A(scale), wide_index ? Index::wide : Index::fitting},
+                    view_of<A>(to));
   });
 }
 
@@ -33,8 +35,9 @@ void square_backward(py::object at, py::object grad, py::object to, py::object f
     WarpGradients<A> result{};
     result.image = result.flow = view_of<A>(to);
     result.fixed = fixed.is_none() ? nullptr : data_of<Fixed>(fixed);
-    start_square_backward<A>(Stream{}, {view_of<const A>(at), A(scale), wide_index},
-                             view_of<const A>(grad), result);
+    start_square_backward<A>(
+        Stream{}, {view_of<const A>(at), A(scale), wide_index ? Index::wide : Index::fitting},
+        view_of<const A>(grad), result);
   });
 }
 

@@ -12,7 +12,8 @@ void invert(py::object field, py::object goal, py::object start, py::object out,
     using A = decltype(zero);
     const InvertCall<A> call(view_of<const A>(field), view_of<const A>(goal),
                              view_of<const A>(start), step, metric, tolerance, shrink, patience);
-    start_invert<A>(Stream{}, call, view_of<A>(out), data_of<bool>(solved), wide_index);
+    start_invert<A>(Stream{}, call, view_of<A>(out), data_of<bool>(solved),
+                    wide_index ? Index::wide : Index::fitting);
   });
 }
 

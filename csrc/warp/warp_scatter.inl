@@ -6,9 +6,9 @@
 // The planes of the image that each row of the flow reads.
 template <typename T, typename A>
 void reach_rows(const WarpCall<T, A>& call, Reach* reach, int64_t begin, int64_t end) {
-  using V = Lanes<A>;
-  const Axis<A> axis = axis_of<A>(call.image.size[2], call.border);
-  const A last = call.nearest ? axis.end : axis.last;
+  using V = Vec<A>;
+  const Axis<A> axis = axis_of<A>(call.image.size[2], call.mode.padding);
+  const A last = call.mode.sampling == Sampling::nearest ? axis.end : axis.last;
   const int64_t depth = call.flow.size[4];
   for (int64_t line = begin; line < end; ++line) {
     const Row row = row_of(call.flow, line);
@@ -54,8 +54,8 @@ LGANET_HD void add_rows(A* to, const Volume<A>& volume, const A (&value)[4], Own
 template <typename I, typename T, typename A>
 void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
                    const Reach* reach, Own own) {
-  using V = Lanes<A>;
-  const Volume<A> volume = volume_of<A>(out, call.border);
+  using V = Vec<A>;
+  const Volume<A> volume = volume_of<A>(out, call.mode.padding);
   const int64_t depth = grad.size[4], rows = grad.size[2] * grad.size[3];
   for (int64_t line = own.b * rows; line < (own.b + 1) * rows; ++line) {
     if (!own.meets(reach[line])) continue;
@@ -63,7 +63,7 @@ void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const 
     for (int64_t k = 0; k < depth; k += kLanes<A>) {
       const int count = lanes_left<A>(depth, k);
       const Positions<A> p = positions_of(call.flow, row, k, count);
-      const Corners<A, I> corners = corners_at<false, I>(p, volume);
+      const Corners<A, I> corners = corners_at<Find::weights, I>(p, volume);
       const Cube<A> cube = cube_of<A>(corners.weight);
       for (int64_t c = 0; c < out.size[1]; ++c) {
         const V from = load_lanes<A>(place_of(grad, row, k, c), grad.stride[4], count);
@@ -97,8 +97,8 @@ void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const 
 template <typename I, typename T, typename A>
 void scatter_channels(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
                       const Reach* reach, Own own) {
-  using V = Lanes<A>;
-  const Volume<A> volume = volume_of<A>(out, call.border);
+  using V = Vec<A>;
+  const Volume<A> volume = volume_of<A>(out, call.mode.padding);
   const int64_t depth = grad.size[4], rows = grad.size[2] * grad.size[3], channels = out.size[1];
   for (int64_t line = own.b * rows; line < (own.b + 1) * rows; ++line) {
     if (!own.meets(reach[line])) continue;
@@ -106,7 +106,7 @@ void scatter_channels(const WarpCall<T, A>& call, const View<const T>& grad, con
     for (int64_t k = 0; k < depth; k += kLanes<A>) {
       const int count = lanes_left<A>(depth, k);
       const Positions<A> p = positions_of(call.flow, row, k, count);
-      const Corners<A, I> corners = corners_at<false, I>(p, volume);
+      const Corners<A, I> corners = corners_at<Find::weights, I>(p, volume);
       const Cube<A> cube = cube_of<A>(corners.weight);
       for (int l = 0; l < count; ++l) {
         if (!corners.inside[l]) continue;
@@ -133,7 +133,7 @@ void scatter_channels(const WarpCall<T, A>& call, const View<const T>& grad, con
 template <typename T, typename A>
 void scatter_nearest(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
                      const Reach* reach, Own own) {
-  const Volume<A> volume = volume_of<A>(out, call.border);
+  const Volume<A> volume = volume_of<A>(out, call.mode.padding);
   const int64_t depth = grad.size[4], rows = grad.size[2] * grad.size[3];
   for (int64_t line = own.b * rows; line < (own.b + 1) * rows; ++line) {
     if (!own.meets(reach[line])) continue;

@@ -1,62 +1,39 @@
-// A few numbers side by side in one vector register, for GCC and Clang. Like the loops that use it,
-// it is compiled once per instruction set, so it has no include guard and nothing here may be
-// shared.
+// Reads and writes of vectors whose numbers lie apart, or in a narrower type.
+// Included in the loops' namespace once per instruction set: no include guard.
 
 // Reads of eight corners a voxel fill half a register of the widest kind as well as a whole one.
-constexpr int kVectorBytes = LGANET_VECTOR_BYTES < 32 ? 16 : 32;
-
-template <typename A>
-constexpr int kLanes = kVectorBytes / int(sizeof(A));
-
-template <typename T, int N>
-struct VectorOf {
-  typedef T type __attribute__((vector_size(N * sizeof(T))));
-};
-
-template <typename A>
-using Lanes = typename VectorOf<A, kLanes<A>>::type;
+constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES < 32 ? 16 : 32;
+#include "common/lanes.inl"
 
 // As many integers as there are lanes of A.
 template <typename A, typename I>
 using Indices = typename VectorOf<I, kLanes<A>>::type;
 
-template <typename V>
-LGANET_HD V load_vector(const void* from) {
-  V value;
-  __builtin_memcpy(&value, from, sizeof(V));
-  return value;
-}
-
-template <typename V>
-LGANET_HD void store_vector(void* to, V value) {
-  __builtin_memcpy(to, &value, sizeof(V));
-}
-
 // from[0], from[stride], ...: built in registers, since a wide load just after narrow stores
 // stalls.
 template <typename A, typename T>
-LGANET_HD Lanes<A> load_spread(const T* from, int64_t stride) {
+LGANET_HD Vec<A> load_spread(const T* from, int64_t stride) {
   if constexpr (kLanes<A> == 8)
-    return Lanes<A>{A(from[0]),          A(from[stride]),     A(from[2 * stride]),
-                    A(from[3 * stride]), A(from[4 * stride]), A(from[5 * stride]),
-                    A(from[6 * stride]), A(from[7 * stride])};
+    return Vec<A>{A(from[0]),          A(from[stride]),     A(from[2 * stride]),
+                  A(from[3 * stride]), A(from[4 * stride]), A(from[5 * stride]),
+                  A(from[6 * stride]), A(from[7 * stride])};
   else if constexpr (kLanes<A> == 4)
-    return Lanes<A>{A(from[0]), A(from[stride]), A(from[2 * stride]), A(from[3 * stride])};
+    return Vec<A>{A(from[0]), A(from[stride]), A(from[2 * stride]), A(from[3 * stride])};
   else
-    return Lanes<A>{A(from[0]), A(from[stride])};
+    return Vec<A>{A(from[0]), A(from[stride])};
 }
 
 // Numbers narrower than A, all lanes at once.
 template <typename A, typename T>
-LGANET_HD Lanes<A> widened(const T* from) {
+LGANET_HD Vec<A> widened(const T* from) {
   if constexpr (std::is_same_v<T, BFloat16>) {
     const auto bits = load_vector<typename VectorOf<uint16_t, kLanes<A>>::type>(from);
-    return Lanes<A>(__builtin_convertvector(bits, Indices<A, uint32_t>) << 16);
+    return Vec<A>(__builtin_convertvector(bits, Indices<A, uint32_t>) << 16);
   } else {
 #if LGANET_VECTOR_BYTES >= 32
-    return Lanes<A>(_mm256_cvtph_ps(load_vector<__m128i>(from)));
+    return Vec<A>(_mm256_cvtph_ps(load_vector<__m128i>(from)));
 #else
-    Lanes<A> value = {};
+    Vec<A> value = {};
     for (int l = 0; l < kLanes<A>; ++l) value[l] = static_cast<A>(from[l]);
     return value;
 #endif
@@ -64,7 +41,7 @@ LGANET_HD Lanes<A> widened(const T* from) {
 }
 
 template <typename A, typename T>
-LGANET_HD void store_narrowed(T* to, Lanes<A> value) {
+LGANET_HD void store_narrowed(T* to, Vec<A> value) {
   if constexpr (std::is_same_v<T, BFloat16>) {
     using U = Indices<A, uint32_t>;
     const U bits = U(value), rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
@@ -81,21 +58,21 @@ LGANET_HD void store_narrowed(T* to, Lanes<A> value) {
 
 // The first `count` lanes from memory, the rest zero.
 template <typename A, typename T>
-LGANET_HD Lanes<A> load_lanes(const T* from, int64_t stride, int count) {
+LGANET_HD Vec<A> load_lanes(const T* from, int64_t stride, int count) {
   if (stride == 1 && count == kLanes<A>) {
     if constexpr (sizeof(A) == sizeof(T))
-      return load_vector<Lanes<A>>(from);
+      return load_vector<Vec<A>>(from);
     else
       return widened<A>(from);
   }
   if (count == kLanes<A>) return load_spread<A>(from, stride);
-  Lanes<A> value = {};
+  Vec<A> value = {};
   for (int l = 0; l < count; ++l) value[l] = static_cast<A>(from[l * stride]);
   return value;
 }
 
 template <typename A, typename T>
-LGANET_HD void store_lanes(T* to, int64_t stride, int count, Lanes<A> value) {
+LGANET_HD void store_lanes(T* to, int64_t stride, int count, Vec<A> value) {
   if (stride == 1 && count == kLanes<A>) {
     if constexpr (sizeof(A) == sizeof(T))
       return store_vector(to, value);
@@ -107,16 +84,16 @@ LGANET_HD void store_lanes(T* to, int64_t stride, int count, Lanes<A> value) {
 
 // 0, 1, 2, ...
 template <typename A>
-LGANET_HD Lanes<A> counting() {
-  Lanes<A> value = {};
+LGANET_HD Vec<A> counting() {
+  Vec<A> value = {};
   for (int l = 0; l < kLanes<A>; ++l) value[l] = A(l);
   return value;
 }
 
 // from[offset[l] + 0] and from[offset[l] + 1] of every lane, by one load each.
 template <typename A, typename I>
-LGANET_HD void load_pairs(const A* from, const I* o, Lanes<A>& first, Lanes<A>& second) {
-  using V = Lanes<A>;
+LGANET_HD void load_pairs(const A* from, const I* o, Vec<A>& first, Vec<A>& second) {
+  using V = Vec<A>;
   if constexpr (sizeof(A) == 4) {
     using P = typename VectorOf<double, kVectorBytes / 8>::type;
     double pair[kLanes<A>];
@@ -147,12 +124,12 @@ LGANET_HD void load_pairs(const A* from, const I* o, Lanes<A>& first, Lanes<A>& 
 
 // from[offset[l]] of every lane.
 template <typename A, typename T, typename I>
-LGANET_HD Lanes<A> load_each(const T* from, const I* o) {
+LGANET_HD Vec<A> load_each(const T* from, const I* o) {
   if constexpr (kLanes<A> == 8)
-    return Lanes<A>{A(from[o[0]]), A(from[o[1]]), A(from[o[2]]), A(from[o[3]]),
-                    A(from[o[4]]), A(from[o[5]]), A(from[o[6]]), A(from[o[7]])};
+    return Vec<A>{A(from[o[0]]), A(from[o[1]]), A(from[o[2]]), A(from[o[3]]),
+                  A(from[o[4]]), A(from[o[5]]), A(from[o[6]]), A(from[o[7]])};
   else if constexpr (kLanes<A> == 4)
-    return Lanes<A>{A(from[o[0]]), A(from[o[1]]), A(from[o[2]]), A(from[o[3]])};
+    return Vec<A>{A(from[o[0]]), A(from[o[1]]), A(from[o[2]]), A(from[o[3]])};
   else
-    return Lanes<A>{A(from[o[0]]), A(from[o[1]])};
+    return Vec<A>{A(from[o[0]]), A(from[o[1]])};
 }

@@ -19,10 +19,10 @@ struct Volume {
 };
 
 template <typename A, typename T>
-LGANET_HD Volume<A> volume_of(const View<T>& image, bool border) {
+LGANET_HD Volume<A> volume_of(const View<T>& image, Padding padding) {
   Volume<A> volume;
   for (int a = 0; a < 3; ++a) {
-    volume.axis[a] = axis_of<A>(image.size[2 + a], border);
+    volume.axis[a] = axis_of<A>(image.size[2 + a], padding);
     volume.step[a] = image.stride[2 + a];
     volume.next[a] = image.size[2 + a] > 1 ? volume.step[a] : 0;
   }
@@ -55,10 +55,27 @@ LGANET_HD int64_t full_run(int64_t size, int64_t next) {
   return size >= kLanes<A> && next > size - kLanes<A> ? size - kLanes<A> : next;
 }
 
+// The last voxels of a row: fewer than a register holds, or some of those before once more.
+enum class Last : bool { fewer, again };
+
+// Calls body(row, k, count) for the voxels k .. k + count - 1 of each row of `out`, a register of
+// them at a time.
+template <Last kLast, typename A, typename T, typename F>
+LGANET_HD void each_register(const View<T>& out, int64_t begin, int64_t end, const F& body) {
+  const int64_t depth = out.size[4];
+  for (int64_t line = begin; line < end; ++line) {
+    const Row row = row_of(out, line);
+    for (int64_t next = 0; next < depth; next += kLanes<A>) {
+      const int64_t k = kLast == Last::again ? full_run<A>(depth, next) : next;
+      body(row, k, lanes_left<A>(depth, k));
+    }
+  }
+}
+
 // Where the voxels k, k + 1, ... of a row read.
 template <typename A>
 struct Positions {
-  Lanes<A> shift[3], at[3];
+  Vec<A> shift[3], at[3];
 };
 
 template <typename A>
@@ -74,7 +91,7 @@ LGANET_HD Positions<A> positions_of(const View<const A>& flow, Row row, int64_t 
 
 // All ones where true.
 template <typename A>
-using Mask = decltype(Lanes<A>{} < Lanes<A>{});
+using Mask = decltype(Vec<A>{} < Vec<A>{});
 
 // The corners that those voxels read: the first of each, and the weights along the axes.
 template <typename A, typename I>
@@ -82,12 +99,12 @@ struct Corners {
   I offset[kLanes<A>];
   int32_t plane[kLanes<A>];
   Mask<A> inside;  // reads anything at all
-  Pair<Lanes<A>> weight[3], slope[3];
+  Pair<Vec<A>> weight[3], slope[3];
 };
 
-template <bool kSlopes, typename I, typename A>
+template <Find kFind, typename I, typename A>
 LGANET_HD Corners<A, I> corners_at(const Positions<A>& p, const Volume<A>& volume) {
-  using V = Lanes<A>;
+  using V = Vec<A>;
   using N = Indices<A, int32_t>;
   using O = Indices<A, I>;
   Corners<A, I> corners;
@@ -100,23 +117,13 @@ LGANET_HD Corners<A, I> corners_at(const Positions<A>& p, const Volume<A>& volum
     const N index = __builtin_convertvector(clamped(x, A(0), axis.last), N);
     const V distance = x - __builtin_convertvector(index, V);
     corners.weight[a] = weights_at(distance, axis);
-    if constexpr (kSlopes) corners.slope[a] = slopes_at(distance, p.at[a], axis);
+    if constexpr (kFind == Find::weights_and_slopes)
+      corners.slope[a] = slopes_at(distance, p.at[a], axis);
     offset += __builtin_convertvector(index, O) * I(volume.step[a]);
     if (a == 0) store_vector(corners.plane, index);
   }
   store_vector(corners.offset, offset);
   return corners;
-}
-
-// The products of the weights along the first two axes: the four rows of corners.
-template <typename V>
-struct Square {
-  V row[4];
-};
-
-template <typename V>
-LGANET_HD Square<V> square_of(const Pair<V>& h, const Pair<V>& w) {
-  return {{h.below * w.below, h.below * w.above, h.above * w.below, h.above * w.above}};
 }
 
 template <typename A>
@@ -131,8 +138,8 @@ struct Cube {
 };
 
 template <typename A>
-LGANET_HD Cube<A> cube_of(const Pair<Lanes<A>> (&w)[3]) {
-  const Square<Lanes<A>> square = square_of(w[0], w[1]);
+LGANET_HD Cube<A> cube_of(const Pair<Vec<A>> (&w)[3]) {
+  const Square<Vec<A>> square = square_of(w[0], w[1]);
   Cube<A> cube;
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {

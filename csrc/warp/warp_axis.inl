@@ -16,7 +16,8 @@ struct Axis {
 };
 
 template <typename A>
-LGANET_HD Axis<A> axis_of(int64_t size, bool border) {
+LGANET_HD Axis<A> axis_of(int64_t size, Padding padding) {
+  const bool border = padding == Padding::border;
   return {border ? A(0) : A(-2), border ? A(size - 1) : A(size + 1), A(size - 1),
           A(size > 1 ? size - 2 : 0), size > 1 ? A(1) : A(__builtin_inf())};
 }
@@ -82,3 +83,36 @@ template <typename A, typename V>
 LGANET_HD V nearest_whole(V x) {
   return (x + kRound<A>)-kRound<A>;
 }
+
+// The products of the weights along the first two axes: the four rows of corners, (0, 0), (0, 1),
+// (1, 0) and (1, 1).
+template <typename V>
+struct Square {
+  V row[4];
+};
+
+template <typename V>
+LGANET_HD Square<V> square_of(const Pair<V>& h, const Pair<V>& w) {
+  return {{h.below * w.below, h.below * w.above, h.above * w.below, h.above * w.above}};
+}
+
+// The slope of the image at a position, along each axis, from the two corners of each row.
+template <typename V>
+struct SlopeWeights {
+  Square<V> along_h, along_w, square;
+  Pair<V> ends, along_d;
+
+  LGANET_HD SlopeWeights(const Pair<V> (&weight)[3], const Pair<V> (&slope)[3])
+      : along_h(square_of(slope[0], weight[1])),
+        along_w(square_of(weight[0], slope[1])),
+        square(square_of(weight[0], weight[1])),
+        ends(weight[2]),
+        along_d(slope[2]) {}
+
+  LGANET_HD void add(V (&sum)[3], int row, const V& first, const V& second) const {
+    const V value = ends.below * first + ends.above * second;
+    sum[0] += along_h.row[row] * value;
+    sum[1] += along_w.row[row] * value;
+    sum[2] += square.row[row] * (along_d.below * first + along_d.above * second);
+  }
+};

@@ -73,18 +73,20 @@ struct Join {
   }
 };
 
-// c^2 / (var_a var_b + 1e-5) and its derivatives; NaN, not 0, where the product overflows.
+// c^2 / (var_a var_b + 1e-5) and its derivatives. Where the product overflows, the value is 0 and
+// `overflow`, to be added to the sum of values, is NaN; elsewhere `overflow` is 0.
 // `epsilon` is 1e-5 over the square of the number of voxels, since the definition has sums where
 // the moments are means.
 template <typename V>
 struct Agreement {
-  V value, slope;  // slope: c / (var_a var_b + 1e-5)
+  V value, overflow, slope;  // slope: c / (var_a var_b + 1e-5)
 
   template <typename T>
   LGANET_HD Agreement(const Moments<V>& m, T epsilon) {
     const V product = m.aa * m.bb + epsilon;
+    overflow = 0 * product;
     slope = m.ab / product;
-    value = m.ab * slope + 0 * product;
+    value = m.ab * slope;
   }
 };
 

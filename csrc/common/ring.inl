@@ -1,5 +1,6 @@
-// Rows of maps in and out of scratch. Included in a loops file after lanes.h, inside
+// Rows of maps in and out of scratch. Included in a loops file after lanes.inl, inside
 // namespace lganet::LGANET_ISA and once for each instruction set: no guard, no namespace.
+
 // Whether the rows of a tensor are laid out as in scratch, but for the margins.
 template <typename In>
 bool stands_as(const View<In>& x, const RowLayout& row) {
