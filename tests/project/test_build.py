@@ -26,7 +26,7 @@ PROBE = (
 
 def copy_sources(folder):
     """Copy what a build needs."""
-    for name in ("lganet_fast", "csrc"):
+    for name in ("lganet_fast", "csrc", "build_support"):
         ignored = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md"):
@@ -128,7 +128,8 @@ def test_the_source_distribution_has_every_source(tmp_path):
     (made,) = (tmp_path / "dist").iterdir()
     with tarfile.open(made) as file:
         names = {name.split("/", 1)[1] for name in file.getnames() if "/" in name}
-    sources = (path for name in ("csrc", "kernels") for path in (ROOT / name).rglob("*.*"))
+    folders = ("build_support", "csrc", "kernels")
+    sources = (path for name in folders for path in (ROOT / name).rglob("*.*"))
     wanted = {str(path.relative_to(ROOT)) for path in sources if path.suffix != ".pyc"}
     assert wanted <= names
 

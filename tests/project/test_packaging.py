@@ -76,7 +76,7 @@ def test_the_context_of_a_container_has_what_a_build_reads():
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     kept = {line[1:] for line in lines if line.startswith("!")}
     assert all((ROOT / name).exists() for name in kept)
-    assert {"csrc", "kernels", "lganet_fast", "pyproject.toml", "setup.py"} <= kept
+    assert {"build_support", "csrc", "kernels", "lganet_fast", "pyproject.toml", "setup.py"} <= kept
 
 
 def test_types_come_with_the_package():

@@ -1,0 +1,1 @@
+"""How setup.py compiles csrc/: `environment` (what the user chooses), `nvcc`, `build`."""

@@ -1,0 +1,110 @@
+"""The CUDA compiler."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import environment
+from .environment import CUDA_ARCHS
+from .errors import NotPossibleError, first_error
+
+# Where no GPU is visible: code for 8.0 also runs on 8.6 and 8.9, and drivers translate the PTX of
+# 9.0, which is always added, for 10.0 and later.
+FEW_CUDA_ARCHS = ("8.0", "9.0")
+OLDEST = 80  # compute capability 8.0
+
+
+class Nvcc:
+    """The CUDA compiler; raises NotPossibleError where there is none that fits torch.
+
+    codes: what it compiles for, as nvcc writes compute capabilities, in order of age.
+    """
+
+    def __init__(self) -> None:
+        import torch
+
+        if torch.version.cuda is None:
+            raise NotPossibleError("torch was a build without CUDA when it was built")
+        path = shutil.which(environment.nvcc())
+        if path is None:
+            raise NotPossibleError("no nvcc was found when it was installed")
+        self.path = path
+        version = re.search(r"release (\d+)\.", self.output("--version"))
+        wanted = torch.version.cuda.split(".")[0]
+        if version is None or version[1] != wanted:
+            raise NotPossibleError(
+                f"nvcc is of CUDA {version[1] if version else 'unknown'}, torch of {wanted}"
+            )
+        self.codes = self.choose_codes()
+
+    def output(self, *arguments: str) -> str:
+        """What nvcc prints. Raises NotPossibleError where it fails."""
+        done = subprocess.run([self.path, *arguments], check=False, capture_output=True, text=True)
+        if done.returncode:
+            said = first_error(done.stderr.strip() or done.stdout) or "no output"
+            raise NotPossibleError(f"compiling for CUDA failed: {said}")
+        return done.stdout + done.stderr
+
+    def library_folders(self) -> list[str]:
+        """Where the static CUDA runtime is; nvcc knows it, wherever it was installed."""
+        line = next(x for x in self.output("--dryrun", "a.o").splitlines() if "LIBRARIES=" in x)
+        return re.findall(r"-L([^\"\s]+)", line)
+
+    def choose_codes(self) -> list[str]:
+        """What is asked for, else what the visible GPUs are, else a few that serve all."""
+        known = set(re.findall(r"sm_(\d+)", self.output("--list-gpu-code")))
+        asked = environment.cuda_archs()
+        codes = codes_of(asked or visible_archs())
+        if asked and asked != CUDA_ARCHS and codes - known:
+            unknown = sorted(codes - known, key=int)
+            raise NotPossibleError(f"this nvcc cannot compile for sm_{', sm_'.join(unknown)}")
+        if not asked and (not codes or codes - known or min(map(int, codes)) < OLDEST):
+            codes = codes_of(FEW_CUDA_ARCHS)
+        return sorted(codes & known, key=int)
+
+    def architectures(self) -> list[str]:
+        """Flags: PTX for each generation, machine code from it, and the newest PTX itself."""
+        first: dict[str, list[str]] = {}
+        for code in self.codes:
+            first.setdefault("80" if int(code) < 90 else "90", []).append(code)
+        flags = [
+            f"-gencode=arch=compute_{codes[0]},code=sm_{code}"
+            for codes in first.values()
+            for code in codes
+        ]
+        newest = list(first.values())[-1][0]
+        return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
+
+    def compile(self, source: Path, target: Path, includes: Iterable[str], macro: str) -> None:
+        """Compile one file; several of its architectures at a time."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        compiler = environment.cxx()
+        self.output(
+            *("-std=c++20", "-O3", "--expt-relaxed-constexpr"),
+            *("-c", str(source), "-o", str(target)),
+            *("-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "2"),
+            *(f"-I{folder}" for folder in includes),
+            f"-D{macro}",
+            *(("-ccbin", compiler) if compiler else ()),
+            *self.architectures(),
+        )
+
+
+def visible_archs() -> list[str]:
+    """The compute capabilities of the GPUs that are visible; none where that stays unknown."""
+    try:
+        import torch
+
+        count = torch.cuda.device_count()
+        return sorted({"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in range(count)})
+    except Exception:  # a driver that is broken, say, is no reason not to compile
+        return []
+
+
+def codes_of(archs: Iterable[str]) -> set[str]:
+    """Compute capabilities as nvcc writes them: 90 for 9.0."""
+    return {arch.replace(".", "") for arch in archs}
