@@ -14,6 +14,7 @@ from ..data import open_split
 from ..runtime.machine import choose_device
 from ..training.batch import Batch
 from ..training.objective import Objective
+from ..training.schedule import steps_per_epoch
 from ..training.trainer import build_network
 
 SIDE = 48  # of the volume that a step is timed on
@@ -72,10 +73,9 @@ def training(config: Config, folder: Path, step: float) -> float:
     done = logged_steps(folder)
     if config.train.budget:
         return max(0.0, config.train.budget - sum(done))
-    section = config.train
     pairs = len(open_split(config, "train", marks=False))
-    epoch = section.steps_per_epoch or max(1, pairs // (section.batch * section.accumulate))
-    return (section.epochs * epoch - len(done)) * step
+    epoch = steps_per_epoch(config.train, pairs)
+    return (config.train.epochs * epoch - len(done)) * step
 
 
 def evaluation(config: Config, pair: float) -> float:

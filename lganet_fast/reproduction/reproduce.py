@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from .. import config as configs
-from ..data.check import inspect
+from ..data.inspection import inspect
 from ..errors import InputError
 from ..runtime.ranks import join
 from . import estimate

@@ -123,7 +123,7 @@ class Evaluation:
             return BEGUN if any((work.scores / "cases").glob("*.json")) else MISSING
         with reading(str(path)):
             found = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        method = method_of(work.config, None, torch.device("cpu"), self.syn)
+        method = method_of(work.config, None, torch.device("cpu"), syn=self.syn)
         wanted: Any = json.loads(report_json(scored_under(work.config, work.checkpoint, method)))
         return THERE if found == wanted else MISSING
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from ..config.loading import Config
 from ..data import Sample
 from ..models.checkpoint import Card
-from ..volumes.grid import Grid
 
 
 def card(config: Config, sample: Sample, source: str) -> Card:
     """The card of a network trained by a configuration, read from `source`, on pairs like one."""
-    shape = sample.fixed.shape
-    spacing = Grid((shape[0], shape[1], shape[2]), sample.affine).spacing
     data = config.data
     return Card(
-        spacing=" x ".join(f"{step:.4g}" for step in spacing) + " mm",
+        spacing=" x ".join(f"{step:.4g}" for step in sample.grid.spacing) + " mm",
         intensity=data.intensity_rule,
         axis_order="x, y, z: array axes as the files hold them",
         data=" ".join(filter(None, (data.layout, data.task))),

@@ -9,10 +9,11 @@ from typing import Any
 
 from ..errors import InputError
 from ..runtime.progress import Progress
+from .schedule import Standing
 
 
 class Journal:
-    """The log of a run that is at `step`, and has done `done` of `total` `unit`.
+    """The log of a run that is at `step`; `standing` is what its bar shows.
 
     folder: of log.jsonl, which is cut to `size` bytes first: lines that a run wrote after the
     state that it now goes on from. quiet: no bar. tensorboard: events too, in the same folder.
@@ -24,16 +25,16 @@ class Journal:
         folder: Path,
         size: int,
         step: int,
+        standing: Standing,
+        *,
         quiet: bool,
         tensorboard: bool,
-        done: int,
-        total: int,
-        unit: str,
     ) -> None:
         self.events = event_writer(folder, step) if tensorboard else None
         self.file = open(folder / "log.jsonl", "ab")  # noqa: SIM115
         self.file.truncate(min(size, os.fstat(self.file.fileno()).st_size))
-        self.bar, self.done = Progress(total, unit, quiet, done), done
+        self.done = standing.done
+        self.bar = Progress(standing.total, standing.unit, quiet, standing.done)
         self.shown: dict[str, str] = {}
 
     @property

@@ -6,22 +6,43 @@ import io
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Sample
+from ..ops import warp
 from ..report.panels import Panel, Pictured, foreground, image, panels, windowed
 from ..report.planes import Views
 from ..runtime.files import atomic
 from ..transforms.field import DisplacementField
 from ..transforms.jacobian import jacobian_determinant
-from ..volumes.grid import Grid, Volume
+from ..volumes.grid import Volume
 from ..volumes.resample import channels_last, turned
+from .batch import collate
 
 INCHES = 9.0  # width of the picture
 DPI = 110
+
+
+@torch.no_grad()
+def draw_pair(
+    path: Path,
+    network: nn.Module,
+    sample: Sample,
+    device: torch.device,
+    precision: torch.autocast,
+    title: str,
+) -> None:
+    """Write a PNG of how a network, on a device and in a precision, registers a pair."""
+    batch = collate([sample], device)
+    network.eval()
+    with precision:
+        flow = network(batch.moving, batch.fixed)
+    network.train()
+    draw(path, sample, warp(batch.moving, flow), flow, title)
 
 
 def draw(path: Path, sample: Sample, warped: Tensor, flow: Tensor, title: str) -> None:
@@ -30,8 +51,7 @@ def draw(path: Path, sample: Sample, warped: Tensor, flow: Tensor, title: str) -
     warped: (1, 1, H, W, D), the moving image as the flow (1, 3, H, W, D), in voxels, moves it.
     Both images are drawn on the fixed one's grid.
     """
-    shape = sample.fixed.shape
-    grid = Grid((shape[0], shape[1], shape[2]), sample.affine)
+    grid = sample.grid
     displacement = channels_last(turned(grid.affine[:3, :3], flow.detach().cpu().float()))
     transform = DisplacementField(displacement, grid)
     fixed = Volume(sample.fixed, grid, "fixed")

@@ -1,16 +1,84 @@
-"""The learning rate."""
+"""How long a run goes on, and the learning rate of each of its steps."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..config.schema import TrainSection
 
 POWER = 0.9  # of the share of epochs left, where decay is "power"
 
 
+class Standing(NamedTuple):
+    """How much of a run is done, of how much in all, in which unit."""
+
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass
+class Schedule:
+    """Where a run stands.
+
+    epoch_steps: optimiser steps of an epoch. step: optimiser steps done. spent: seconds that they
+    took. With `section.budget`, seconds, the run ends by them as well as by its steps.
+    """
+
+    section: TrainSection
+    epoch_steps: int
+    step: int = 0
+    spent: float = 0.0
+
+    @property
+    def total(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.section.epochs * self.epoch_steps
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended, by its steps or by its time."""
+        return self.step >= self.total or 0 < self.section.budget <= self.spent
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to, counted from 0."""
+        return self.step // self.epoch_steps
+
+    @property
+    def standing(self) -> Standing:
+        """How much is done: seconds of a budget, else optimiser steps."""
+        if budget := self.section.budget:
+            return Standing(int(min(self.spent, budget)), round(budget), "seconds")
+        return Standing(self.step, self.total, "steps")
+
+    def rate(self) -> float:
+        """The learning rate of the next step; with a budget, by the share of it that is spent."""
+        budget = self.section.budget
+        epoch = self.section.epochs * self.spent / budget if budget else self.epoch
+        return rate(self.section, epoch, self.step)
+
+    def advance(self, seconds: float) -> None:
+        """Count a step that took so long."""
+        self.step += 1
+        self.spent += seconds
+
+    def due(self, every: int) -> bool:
+        """Whether what is done each `every` epochs, and at the end, comes now; never for 0."""
+        epoch, left = divmod(self.step, self.epoch_steps)
+        return not left and every > 0 and (epoch % every == 0 or self.done)
+
+
+def steps_per_epoch(section: TrainSection, pairs: int) -> int:
+    """Optimiser steps of an epoch of a process that has so many pairs: as configured, or all."""
+    return section.steps_per_epoch or max(1, pairs // (section.batch * section.accumulate))
+
+
 def rate(section: TrainSection, epoch: float, step: int) -> float:
     """The rate in a step of an epoch, both counted from 0 (paper 3.1.2, where nothing warms up).
 
-    `lr` up to epoch `decay_from`, then as `decay` says; all times a share that rises in a line to 1
+    `lr` up to epoch `decay_from`, then as `decay` says; all times a share that rises linearly to 1
     in the `warm_up`-th step of the run.
     """
     share = min(1.0, (step + 1) / (section.warm_up or 1))

@@ -26,6 +26,13 @@ FREE = {
 }
 
 
+def seed(number: int) -> None:
+    """Seed every generator of this process."""
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.manual_seed(number)
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """Where every generator of this process stands, in types that need no unpickling of code."""
     name, keys, *rest = np.random.get_state(legacy=True)

@@ -128,7 +128,7 @@ def test_it_goes_on_where_it_was_stopped(brains, tmp_path, monkeypatch):
 
     def stopped(self, stream, journal, stop):
         real(self, stream, journal, stop)
-        return self.step == 2
+        return self.schedule.step == 2
 
     monkeypatch.setattr(trainer.Trainer, "advance", stopped)
     with pytest.raises(KeyboardInterrupt):

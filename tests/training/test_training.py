@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from lganet_fast.evaluation.results import read_cases
 from lganet_fast.models.checkpoint import load
 from lganet_fast.training import state as states
 from lganet_fast.training import train, trainer
-from lganet_fast.training.schedule import rate
+from lganet_fast.training.schedule import Schedule, rate, steps_per_epoch
 
 SMALL = [
     "model.lgam=false",
@@ -284,6 +285,28 @@ def test_schedules():
     assert rate(script, script.epochs - 1, 9) == pytest.approx(1e-6)
     steady = config.build({"data": {"layout": "pairs"}, "train": {"epochs": 3}}).train
     assert [rate(steady, e, 9) for e in range(3)] == [1e-4] * 3
+
+
+def test_where_a_run_stands():
+    section = config.build({"data": {"layout": "pairs"}, "train": {"epochs": 4}}).train
+    run = Schedule(section, steps_per_epoch(section, 3), step=5)
+    assert (run.epoch_steps, run.total, run.epoch) == (3, 12, 1)
+    assert run.standing == (5, 12, "steps")
+    assert not run.due(2)  # an epoch is not over
+    run.advance(0.5)
+    assert run.due(2)
+    assert not run.due(3)
+    assert not run.due(0)
+    run.step = run.total
+    assert run.done
+    assert run.due(3)  # at the end in any case
+    limited = dataclasses.replace(section, budget=2.0, steps_per_epoch=9)
+    run = Schedule(limited, steps_per_epoch(limited, 3), spent=1.5)
+    assert (run.epoch_steps, run.done) == (9, False)
+    assert run.standing == (1, 2, "seconds")
+    assert run.rate() == rate(limited, 3, 0)
+    run.advance(0.5)
+    assert run.done
 
 
 def test_state_of_every_generator_comes_back():

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lganet_fast.errors import InputError
 from lganet_fast.models import LGANetPlusPlus, graphed
-from lganet_fast.training import graph, train, trainer
+from lganet_fast.training import graph, run_folder, train, trainer
 from lganet_fast.training import state as states
 from lganet_fast.training.graph import Graphed
 
@@ -162,7 +162,7 @@ def brains(tmp_path_factory):
 def small(monkeypatch):
     """Runs are of a small network that is not saved as LGANet++."""
     monkeypatch.setattr(trainer, "build_network", lambda config, size: Small())
-    monkeypatch.setattr(trainer, "save_network", lambda *words: None)
+    monkeypatch.setattr(run_folder, "save_network", lambda *words: None)
 
 
 def test_a_run_on_the_cpu_is_refused(brains, tmp_path):
@@ -191,7 +191,7 @@ def test_resumed_it_goes_the_same_way(here, small, brains, tmp_path, monkeypatch
 
     def save_and_stop(self, journal):
         save(self, journal)
-        if self.step == 1:
+        if self.schedule.step == 1:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer.Trainer, "save", save_and_stop)
