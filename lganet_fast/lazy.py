@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 ROOT = f"{__package__}."
-MOVED = {  # modules that were beside this one, and where they are now
+MOVED = {  # modules that were elsewhere, beside this one most, and where they are now
     "affine": "registration.affine",
     "cohort": "registration.cohort",
+    "data.case": "data.pair_files",
     "demo": "registration.demo",
     "fieldfiles": "transforms.codecs",
     "files": "runtime.files",

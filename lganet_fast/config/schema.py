@@ -173,7 +173,7 @@ class TrainSection(Section):
     rate then follows the share of the time that is used, as if it were that of the epochs. 0: none.
     steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate: steps
     whose gradients are added up. The rate is `lr` up to epoch `decay_from`, then decays: "linear",
-    in a line to `final_lr` in the last epoch; "power", by the power 0.9 of the share of epochs
+    linearly to `final_lr` in the last epoch; "power", by the power 0.9 of the share of epochs
     left; "step", to `final_lr` at once; warm_up: steps in which it first rises. precision: of the
     network under autocast. graph: run its forward and backward as CUDA graphs, on CUDA alone.
     validate_every, picture_every: epochs, 0 for never. save_every: optimiser steps that a crash may

@@ -11,10 +11,12 @@ from typing import Any
 import nibabel as nib
 from torch.utils.data import Dataset
 
-from ..config.schema import DataSection, Intensity
+from ..config.loading import Config
+from ..config.schema import SPLITS, DataSection, Intensity
 from ..errors import InputError
 from ..volumes.grid import Array
-from .case import Case, Item
+from .layouts import find_cases
+from .pair_files import Item, PairFiles
 from .sample import Sample
 from .volumes import Prepared, prepare
 
@@ -28,7 +30,7 @@ class PairDataset(Dataset[Sample]):
     Reading raises InputError where a pair cannot be used, naming the file.
     """
 
-    def __init__(self, cases: Sequence[Case], data: DataSection, marks: bool = True) -> None:
+    def __init__(self, cases: Sequence[PairFiles], data: DataSection, marks: bool = True) -> None:
         self.cases = list(cases)
         self.data = data
         self.marks = marks
@@ -60,10 +62,23 @@ class PairDataset(Dataset[Sample]):
         )
 
     def _prepared(self, item: Item, rule: Intensity) -> Prepared:
-        return self._volumes.get((item, rule), lambda: prepare(item, self.data, rule, self.marks))
+        return self._volumes.get(
+            (item, rule), lambda: prepare(item, self.data, rule, marks=self.marks)
+        )
 
 
-def check_paired(case: Case, moving: Prepared, fixed: Prepared) -> None:
+def open_split(config: Config, split: str, marks: bool = True) -> PairDataset:
+    """The pairs of a split, "train", "val" or "test".
+
+    marks: read labels, points and masks too, where there are any.
+    Raises InputError where the data set is not laid out as configured.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    return PairDataset(find_cases(config.data, split), config.data, marks)
+
+
+def check_paired(case: PairFiles, moving: Prepared, fixed: Prepared) -> None:
     """Raise InputError where sides differ in shape or direction, or their points do not pair."""
     if moving.image.shape != fixed.image.shape:
         raise InputError(

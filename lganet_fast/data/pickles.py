@@ -241,7 +241,7 @@ class _Bounded:
         return self.file.tell()
 
 
-def read_arrays(path: str | os.PathLike[str], skim: bool = False) -> tuple[NDArray, ...]:
+def read_arrays(path: str | os.PathLike[str], *, skim: bool = False) -> tuple[NDArray, ...]:
     """The arrays, read-only, in a pickle that holds one, or a tuple or list of them.
 
     skim: read shapes and types alone, quickly; the values are zeros.

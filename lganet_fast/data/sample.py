@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..volumes.grid import Array
+from ..volumes.grid import Array, Grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,12 @@ class Sample:
     moving_mask: NDArray[np.bool_] | None = None
     fixed_mask: NDArray[np.bool_] | None = None
     moving_affine: Array | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels of both arrays lie, by the fixed image."""
+        first, second, third = self.fixed.shape
+        return Grid((first, second, third), self.affine)
 
     def tensors(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """(moving, fixed), each (1, 1, H, W, D), on the device."""

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..volumes.grid import Array, Grid
 from ..volumes.nifti import Source, load_image, load_labels, load_mask
 from ..volumes.points import read_table, to_world
-from .case import Item
+from .pair_files import Item
 from .pickles import read_arrays
 
 
@@ -30,7 +30,7 @@ class Prepared:
     mask: NDArray[np.bool_] | None
 
 
-def prepare(item: Item, data: DataSection, rule: Intensity, marks: bool = True) -> Prepared:
+def prepare(item: Item, data: DataSection, rule: Intensity, *, marks: bool = True) -> Prepared:
     """Read an item and prepare it.
 
     The crop comes first, then the intensity rule on what it leaves, then pooling: a voxel of the
@@ -60,11 +60,11 @@ def prepare(item: Item, data: DataSection, rule: Intensity, marks: bool = True) 
     )
 
 
-def sources(item: Item, skim: bool = False) -> tuple[Source, Source | None]:
+def sources(item: Item, *, skim: bool = False) -> tuple[Source, Source | None]:
     """The image and its labels. skim: of a pickle, shapes and types alone."""
     if item.slots is None:
         return item.image, item.labels
-    arrays = read_arrays(item.image, skim)
+    arrays = read_arrays(item.image, skim=skim)
     if max(item.slots) >= len(arrays):
         raise InputError(
             f"pickle {item.image} holds {len(arrays)} arrays, at least {max(item.slots) + 1} needed"

@@ -18,7 +18,6 @@ from ..models import LGANetPlusPlus
 from ..report.panels import draw_lattice, foreground, round_length
 from ..report.planes import PLANES, Plane, Views
 from ..runtime.files import atomic, make_folder
-from ..volumes.grid import Grid
 from ..volumes.resample import channels_last
 from .levels import LEVELS, level_flows
 from .methods import Method, moved_image
@@ -61,7 +60,7 @@ def slices(sample: Sample, flow: Tensor, config: Config) -> Figure:
 
     flow: (1, 3, H, W, D) in voxels.
     """
-    views = Views(Grid(_size(sample), sample.affine), _centred_on(sample))
+    views = Views(sample.grid, _centred_on(sample))
     warped = moved_image(sample.moving, flow, config.evaluate)
     before, after = (np.abs(x - sample.fixed) for x in (sample.moving, warped))
     low, high = _window(sample.fixed)
@@ -92,7 +91,7 @@ def levels(sample: Sample, flows: Sequence[Tensor], config: Config) -> Figure:
 
     flows: as of `level_flows`.
     """
-    views = Views(Grid(_size(sample), sample.affine), _centred_on(sample))
+    views = Views(sample.grid, _centred_on(sample))
     plane = PLANES[2]
     fields = [_mm(flow, sample) for flow in flows]
     lengths = [np.linalg.norm(field, axis=-1) for field in fields]
@@ -245,11 +244,6 @@ def _lattice(ax: Any, views: Views, plane: Plane, field: NDArray) -> None:
 def _mm(flow: Tensor, sample: Sample) -> NDArray:
     """The flow as a displacement (H, W, D, 3) in RAS+ mm."""
     return channels_last(flow.cpu().float()) @ sample.affine[:3, :3].T
-
-
-def _size(sample: Sample) -> tuple[int, int, int]:
-    first, second, third = sample.fixed.shape
-    return first, second, third
 
 
 def _centred_on(sample: Sample) -> NDArray:

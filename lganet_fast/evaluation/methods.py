@@ -70,7 +70,7 @@ class Method:
 
 
 def method_of(
-    config: Config, checkpoint: Checkpoint | None, device: torch.device, syn: bool = False
+    config: Config, checkpoint: Checkpoint | None, device: torch.device, *, syn: bool = False
 ) -> Method:
     """The method that a configuration asks for.
 
@@ -102,7 +102,7 @@ def finer(flow: Tensor, factors: Sequence[int], size: Sequence[int]) -> Tensor:
 
 def refine(flow: Tensor, sample: Sample, settings: Settings) -> Tensor:
     """A flow (1, 3, H, W, D) improved by instance optimisation, as `register` does it."""
-    grid = Grid(sample.fixed.shape, sample.affine)
+    grid = sample.grid
     mask = None if sample.fixed_mask is None else Volume(sample.fixed_mask, grid, "fixed mask")
     moving, fixed = (Volume(x, grid, sample.name) for x in (sample.moving, sample.fixed))
     start = prepare(Pair(fixed, moving, None, None, mask), np.eye(4), flow.device, settings.dtype)

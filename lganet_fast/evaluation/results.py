@@ -17,8 +17,6 @@ from ..runtime.json_files import report_json, write_report_json
 from ..runtime.reading import reading
 from .scores import METRICS, Scores
 
-Settings = Mapping[str, Any]
-
 
 class Store:
     """Scores of the cases in a folder, each written whole as soon as it is known.
@@ -30,7 +28,7 @@ class Store:
     def __init__(
         self,
         folder: Path,
-        settings: Settings,
+        settings: Mapping[str, Any],
         columns: tuple[Collection[str], Collection[str]] = ((), ()),
     ) -> None:
         self.folder = folder / "cases"

@@ -24,7 +24,6 @@ from ..runtime.json_files import write_report_json
 from ..runtime.machine import versions
 from ..runtime.progress import Progress
 from ..runtime.ranks import join
-from ..volumes.grid import Grid
 from .figures import draw
 from .methods import Method, method_of
 from .results import Store, read_cases
@@ -64,7 +63,7 @@ def evaluate(
     network = None if checkpoint is None else open_checkpoint(checkpoint)
     tables = {label: read_cases(path) for label, path in (others or {}).items()}
     with join(config.train.device, config.train.threads) as ranks:
-        method = method_of(config, network, ranks.device, syn)
+        method = method_of(config, network, ranks.device, syn=syn)
         title = name or method.name
         if title in tables:
             raise InputError(f"two methods are called {title}: give this one another name")
@@ -75,10 +74,7 @@ def evaluate(
         store = Store(folder, settings(config, checkpoint, method), columns)
         store.make()
         if network is not None and ranks.first:
-            seen = pairs[0][0]
-            shape = seen.fixed.shape
-            grid = Grid((shape[0], shape[1], shape[2]), seen.affine)
-            for note in card_warnings(network.card, grid, config.data.intensity_rule):
+            for note in card_warnings(network.card, pairs[0][0].grid, config.data.intensity_rule):
                 warnings.warn(note, InputWarning, stacklevel=2)
         own = ranks.share(range(len(pairs)))
         with Progress(len(own), "cases", quiet or not ranks.first) as bar:

@@ -105,7 +105,7 @@ def label_columns(profile: str) -> list[str]:
 def score(flow: Tensor, sample: Sample, config: Config, seconds: float) -> Scores:
     """Score the flow (1, 3, H, W, D), in voxels, that registers a sample of that size."""
     profile = config.evaluate.hd95
-    spacing = np.sqrt((sample.affine[:3, :3] ** 2).sum(0))
+    spacing = sample.grid.spacing
     rows: list[dict[str, Any]] = []
     if sample.fixed_labels is not None and sample.moving_labels is not None:
         moved = moved_labels(sample.moving_labels, flow, config.evaluate)

@@ -48,8 +48,7 @@ def syn_flow(sample: Sample) -> Tensor:
     are composed to one field by ANTs. Raises InputError where antspyx is missing.
     """
     ants = import_ants()
-    shape = sample.fixed.shape
-    grid = Grid((shape[0], shape[1], shape[2]), sample.affine)
+    grid = sample.grid
     fixed, moving = (image(ants, data, grid) for data in (sample.fixed, sample.moving))
     with TemporaryDirectory(prefix="lganet-fast-") as folder:
         found = ants.registration(

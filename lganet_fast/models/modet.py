@@ -30,7 +30,10 @@ class Encoder(Block):
             first: nn.Module = nn.Identity()  # the pooling's place
             if level == 0:
                 first = ConvAct(inputs, channels, SLOPE)
-            convs = (ConvNormAct(width, 2 * width, False), ConvNormAct(2 * width, 2 * width, True))
+            convs = (
+                ConvNormAct(width, 2 * width, inplace=False),
+                ConvNormAct(2 * width, 2 * width, inplace=True),
+            )
             self.add_module(f"conv{level}", nn.Sequential(first, *convs))
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -26,7 +26,10 @@ class Encoder(Block):
         self.levels = levels
         for level in range(levels):
             width = filters * 2**level
-            stage = [Conv3(inputs, width), *(ConvNormAct(width, width, True) for _ in range(2))]
+            stage = [
+                Conv3(inputs, width),
+                *(ConvNormAct(width, width, inplace=True) for _ in range(2)),
+            ]
             self.add_module(f"conv{level}", nn.Sequential(*stage))
             inputs = width
 

@@ -146,7 +146,9 @@ class CWAM(Block):
     def __init__(self, channels: int, maps: int = 3, reduction: int = 4) -> None:
         super().__init__()
         width = maps * channels
-        self.conv = nn.Sequential(*(ConvNormAct(width, width, own) for own in (False, True)))
+        self.conv = nn.Sequential(
+            *(ConvNormAct(width, width, inplace=own) for own in (False, True))
+        )
         self.weight_conv = nn.Sequential(Conv3(width, maps))
         self.channel_attention = ChannelGate(width, reduction)
 

@@ -195,7 +195,7 @@ class ConvNormAct(nn.Module):
     The last two are left to what reads the result where that fuses.
     """
 
-    def __init__(self, inputs: int, outputs: int, inplace: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, *, inplace: bool) -> None:
         super().__init__()
         self.main = Conv3(inputs, outputs, inplace)
 
@@ -210,7 +210,7 @@ class Chain(Block):
     relus: the names after which a ReLU follows. own: whether the first may take the input's memory.
     """
 
-    def __init__(self, channels: int, names: str, relus: str, own: bool) -> None:
+    def __init__(self, channels: int, names: str, *, relus: str, own: bool) -> None:
         super().__init__()
         for k, name in enumerate(names):
             self.add_module(

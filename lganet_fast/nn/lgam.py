@@ -68,6 +68,9 @@ class LocalGlobalAttention(nn.Module):
     about 6^3 voxels. "published", as the published network computes: the tokens are runs of C
     consecutive numbers of the normalised (B, C, H, W, D) tensor, channel after channel, and row n
     of the result goes to voxel n all the same.
+
+    The published checkpoints have the local attention's weights under `gsa`, and the global one's
+    under `lsa`: so do these.
     """
 
     def __init__(self, channels: int, token_order: str, dropout: float) -> None:

@@ -54,7 +54,8 @@ def attention(
         attend = fused_attend if fast else reference.attend
         return reference.attention(q, k, v, scale, windows, dropout_p, volume, attend)
     if volume is None:  # a run of tokens is a box of one line
-        volume, windows = (windows, 1, q.shape[1] // windows), (windows, 1, 1)  # type: ignore
+        assert isinstance(windows, int)
+        volume, windows = (windows, 1, q.shape[1] // windows), (windows, 1, 1)
     seed = torch.randint(2**63 - 1, (1,), device=q.device) if dropout_p else None
     return fused(q, k, v, seed, scale, windows, dropout_p, volume)[0]
 
@@ -64,13 +65,15 @@ def check_windows(
 ) -> None:
     """Require windows to split the tokens as `attention` says."""
     if volume is None:
-        check.at_least("windows", windows, 1)  # type: ignore[arg-type]
-        if tokens % windows:  # type: ignore[operator]
+        check.at_least("windows", windows, 1)
+        assert isinstance(windows, int)
+        if tokens % windows:
             raise ValueError(f"windows must divide the {tokens} tokens, got {windows}")
         return
     check.several("volume", volume, (3,))
-    check.several("windows", windows, (3,))  # type: ignore[arg-type]
-    for size, count in zip(volume, windows, strict=True):  # type: ignore[arg-type]
+    check.several("windows", windows, (3,))
+    assert not isinstance(windows, int)
+    for size, count in zip(volume, windows, strict=True):
         check.at_least("volume", size, 1)
         check.at_least("windows", count, 0)
         if not 1 <= count <= size:

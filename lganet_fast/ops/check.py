@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,10 +44,9 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def at_least(name: str, value: int, least: int) -> None:
+def at_least(name: str, value: object, least: int) -> None:
     """Require an integer from `least` on, and below 2^31."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not least <= value < 2**31:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
@@ -69,7 +67,7 @@ def number(name: str, value: float, low: float = -LARGEST, high: float = LARGEST
         raise ValueError(f"{name} must be {bounds}, got {value!r}")
 
 
-def several(name: str, value: Sequence[Any], counts: Sequence[int]) -> None:
+def several(name: str, value: object, counts: Sequence[int]) -> None:
     """Require a list or a tuple of one of so many things."""
     if not isinstance(value, list | tuple) or len(value) not in counts:
         got = f"{len(value)}" if isinstance(value, list | tuple) else repr(value)

@@ -9,8 +9,12 @@ import pytest
 
 from lganet_fast import InputError, config
 from lganet_fast.config import loading, reference
-from lganet_fast.models import LGANetPlusPlus
+from lganet_fast.data.layouts import LAYOUTS
+from lganet_fast.evaluation.methods import REFINED_BY
+from lganet_fast.metrics.surface_distance import PROFILES
+from lganet_fast.models import LGANetPlusPlus, names
 from lganet_fast.models.registry import options
+from lganet_fast.nn.lgam import TOKEN_ORDERS
 
 MINIMAL = '[data]\nlayout = "atlas"\n'
 
@@ -174,6 +178,19 @@ def test_a_section_made_in_python_is_checked_too():
 def test_the_documentation_is_what_is_checked():
     path = Path(__file__).parents[2] / "docs" / "configuration.md"
     assert path.read_text("utf-8") == reference.page()
+
+
+def test_the_choices_are_those_that_there_are():
+    """What is told twice, since the lower rooms do not know of configurations, is the same."""
+    sections = config.json_schema()["$defs"]
+    for title, key, there in (
+        ("Data", "layout", LAYOUTS),
+        ("Model", "name", names()),
+        ("Model", "token_order", TOKEN_ORDERS),
+        ("Loss", "similarity", REFINED_BY),
+        ("Evaluate", "hd95", PROFILES),
+    ):
+        assert sorted(sections[f"{title}Section"]["properties"][key]["enum"]) == sorted(there)
 
 
 def test_the_json_schema_names_every_key_and_its_limits():

@@ -80,7 +80,7 @@ def test_names_what_a_malicious_pickle_asks_for_and_does_not_run_it(tmp_path, th
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps((IMAGE, thing)))
     with pytest.raises(InputError, match=rf"a\.pkl references {asked}; only NumPy"):
-        read_arrays(path, skim)
+        read_arrays(path, skim=skim)
     assert not mark.exists()
 
 
@@ -166,7 +166,7 @@ def test_damaged_files_are_one_clear_line(tmp_path, keep, skim):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps((IMAGE, LABELS))[:keep])
     with pytest.raises(InputError, match=r"a\.pkl cannot be read: ") as caught:
-        read_arrays(path, skim)
+        read_arrays(path, skim=skim)
     assert "\n" not in str(caught.value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ...data.check import inspect
+from ...data.inspection import inspect
 from ...errors import InputError
 from ..options import read_config
 

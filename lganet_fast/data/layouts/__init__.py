@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ...config.schema import DataSection
 from ...runtime.reading import reading
-from ..case import Case
+from ..pair_files import PairFiles
 from .brains import ixi, lpba40, oasis, oasis_neurite
 from .learn2reg import learn2reg
 from .own import atlas, pairs
 
-LAYOUTS: dict[str, Callable[[DataSection, Path, str], list[Case]]] = {
+LAYOUTS: dict[str, Callable[[DataSection, Path, str], list[PairFiles]]] = {
     "lpba40": lpba40,
     "ixi": ixi,
     "oasis": oasis,
@@ -23,7 +23,7 @@ LAYOUTS: dict[str, Callable[[DataSection, Path, str], list[Case]]] = {
 }
 
 
-def find_cases(data: DataSection, split: str) -> list[Case]:
+def find_cases(data: DataSection, split: str) -> list[PairFiles]:
     """The pairs of a split, in an order that never changes; images are not opened.
 
     Raises InputError where the folder is not laid out so. A split that a data set does not have is

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from ...config.schema import DataSection
 from ...errors import InputError
-from ..case import Case, Item, chain, divided, listing, random_pairs, with_atlas
+from ..pair_files import Item, PairFiles, chain, divided, listing, random_pairs, with_atlas
 
 LPBA40_LABELS = "label/{}.delineation.structure.label.nii.gz"
 FOLDERS = {"train": "Train", "val": "Val", "test": "Test"}  # of IXI
 PAIR = re.compile(r"p_([^_]+)_([^_]+)\.pkl")
 
 
-def lpba40(data: DataSection, root: Path, split: str) -> list[Case]:
+def lpba40(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """`fixed.nii.gz` (subject S01), `train/Sxx.*.nii.gz`, `test/Sxx.*.nii.gz`, `label/`.
 
     Atlas to patient. There is no validation folder: the last `validation` subjects of `train` are
@@ -30,7 +30,7 @@ def lpba40(data: DataSection, root: Path, split: str) -> list[Case]:
     return with_atlas(data, split, atlas, items)
 
 
-def ixi(data: DataSection, root: Path, split: str) -> list[Case]:
+def ixi(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """TransMorph's IXI: `atlas.pkl` and `Train|Val|Test/*.pkl`, each (image, labels).
 
     Atlas to patient; in TransMorph the atlas is the moving image.
@@ -40,7 +40,7 @@ def ixi(data: DataSection, root: Path, split: str) -> list[Case]:
     return with_atlas(data, split, atlas, [Item(x.stem, x, slots=(0, 1)) for x in found])
 
 
-def oasis(data: DataSection, root: Path, split: str) -> list[Case]:
+def oasis(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """TransMorph's OASIS: `All/p_0001.pkl`, (image, labels), and `Test/p_0438_0439.pkl`.
 
     A test file is a pair, (moving, fixed, moving labels, fixed labels). Training pairs are random;
@@ -52,7 +52,7 @@ def oasis(data: DataSection, root: Path, split: str) -> list[Case]:
     return _between(data, split, divided(items, split, data.validation))
 
 
-def oasis_neurite(data: DataSection, root: Path, split: str) -> list[Case]:
+def oasis_neurite(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """Neurite's OASIS: `OASIS_OAS1_*/aligned_norm.nii.gz` with `aligned_seg35.nii.gz`.
 
     Subjects are in the order of `subjects.txt` where it is there. The last `testing` of them are
@@ -71,14 +71,14 @@ def oasis_neurite(data: DataSection, root: Path, split: str) -> list[Case]:
     return _between(data, split, divided(items, split, data.validation, data.testing))
 
 
-def _between(data: DataSection, split: str, items: list[Item]) -> list[Case]:
+def _between(data: DataSection, split: str, items: list[Item]) -> list[PairFiles]:
     if split == "train":
         return random_pairs(items, items, data.pairs, data.seed)
     return chain(items)
 
 
-def _pair(path: Path) -> Case:
+def _pair(path: Path) -> PairFiles:
     names = PAIR.fullmatch(path.name)
     if names is None:
         raise InputError(f"{path} must be called p_MOVING_FIXED.pkl")
-    return Case(Item(names[1], path, slots=(0, 2)), Item(names[2], path, slots=(1, 3)))
+    return PairFiles(Item(names[1], path, slots=(0, 2)), Item(names[2], path, slots=(1, 3)))

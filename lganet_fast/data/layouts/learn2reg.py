@@ -10,7 +10,7 @@ from ...config.schema import DataSection
 from ...errors import InputError
 from ...runtime.reading import reading
 from ...volumes.nifti import stem
-from ..case import Case, Item, listing, random_pairs
+from ..pair_files import Item, PairFiles, listing, random_pairs
 
 PAIRS = {
     "train": ("training_paired_images",),
@@ -20,7 +20,7 @@ PAIRS = {
 MR, CT = "_0000", "_0001"  # how the images of the abdominal task end
 
 
-def learn2reg(data: DataSection, root: Path, split: str) -> list[Case]:
+def learn2reg(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """A folder with `*_dataset.json`, `imagesTr/Task_XXXX_000m.nii.gz`, `labelsTr/` and so on.
 
     Which image of a pair is fixed is what the JSON says: exhale (0000) in LungCT, MR (0000) in
@@ -75,11 +75,11 @@ class Task:
                 raise InputError(f"{self.file}: {key} must list {' and '.join(needed)}: {entry}")
         return found
 
-    def pairs(self, split: str) -> list[Case]:
+    def pairs(self, split: str) -> list[PairFiles]:
         """The pairs of a split."""
         key = next((key for key in PAIRS[split] if key in self.content), PAIRS[split][0])
         return [
-            Case(self.item(entry["moving"]), self.item(entry["fixed"]))
+            PairFiles(self.item(entry["moving"]), self.item(entry["fixed"]))
             for entry in self.entries(key, ("moving", "fixed"))
         ]
 

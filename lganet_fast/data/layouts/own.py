@@ -11,10 +11,10 @@ from ...config.schema import SPLITS, DataSection
 from ...errors import InputError
 from ...volumes.nifti import READABLE, stem
 from ...volumes.pair_table import PairRow, read_pair_table
-from ..case import Case, Item, divided, listing, with_atlas
+from ..pair_files import Item, PairFiles, divided, listing, with_atlas
 
 
-def pairs(data: DataSection, root: Path, split: str) -> list[Case]:
+def pairs(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """A table of pairs (`volumes.pair_table`); masks and names are not read.
 
     root: the file, or a folder with `pairs.csv`. Points without a
@@ -30,12 +30,12 @@ def pairs(data: DataSection, root: Path, split: str) -> list[Case]:
             if row.split not in SPLITS:
                 raise InputError(f"{row.place}: split must be one of {', '.join(SPLITS)}")
         chosen = [row for row in rows if row.split == split]
-    cases = [Case(*(_side(row, side) for side in ("moving", "fixed"))) for row in chosen]
+    cases = [PairFiles(*(_side(row, side) for side in ("moving", "fixed"))) for row in chosen]
     times = Counter(case.name for case in cases)
     return [case if times[case.name] == 1 else _longer(case, table.parent) for case in cases]
 
 
-def atlas(data: DataSection, root: Path, split: str) -> list[Case]:
+def atlas(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """`atlas.nii.gz`, `images/`, and `labels/` with files of the same names where there are any.
 
     Images lie in `images/train`, `images/val` and `images/test`, or all in `images`: then the last
@@ -67,11 +67,11 @@ def _side(row: PairRow, side: str) -> Item:
     return Item(stem(image), image, labels, points)
 
 
-def _longer(case: Case, folder: Path) -> Case:
+def _longer(case: PairFiles, folder: Path) -> PairFiles:
     """The pair with names that tell files of the same name apart."""
 
     def named(item: Item) -> Item:
         place = Path(os.path.relpath(item.image, folder)).with_name(item.name)
         return replace(item, name="-".join(place.parts))
 
-    return Case(named(case.moving), named(case.fixed))
+    return PairFiles(named(case.moving), named(case.fixed))

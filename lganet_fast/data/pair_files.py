@@ -37,7 +37,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Case:
+class PairFiles:
     """A pair of items."""
 
     moving: Item
@@ -47,6 +47,9 @@ class Case:
     def name(self) -> str:
         """Moving to fixed."""
         return f"{self.moving.name}_to_{self.fixed.name}"
+
+
+Case = PairFiles  # its former name
 
 
 def listing(folder: Path, *endings: str) -> list[Path]:
@@ -63,18 +66,20 @@ def listing(folder: Path, *endings: str) -> list[Path]:
     return found
 
 
-def with_atlas(data: DataSection, split: str, atlas: Item, items: Sequence[Item]) -> list[Case]:
+def with_atlas(
+    data: DataSection, split: str, atlas: Item, items: Sequence[Item]
+) -> list[PairFiles]:
     """Each item with the atlas in its role; of training images, all ordered pairs if so wanted."""
     if split == "train" and data.pairing == "all":
-        return [Case(moving, fixed) for fixed in items for moving in items if moving != fixed]
+        return [PairFiles(moving, fixed) for fixed in items for moving in items if moving != fixed]
     if data.atlas == "fixed":
-        return [Case(item, atlas) for item in items]
-    return [Case(atlas, item) for item in items]
+        return [PairFiles(item, atlas) for item in items]
+    return [PairFiles(atlas, item) for item in items]
 
 
-def chain(items: Sequence[Item]) -> list[Case]:
+def chain(items: Sequence[Item]) -> list[PairFiles]:
     """Each item moving to the next one, as Learn2Reg pairs OASIS' subjects."""
-    return [Case(moving, fixed) for moving, fixed in itertools.pairwise(items)]
+    return [PairFiles(moving, fixed) for moving, fixed in itertools.pairwise(items)]
 
 
 def divided(
@@ -99,7 +104,7 @@ def divided(
 
 def random_pairs(
     moving: Sequence[Item], fixed: Sequence[Item], count: int, seed: int
-) -> list[Case]:
+) -> list[PairFiles]:
     """`count` different pairs of different subjects, the same for the same seed.
 
     count: 0 for as many as the longer sequence has. Raises InputError where there are not so many.
@@ -109,12 +114,12 @@ def random_pairs(
     if count > possible:
         raise InputError(f"data.pairs asks for {count} pairs, but there are only {possible}")
     random = np.random.default_rng(seed)
-    found: dict[tuple[str, str], Case] = {}
+    found: dict[tuple[str, str], PairFiles] = {}
     while len(found) < count:
         rows = random.permutation(max(len(moving), len(fixed)))
         columns = random.permutation(len(rows))
         for i, j in zip(rows, columns, strict=True):
-            case = Case(moving[i % len(moving)], fixed[j % len(fixed)])
+            case = PairFiles(moving[i % len(moving)], fixed[j % len(fixed)])
             if case.moving.name != case.fixed.name and len(found) < count:
                 found.setdefault((case.moving.name, case.fixed.name), case)
     return list(found.values())

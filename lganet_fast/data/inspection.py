@@ -26,9 +26,9 @@ from ..volumes.nifti import (
     promised,
 )
 from ..volumes.points import read_table
-from .case import Case, Item
 from .dataset import turned
 from .layouts import find_cases
+from .pair_files import Item, PairFiles
 from .volumes import called, prepared_grid, sources
 
 
@@ -114,7 +114,7 @@ def look_at(item: Item, data: DataSection, problems: list[str]) -> Seen:
     return seen
 
 
-def compare(case: Case, moving: Seen, fixed: Seen, problems: list[str]) -> None:
+def compare(case: PairFiles, moving: Seen, fixed: Seen, problems: list[str]) -> None:
     """Whether two sides, each in order, fit each other."""
     sides = f"moving {case.moving.image} and fixed {case.fixed.image}"
 
