@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads)
   A at[3];
   position_of(flow, v, reading.scale, at);
   T* to = out.data + out.offset(v);
-  if (reading.sampling == Sampling::nearest) {
+  if (reading.nearest()) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
     const T* from = image.data + image.offset(nearest.voxel);
     for (I c = first; c < channels; c += step) {
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   A at[3];
   position_of(flow, v, reading.scale, at);
   const T* from = grad.data + grad.offset(v);
-  if (reading.sampling == Sampling::nearest) {
+  if (reading.nearest()) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
     const I into = sums.plain.offset(nearest.voxel), end = active && nearest.inside ? channels : 0;
     for (I c = lane * kSize; c < end; c += step) {

@@ -17,6 +17,9 @@ struct Reading {
   A scale;
   Sampling sampling;
   Plus plus;
+
+  LGANET_HD bool nearest() const { return sampling != Sampling::linear; }
+  LGANET_HD bool adds_flow() const { return plus != Plus::nothing; }
 };
 
 template <typename A, typename T>

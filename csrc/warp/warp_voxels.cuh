@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kThreads)
   A at[3];
   position_of(flow, v, reading.scale, at);
   T* to = out.data + out.offset(v);
-  if (reading.sampling == Sampling::nearest) {
+  if (reading.nearest()) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
     const T* from = image.data + image.offset(nearest.voxel);
     for (I c = 0; c < channels; ++c)
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads)
   for (I c = 0; c < channels; ++c) {
     A value = value_at(corner + c * image.channel, image, square, point.weight[2]);
     if (!point.inside) value = 0;
-    if (reading.plus == Plus::flow) value += own[c * flow.channel];
+    if (reading.adds_flow()) value += own[c * flow.channel];
     to[c * out.channel] = T(reading.scale * value);
   }
 }
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   A at[3];
   position_of(flow, v, reading.scale, at);
   const T* from = grad.data + grad.offset(v);
-  if (reading.sampling == Sampling::nearest) {
+  if (reading.nearest()) {
     const Nearest<A, I> nearest = nearest_at(at, reading, v.b);
     const I place = sums.plain.offset(nearest.voxel);
     if (active && nearest.inside)
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
     for (int a = 0; a < 3; ++a) {
       if (point.inside) sum[a] += g * reading.scale * slope[a];
-      if (reading.plus == Plus::flow && a == c) sum[a] += g;
+      if (reading.adds_flow() && a == c) sum[a] += g;
     }
   }
   if (wanted.needed.flow && active) store_flow(wanted, v, sum, fixed);
