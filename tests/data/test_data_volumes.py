@@ -11,8 +11,8 @@ import pytest
 
 from lganet_fast import InputError
 from lganet_fast.config.schema import DataSection
-from lganet_fast.data.case import Item
 from lganet_fast.data.dataset import Shelf
+from lganet_fast.data.pair_files import Item
 from lganet_fast.data.volumes import prepare
 
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, 3.0, 7], [0, 0, 0, 1]])
