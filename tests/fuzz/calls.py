@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from lganet_fast import ops
+from lganet_fast.ops import native
 
 SIDES = (1, 1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 9, 13, 16, 17)
+LARGE_SIDES = (30, 31, 33, 35)  # more than three tasks of 8192 voxels, which threads share
+LARGE = 0.02  # share of the calls of compiled operations that have such sides
 CHANNELS = (1, 1, 2, 3, 4, 5, 8, 9, 16)
+THREADS = (1, 1, 2, 3)
 TYPES = (torch.float32,) * 5 + (torch.float64,) * 2 + (torch.bfloat16, torch.float16)
 WIDE = (torch.float32, torch.float32, torch.float64)
 WRONG_TYPES = (torch.int32, torch.bool, torch.complex64, torch.float16, torch.float64)
@@ -31,10 +35,11 @@ ODD = {  # values that a few elements get, and how often a tensor has some
 
 @dataclass
 class Draw:
-    """What one call is drawn from, and which odd values it got."""
+    """What one call is drawn from, which odd values it got, and whether its volumes are large."""
 
     random: np.random.Generator
     odd: set[str] = field(default_factory=set)
+    large: bool = False
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share
@@ -44,6 +49,8 @@ class Draw:
 
     def size(self, even: bool = False) -> tuple[int, ...]:
         """Sides of a volume, one of them 0 now and then."""
+        if self.large:
+            return tuple(self.one(LARGE_SIDES) for _ in range(3))
         sides = [self.one(SIDES) for _ in range(3)]
         if even:
             sides = [2 * min(n, 6) for n in sides]
@@ -86,6 +93,7 @@ class Draw:
     def flow(self, *shape: int, dtype: torch.dtype | None = None, whole: bool = True) -> Tensor:
         """Displacements: within a voxel, whole ones, or far outside."""
         reach = self.one((0, 0.3, 1, 3, 3, 30, 1e4) if whole else (0.3, 1, 3, 10))
+        reach = self.one((3, 10, 30)) if self.large else reach  # from one task's voxels to others'
         x = reach * torch.from_numpy(self.random.standard_normal(shape))
         if whole and self.chance(0.3):
             x = (2 * x).round() / self.one((1, 2))
@@ -113,13 +121,14 @@ class Draw:
 
 @dataclass
 class Call:
-    """One call of an operation, with its arguments by name."""
+    """One call of an operation, with its arguments by name, and the threads of the compiled one."""
 
     operation: str
     run: Callable[..., Any]
     given: dict[str, Any]
     odd: set[str]
     wrong: bool = False
+    threads: int = 1
 
 
 def warp(d: Draw) -> dict[str, Any]:
@@ -144,6 +153,7 @@ def integrate(d: Draw) -> dict[str, Any]:
 
 def correlate(d: Draw) -> dict[str, Any]:
     shape, dtype, radius = (d.batch(), d.count(), *d.size()), d.one(TYPES), d.one((1, 1, 1, 2))
+    radius = 1 if d.large else radius  # else the reference takes gigabytes
     width = (2 * radius + 1) ** 3 + d.one((0, 5)) if d.chance(0.3) else None
     x, y = (d.map(*shape, dtype=dtype) for _ in range(2))
     return {"x": x, "y": y, "radius": radius, "width": width, "step": d.one((1, 1, 1, 2))}
@@ -323,6 +333,7 @@ def draw(random: np.random.Generator) -> Call:
     """One call."""
     d = Draw(random)
     maker = d.one(MAKERS)
+    d.large = maker.__name__ in native.COMPILED and d.chance(LARGE)
     given, wrong = maker(d), d.chance(0.2)
     if wrong:
         given = spoilt(d, given)
@@ -331,4 +342,4 @@ def draw(random: np.random.Generator) -> Call:
         name = "convolve_moments"
         given = {k: v for k, v in given.items() if k in ("x", "weight", "bias", "norm")}
     run = solved if name == "invert" else getattr(ops, name)
-    return Call(name, run, given, d.odd, wrong)
+    return Call(name, run, given, d.odd, wrong, d.one(THREADS))

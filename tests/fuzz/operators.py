@@ -2,7 +2,12 @@
 
 Each runs by the reference and by the compiled operators. Both must refuse it with one error, or
 both give results and gradients that agree: no worse than the reference in the numbers' own type is
-against the reference in float64. A processor that crashes leaves the call's number on stderr.
+against the reference in float64. The compiled one runs with one thread or several. A processor that
+crashes leaves the call's number on stderr. With the address sanitizer:
+
+CXX="c++ -fsanitize=address" NVCC=none python setup.py build_ext --inplace
+LD_PRELOAD="$(c++ -print-file-name=libasan.so) $(c++ -print-file-name=libstdc++.so)" \
+    ASAN_OPTIONS=detect_leaks=0 python -m tests.fuzz.operators
 """
 
 from __future__ import annotations
@@ -67,7 +72,8 @@ def kept(x: Tensor, grad: bool, wide: bool) -> Tensor:
 
 
 def outcome(call: Call, backend: str, grad: bool, wide: bool = False) -> Any:
-    """The results and gradients, or the exception."""
+    """The results and gradients, or the exception; the reference's with one thread."""
+    torch.set_num_threads(call.threads if backend == "native" else 1)
     given = mapped(call.given, lambda x: kept(x, grad, wide))
     try:
         with use_backend(backend):
@@ -200,7 +206,7 @@ def described(call: Call) -> str:
         return repr(x)
 
     given = ", ".join(f"{name}={words(x)}" for name, x in call.given.items())
-    return f"{call.operation}({given}) odd={sorted(call.odd)}"
+    return f"{call.operation}({given}) odd={sorted(call.odd)} threads={call.threads}"
 
 
 def fuzz(
@@ -236,7 +242,6 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="the number of one call to run alone")
     options = parser.parse_args()
     faulthandler.enable()
-    torch.set_num_threads(1)
     table = fuzz(options.inputs, options.seed, options.only)
     columns = ("equal", "refused", *FAULTS)
     print(f"{'operation':<18}" + "".join(f"{name:>15}" for name in columns))

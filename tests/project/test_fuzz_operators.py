@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from fuzz import operators
-from fuzz.calls import MAKERS
+from fuzz.calls import MAKERS, draw
 from ops_checks import needs_native, threads
 
 from lganet_fast import ops
 
 
+@pytest.fixture(autouse=True)
+def as_many_threads_as_before():
+    with threads(1):
+        yield
+
+
 @needs_native
 def test_both_backends_accept_refuse_and_find_the_same():
-    with threads(1):
-        table = operators.fuzz(500, seed=1, quiet=True)
+    table = operators.fuzz(500, seed=1, quiet=True)
     total = sum(table.values(), Counter())
     assert {name: total[name] for name in operators.FAULTS} == dict.fromkeys(operators.FAULTS, 0)
     assert total["refused"] > 50
@@ -26,6 +32,14 @@ def test_both_backends_accept_refuse_and_find_the_same():
 
 def test_every_operation_is_drawn():
     assert {maker.__name__ for maker in MAKERS} == set(ops.OPERATIONS)
+
+
+def test_some_calls_have_work_for_several_threads():
+    calls = [draw(np.random.default_rng((1, turn))) for turn in range(1000)]
+    voxels = [max(x.shape[2:].numel() for x in operators.leaves(call.given)) for call in calls]
+    assert 5 <= sum(n > 3 * 8192 for n in voxels) <= 50
+    assert sum(n > 3 * 8192 and call.threads > 1 for n, call in zip(voxels, calls, strict=True)) > 3
+    assert {call.threads for call in calls} == {1, 2, 3}
 
 
 @needs_native
