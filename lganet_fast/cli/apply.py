@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..transforms.interpolation import INTERPOLATIONS, OF_IMAGES, OF_LABELS
 from ..volumes.points import UNITS
 
 
@@ -42,9 +43,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     volumes.add_argument(
         "--interpolation",
-        choices=("linear", "nearest", "label"),
-        help="linear or nearest for images (default: linear); nearest, or label (linear per "
-        "label, the largest wins), for labels (default: nearest)",
+        choices=INTERPOLATIONS,
+        help=f"{' or '.join(OF_IMAGES)} for images (default: {OF_IMAGES[0]}); nearest, or label "
+        f"(linear per label, the largest wins), for labels (default: {OF_LABELS[0]})",
     )
     points = parser.add_argument_group("points")
     points.add_argument(

@@ -7,16 +7,18 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
+
 TABLE = 1 << 20  # label values up to which a look-up table is small
 
 
 def listed(a: NDArray, b: NDArray, labels: Iterable[int] | None) -> list[int]:
     """The labels to score, ascending: those given, else all but 0 that occur in either map.
 
-    Raises ValueError where the shapes differ.
+    Raises InputError where the shapes differ.
     """
     if a.shape != b.shape:
-        raise ValueError(f"label maps must have one shape, got {a.shape} and {b.shape}")
+        raise InputError(f"label maps must have one shape, got {a.shape} and {b.shape}")
     if labels is not None:
         return sorted({int(label) for label in labels})
     return present(a, b)

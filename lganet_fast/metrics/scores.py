@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..errors import InputError
 from ..runtime.device import numbers, placed, true_places
 from ..transforms.jacobian import jacobian_determinant
 from ..volumes.grid import Array, Grid, slab_size
@@ -75,7 +76,7 @@ def overlap(
     """Voxel counts per label from one pass over both maps.
 
     reference, other: integer label maps of one shape. labels: those to count, by default all but 0
-    that occur in either, ascending. Raises ValueError where the shapes differ.
+    that occur in either, ascending. Raises InputError where the shapes differ.
     """
     names = listed(reference, other, labels)
     a, b = coded(reference, names), coded(other, names)
@@ -90,7 +91,7 @@ def dice(a: NDArray, b: NDArray, labels: Iterable[int] | None = None) -> dict[in
     """Dice coefficient of each label, NaN for a label that neither map holds.
 
     a, b: integer label maps of one shape. labels: by default all but 0 that occur in either.
-    Raises ValueError where the shapes differ.
+    Raises InputError where the shapes differ.
     """
     return {label: counts.dice for label, counts in overlap(a, b, labels).items()}
 
@@ -129,11 +130,11 @@ def inverse_consistency(
     mask: (X, Y, Z) on that grid; only its non-zero voxels count. A voxel that the inverse sends
     outside the forward's grid has no residual.
     Returns {"mean", "p99", "max"} in mm, NaN where there is nothing to measure, and
-    "outside_percent", the share left out. Raises ValueError for a mask of another shape.
+    "outside_percent", the share left out. Raises InputError for a mask of another shape.
     """
     grid = inverse.grid
     if mask is not None and mask.shape != grid.shape:
-        raise ValueError(f"mask must have shape {grid.shape}, got {mask.shape}")
+        raise InputError(f"mask must have shape {grid.shape}, got {mask.shape}")
     residuals, considered = [], []
     field, place = forward.vectors(), forward.device
     to_index = np.linalg.inv(forward.grid.affine)[:3, :3]
@@ -182,11 +183,11 @@ def tre(
     """Target registration error |T(p_fixed) - p_moving| of each pair of landmarks, in mm.
 
     fixed_points, moving_points: (N, 3) RAS+ mm, paired by row. transform: identity where omitted.
-    Returns (N,). Raises ValueError where the shapes differ (Fitzpatrick et al., 1998).
+    Returns (N,). Raises InputError where the shapes differ (Fitzpatrick et al., 1998).
     """
     fixed, moving = np.asarray(fixed_points, float), np.asarray(moving_points, float)
     if fixed.shape != moving.shape or fixed.ndim != 2 or fixed.shape[1] != 3:
-        raise ValueError(
+        raise InputError(
             f"points must both have shape (N, 3), got {fixed.shape} fixed and {moving.shape} moving"
         )
     mapped = fixed if transform is None else transform.map(fixed)

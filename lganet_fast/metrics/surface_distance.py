@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..volumes.grid import Array
 from .label_maps import coded, listed
 
@@ -36,10 +37,10 @@ def hd95(
         percentile=95); "learn2reg" is that too, but in voxels, and over surface elements between
         the voxels, which count by their area (DeepMind's surface-distance with spacing 1).
     Returns NaN for a label that one map lacks, but by the rule of "paper" 5 if the other has it.
-    Raises ValueError for other shapes or profiles.
+    Raises InputError for other shapes or profiles.
     """
     if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+        raise InputError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
     names = listed(a, b, labels)
     codes = [coded(x, names) for x in (a, b)]
     if profile == "learn2reg":

@@ -225,6 +225,11 @@ def minimise(
     return search.velocity().detach()
 
 
+def exponential(velocity: Tensor) -> Tensor:
+    """exp(velocity), (1, 3, h, w, d) in voxels of the velocity's grid."""
+    return integrate(velocity, STEPS)
+
+
 def flow_of(velocity: Tensor, size: tuple[int, ...]) -> Tensor:
     """exp(velocity) on the working grid: (1, 3, *size) in its voxels."""
-    return stretch_flow(integrate(velocity, STEPS), size)
+    return stretch_flow(exponential(velocity), size)

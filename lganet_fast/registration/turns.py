@@ -55,11 +55,11 @@ def best_turn(work: Workspace) -> Turn:
     fixed, moving = (
         torch.from_numpy(fetched(shrink(x, (a, b, c)))).float() for x in (work.fixed, work.moving)
     )
-    here, there = centre_of_mass(fixed), centre_of_mass(moving)
+    centres = centre_of_mass(fixed), centre_of_mass(moving)
     places = np.stack(np.meshgrid(*map(np.arange, (a, b, c)), indexing="ij"), -1)
     values = []
     for matrix in rotations():
-        flow = there + (places - here) @ matrix.T - places
+        flow = centres[1] + (places - centres[0]) @ matrix.T - places
         moved = warp(moving, torch.from_numpy(np.moveaxis(flow, -1, 0)).float()[None])
         values.append(mutual_information(fixed.numpy(), moved.numpy()))
     straight = max(values[0], mutual_information(fixed.numpy(), moving.numpy()))

@@ -201,7 +201,7 @@ def inverse_reasons(residual: InverseConsistency, spacing: Array) -> list[Reason
     if not math.isfinite(residual.mean):
         return [Reason("doubtful", "no part of the moving anatomy is found in the fixed image")]
     text = (
-        f"going to the moving image and back misses by {residual.mean:.2f} mm in the mean, "
+        f"the mean round-trip error to the moving image and back is {residual.mean:.2f} mm, "
         f"{residual.p99:.2f} mm at the 99th percentile"
     )
     return [Reason("bad" if residual.mean > RESIDUAL_VOXELS * voxel else "doubtful", text)]

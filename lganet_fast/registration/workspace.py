@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..ops import compose, integrate, warp
+from ..ops import compose, warp
 from ..runtime.device import numbers, sent
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Array, Grid, Volume
 from ..volumes.intensity import foreground_box, window_of
 from ..volumes.resample import index_flow, linear_on, pull, read, turned
 from .noise import noise_between
-from .optimiser import STEPS, flow_of
+from .optimiser import exponential, flow_of
 from .pair import Pair, apply_affine
 from .separable import along_axes, growth, linear_map, positions
 
@@ -102,19 +102,21 @@ class Seen:
         there, so that it has no edge; beyond the others lies background.
         """
         own = self.image.grid
-        there = Grid(own.shape, np.linalg.inv(affine) @ own.affine)
+        moved = Grid(own.shape, np.linalg.inv(affine) @ own.affine)
         if not np.any(self.cut):
-            return pull(Volume(self.image.data, there, self.image.name), grid, device), None
+            return pull(Volume(self.image.data, moved, self.image.name), grid, device), None
         rim = np.eye(4)
         rim[:3, 3] = -1
-        around = Grid(tuple(n + 2 for n in own.shape), there.affine @ rim)  # type: ignore[arg-type]
+        x, y, z = own.shape
+        around = Grid((x + 2, y + 2, z + 2), moved.affine @ rim)
         data = np.pad(self.image.data, 1, mode="edge")
         weight = np.ones(around.shape, np.float32)
         for axis, faces in enumerate(self.cut):
             for face, cut in zip((0, -1), faces, strict=True):
                 (weight if cut else data).swapaxes(0, axis)[face] = 0
         image, counts = (
-            pull(Volume(x, around, self.image.name), grid, device, "border") for x in (data, weight)
+            pull(Volume(values, around, self.image.name), grid, device, "border")
+            for values in (data, weight)
         )
         return image, counts
 
@@ -168,7 +170,8 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
         )
     if not shows:
         raise InputError(
-            f"{moving.image.name} shows nothing where {fixed.image.name} lies; try affine alignment"
+            f"{moving.image.name} does not overlap the foreground of {fixed.image.name}; "
+            "try affine alignment"
         )
     answers = iter(everywhere)
     kept = [None if w is None or next(answers) else w.to(dtype) for w in weights]
@@ -191,8 +194,8 @@ def transforms(
         return field, field.invert(moving)
     coarse = velocity.shape[2], velocity.shape[3], velocity.shape[4]
     own = Grid(coarse, work.grid.affine @ np.diag([*growth(coarse, work.grid.shape), 1]))
-    field = field_of(integrate(velocity, STEPS), own, work, fixed)
-    backward = turned(own.affine[:3, :3], integrate(-velocity, STEPS).float())
+    field = field_of(exponential(velocity), own, work, fixed)
+    backward = turned(own.affine[:3, :3], exponential(-velocity).float())
     seen = Grid(own.shape, work.affine @ own.affine)
     straight = (np.linalg.inv(work.affine) - np.eye(4)) @ moving.affine
 
@@ -229,6 +232,6 @@ def maps_onto(fixed: Grid, work: Workspace, coarse: Sequence[int]) -> list[Tenso
     onto = np.linalg.inv(work.grid.affine) @ fixed.affine
     maps = []
     for axis, (o, n, m) in enumerate(zip(coarse, work.grid.shape, fixed.shape, strict=True)):
-        at = torch.arange(m, dtype=torch.float64) * onto[axis, axis] + onto[axis, 3]
-        maps.append((linear_map(n, at) @ linear_map(o, positions(o, n))).float())
+        index = torch.arange(m, dtype=torch.float64) * onto[axis, axis] + onto[axis, 3]
+        maps.append((linear_map(n, index) @ linear_map(o, positions(o, n))).float())
     return maps

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..runtime.device import CPU, fetched, placed
-from ..volumes.grid import LARGE_SLAB, SLAB, Array, Grid, Volume, as_points, slab_size
+from ..volumes.grid import Array, Grid, Volume, as_points, slab_size
 from ..volumes.resample import (
     channels_first,
     channels_last,
@@ -26,10 +26,9 @@ from ..volumes.resample import (
 from ..volumes.sampling import inside, sample, sample_labels
 from . import jacobian
 from .formats import read_vectors, write_vectors
+from .interpolation import INTERPOLATIONS
 from .inverse import Inverter
 from .units import from_voxels, to_voxels
-
-INTERPOLATIONS = ("linear", "nearest", "label")
 
 
 class DisplacementField:
@@ -40,40 +39,40 @@ class DisplacementField:
     grid: the fixed image's Grid, of shape (X, Y, Z).
 
     Between voxels d is linear; up to half a voxel outside the grid it keeps the edge's value, and
-    farther out it is 0, as in ITK. Raises ValueError for another shape or type.
+    farther out it is 0, as in ITK. Raises InputError for another shape or type.
     """
 
     def __init__(self, displacement: NDArray[np.float32] | Tensor, grid: Grid) -> None:
         apart = isinstance(displacement, Tensor)
         wanted = (1, 3, *grid.shape) if apart else (*grid.shape, 3)
         if tuple(displacement.shape) != wanted:
-            raise ValueError(
+            raise InputError(
                 f"displacement must have shape {wanted}, got {tuple(displacement.shape)}"
             )
         if displacement.dtype != (torch.float32 if apart else np.float32):
-            raise ValueError(f"displacement must be float32, got {displacement.dtype}")
+            raise InputError(f"displacement must be float32, got {displacement.dtype}")
         self.grid = grid
-        self._there = displacement if isinstance(displacement, Tensor) else None
-        self._here = None if isinstance(displacement, Tensor) else displacement
+        self._tensor = displacement if isinstance(displacement, Tensor) else None
+        self._array = None if isinstance(displacement, Tensor) else displacement
 
     @property
     def displacement(self) -> NDArray[np.float32]:
         """The displacement at the voxel centres, (X, Y, Z, 3) float32 in RAS+ mm."""
-        if self._here is None:
-            assert self._there is not None
-            self._here = channels_last(self._there)
-        return self._here
+        if self._array is None:
+            assert self._tensor is not None
+            self._array = channels_last(self._tensor)
+        return self._array
 
     @property
     def device(self) -> torch.device:
         """Where work on it is done."""
-        return CPU if self._there is None else self._there.device
+        return CPU if self._tensor is None else self._tensor.device
 
     def vectors(self, planes: slice = slice(None)) -> Tensor:
         """The displacement in some planes, (1, 3, x, Y, Z), on the device where work is done."""
-        if self._there is None:
+        if self._tensor is None:
             return channels_first(self.displacement[planes])
-        return self._there[:, :, planes]
+        return self._tensor[:, :, planes]
 
     @classmethod
     def of_slabs(
@@ -106,7 +105,8 @@ class DisplacementField:
         y = as_points(points)
         flat = y.reshape(-1, 3)
         inverter = Inverter(self.vectors(), self.grid)
-        parts = [flat[i : i + SLAB] for i in range(0, len(flat), SLAB)] or [flat]
+        size = slab_size(CPU)
+        parts = [flat[i : i + size] for i in range(0, len(flat), size)] or [flat]
         x = np.concatenate([inverter.solve(part, inverter.start(part)) for part in parts])
         left, apart = (~inside(self.grid.to_index(p), self.grid.shape) for p in (x, flat))
         return np.where((left & apart)[:, None], flat, x).reshape(y.shape)
@@ -193,7 +193,7 @@ class DisplacementField:
     def from_voxels(cls, flow: NDArray, fixed: Grid, moving: Grid) -> DisplacementField:
         """The field of a flow in voxels: voxel p of `fixed` moves to p + u(p) of `moving`.
 
-        flow: u, (X, Y, Z, 3), on the fixed grid. Raises ValueError for another shape.
+        flow: u, (X, Y, Z, 3), on the fixed grid. Raises InputError for another shape.
         """
         return cls(from_voxels(flow, fixed, moving), fixed)
 
@@ -203,10 +203,11 @@ class DisplacementField:
 
     def determinant(self) -> Tensor:
         """What `jacobian_determinant` gives, as a float64 tensor on the device of the work."""
-        if self._there is None:
+        if self._tensor is None:
             return torch.from_numpy(jacobian.jacobian_determinant(self.displacement, self.grid))
-        there = self._there[0].permute(1, 2, 3, 0)
-        slabs = jacobian.determinants(there, self.grid, "central", LARGE_SLAB)
+        displacement = self._tensor[0].permute(1, 2, 3, 0)
+        size = slab_size(self.device)
+        slabs = jacobian.determinants(displacement, self.grid, "central", size)
         return torch.cat([det for _, det in slabs])
 
     def save(

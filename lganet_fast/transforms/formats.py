@@ -17,7 +17,7 @@ from ..runtime.files import check_extension
 from ..runtime.reading import reading
 from ..volumes.grid import Grid
 from ..volumes.nifti import IMAGE_EXTENSIONS, describe_grid, open_image
-from . import codecs as files
+from . import codecs
 from .codecs import DISPLACEMENT, VECTOR, Field, Vectors
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -133,8 +133,8 @@ def _recognise_nifti(path: Path) -> str:
 
 
 def _recognise_arrays(path: Path) -> str:
-    arrays = files.array_shapes(path)
-    if set(files.NPZ_KEYS) <= set(arrays):
+    arrays = codecs.array_shapes(path)
+    if set(codecs.NPZ_KEYS) <= set(arrays):
         return "npz"
     shapes = list(arrays.values())
     if len(shapes) == 1 and len(shapes[0]) == 4:
@@ -157,34 +157,34 @@ FORMATS = {
     "itk": Format(
         "ITK / ANTs displacement field: LPS mm",
         IMAGE_EXTENSIONS,
-        files.read_itk,
-        files.write_itk,
+        codecs.read_itk,
+        codecs.write_itk,
     ),
     "slicer": Format(
         "3D Slicer displacement field: RAS mm, NIfTI intent 1006",
         IMAGE_EXTENSIONS,
-        files.read_slicer,
-        files.write_slicer,
+        codecs.read_slicer,
+        codecs.write_slicer,
     ),
     "h5": Format(
-        "ITK composite transform", (".h5", ".hdf5"), files.read_composite, files.write_composite
+        "ITK composite transform", (".h5", ".hdf5"), codecs.read_composite, codecs.write_composite
     ),
     "learn2reg": Format(
         "Learn2Reg today: voxels, (X, Y, Z, 3)",
         (*IMAGE_EXTENSIONS, *NPZ),
-        files.read_learn2reg,
-        files.write_learn2reg,
+        codecs.read_learn2reg,
+        codecs.write_learn2reg,
     ),
     "learn2reg2021": Format(
         "Learn2Reg 2020 and 2021: float16 voxels at half resolution, (3, X/2, Y/2, Z/2)",
         NPZ,
-        files.read_learn2reg2021,
-        files.write_learn2reg2021,
+        codecs.read_learn2reg2021,
+        codecs.write_learn2reg2021,
     ),
     "npz": Format(
         "voxels, (X, Y, Z, 3), with both images' affines and shapes",
         NPZ,
-        files.read_npz,
-        files.write_npz,
+        codecs.read_npz,
+        codecs.write_npz,
     ),
 }

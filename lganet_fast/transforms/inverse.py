@@ -61,8 +61,8 @@ class Inverter:
         index = fetched(flow.double()).reshape(3, -1) + own
         points = self.grid.to_world(index[:, : len(targets)].T)
         rest = np.flatnonzero(~fetched(solved).ravel()[: len(targets)])
-        there = self.cells.matrix
-        points[rest] = fetched(self._newton(sent(targets[rest], there), sent(points[rest], there)))
+        wide = self.cells.matrix
+        points[rest] = fetched(self._newton(sent(targets[rest], wide), sent(points[rest], wide)))
         return points
 
     def solve_on(self, grid: Grid, planes: slice, guess: Tensor | None) -> Tensor:
@@ -112,12 +112,12 @@ class Inverter:
                 going = going[true_places(self._unsolved(size, damping)[going])]
                 if not len(going):
                     break
-            at, damp = points[going], damping[going]
+            begun, damp = points[going], damping[going]
             active = self._unsolved(size, damping)[going]
             transposed = slope[going].mT
             normal = transposed @ slope[going] + damp[:, None, None] * one
             step, _ = torch.linalg.solve_ex(normal, transposed @ error[going][..., None])
-            trial = at - step[..., 0]
+            trial = begun - step[..., 0]
             new_error, new_slope = self.cells.evaluate(trial, targets[going])
             new_size = new_error.square().sum(-1)
             better = (new_size < (1 - 1e-6) * size[going]) & active  # by more than rounding
@@ -171,9 +171,9 @@ class Cells:
         The derivative is that of a d which keeps its edge value outside.
         """
         index = points @ self.back[:3, :3].T + self.back[:3, 3]
-        at = index.clamp(min=torch.zeros_like(self.last), max=self.last)
-        base = torch.minimum(at.floor(), (self.last - 1).clamp(min=0))
-        above = at - base
+        nearest = index.clamp(min=torch.zeros_like(self.last), max=self.last)
+        base = torch.minimum(nearest.floor(), (self.last - 1).clamp(min=0))
+        above = nearest - base
         sides = [1 - above, above]
         ends = [base.long(), torch.minimum(base + 1, self.last).long()]
         shift, slope = torch.zeros_like(points), points.new_zeros(len(points), 3, 3)  # by voxel

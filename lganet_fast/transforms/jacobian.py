@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import InputError
 from ..runtime.device import sent
 from ..volumes.grid import Grid
 
@@ -22,14 +23,14 @@ def jacobian_determinant(
     2 doubles it, 0 or less folds. It does not depend on the frame (RAS or LPS, mm or voxels).
     difference: "central", one-sided at the border (as np.gradient), returns (X, Y, Z);
         "forward" drops the last plane of each axis, returns (X-1, Y-1, Z-1).
-    An axis of a single voxel counts as constant. Raises ValueError for another shape or name.
+    An axis of a single voxel counts as constant. Raises InputError for another shape or name.
     """
     if displacement.shape != (*grid.shape, 3):
-        raise ValueError(
+        raise InputError(
             f"displacement must have shape {(*grid.shape, 3)}, got {displacement.shape}"
         )
     if difference not in ("central", "forward"):
-        raise ValueError(f"difference must be central or forward, got {difference!r}")
+        raise InputError(f"difference must be central or forward, got {difference!r}")
     out = np.empty(grid.shape)
     for part, det in determinants(torch.from_numpy(displacement), grid, difference):
         out[part] = det.numpy()

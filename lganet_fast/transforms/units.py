@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..volumes.grid import Grid
 
 
@@ -23,12 +24,12 @@ def to_voxels(displacement: NDArray, fixed: Grid, moving: Grid) -> NDArray[np.fl
 def from_voxels(flow: NDArray, fixed: Grid, moving: Grid) -> NDArray[np.float32]:
     """The displacement, (X, Y, Z, 3) in RAS+ mm, that `to_voxels` gives as this flow.
 
-    Raises ValueError for a flow that is not on the fixed grid.
+    Raises InputError for a flow that is not on the fixed grid.
     """
     out = np.empty((*fixed.shape, 3), np.float32)
     index_grid = Grid(fixed.shape, np.eye(4))
     if flow.shape != out.shape:
-        raise ValueError(f"flow must have shape {out.shape}, got {flow.shape}")
+        raise InputError(f"flow must have shape {out.shape}, got {flow.shape}")
     for part in fixed.slabs():
         out[part] = moving.to_world(index_grid.world(part) + flow[part]) - fixed.world(part)
     return out

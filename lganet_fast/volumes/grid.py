@@ -21,9 +21,9 @@ SLAB = 500_000  # voxels whose coordinates are held at once
 LARGE_SLAB = 32 * SLAB  # the same on a device
 
 
-def slab_size(device: torch.device) -> int | None:
+def slab_size(device: torch.device) -> int:
     """How many voxels to work on at once on a device, as `Grid.slabs` takes it."""
-    return None if device.type == "cpu" else LARGE_SLAB
+    return SLAB if device.type == "cpu" else LARGE_SLAB
 
 
 def as_points(points: ArrayLike) -> Array:

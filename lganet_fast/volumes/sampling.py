@@ -72,9 +72,9 @@ def cell(index: Array, shape: tuple[int, ...]) -> Iterator[tuple[NDArray[np.int6
     the sign (3,) of each factor's slope.
     """
     last = np.array(shape[:3]) - 1
-    at = np.clip(index, 0, last)
-    base = np.minimum(at.astype(np.int64), np.maximum(last - 1, 0))
-    fraction = at - base
+    nearest = np.clip(index, 0, last)
+    base = np.minimum(nearest.astype(np.int64), np.maximum(last - 1, 0))
+    fraction = nearest - base
     for corner in itertools.product((0, 1), repeat=3):
         upper = np.array(corner, bool)
         voxel = np.minimum(base + upper, last)

@@ -183,7 +183,7 @@ def test_refining_starts_from_the_flow_that_there_is(place):
     sample = open_split(loaded(place), "test")[0]
     axes = torch.meshgrid(*(torch.linspace(0, 3, n) for n in sample.fixed.shape), indexing="ij")
     flow = torch.stack([torch.sin(x) for x in axes])[None]
-    idle = check_settings("lncc", (0,), None, False, 0, "float32", checkpoint="some")
+    idle = check_settings(iterations=(0,), checkpoint="some")
     inside = torch.from_numpy(sample.fixed > 0)
     found = methods.refine(flow, sample, idle)
     torch.testing.assert_close(found[..., inside], flow[..., inside], atol=1e-4, rtol=0)

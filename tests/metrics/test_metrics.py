@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
+from lganet_fast.errors import InputError
 from lganet_fast.metrics import scores
 from lganet_fast.transforms.field import DisplacementField
 from lganet_fast.transforms.jacobian import jacobian_determinant
@@ -131,12 +132,12 @@ def test_profiles_differ_where_one_surface_is_small():
 
 @pytest.mark.parametrize("call", [scores.dice, lambda a, b: scores.hd95(a, b, (1, 1, 1))])
 def test_maps_of_two_shapes_are_refused(call):
-    with pytest.raises(ValueError, match=r"one shape, got \(2, 2, 2\) and \(2, 2, 3\)"):
+    with pytest.raises(InputError, match=r"one shape, got \(2, 2, 2\) and \(2, 2, 3\)"):
         call(np.zeros((2, 2, 2), int), np.zeros((2, 2, 3), int))
 
 
 def test_unknown_profile_is_refused():
-    with pytest.raises(ValueError, match="one of medpy, paper, monai, learn2reg, got 'nope'"):
+    with pytest.raises(InputError, match="one of medpy, paper, monai, learn2reg, got 'nope'"):
         scores.hd95(np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), (1, 1, 1), profile="nope")
 
 
@@ -189,9 +190,9 @@ def test_jacobian_of_one_plane_counts_that_axis_as_constant():
 
 def test_jacobian_refuses_what_does_not_fit():
     grid = Grid((3, 3, 3), np.eye(4))
-    with pytest.raises(ValueError, match=r"shape \(3, 3, 3, 3\), got \(3, 3, 3\)"):
+    with pytest.raises(InputError, match=r"shape \(3, 3, 3, 3\), got \(3, 3, 3\)"):
         jacobian_determinant(np.zeros((3, 3, 3)), grid)
-    with pytest.raises(ValueError, match="central or forward, got 'both'"):
+    with pytest.raises(InputError, match="central or forward, got 'both'"):
         jacobian_determinant(np.zeros((3, 3, 3, 3)), grid, "both")
 
 
@@ -275,7 +276,7 @@ def test_inverse_consistency_of_nothing_is_nan(rng):
     found = scores.inverse_consistency(still, away)
     assert math.isnan(found["max"])
     assert found["outside_percent"] == 100
-    with pytest.raises(ValueError, match=r"mask must have shape \(4, 4, 4\), got \(2, 2, 2\)"):
+    with pytest.raises(InputError, match=r"mask must have shape \(4, 4, 4\), got \(2, 2, 2\)"):
         scores.inverse_consistency(still, still, np.ones((2, 2, 2)))
 
 
@@ -287,7 +288,7 @@ def test_tre_before_and_after_a_translation(rng):
     np.testing.assert_allclose(scores.tre(fixed, fixed + shift), 3)
     np.testing.assert_allclose(scores.tre(fixed, fixed + shift, field), 0, atol=1e-6)
     np.testing.assert_allclose(scores.tre(fixed, fixed - shift, field), 6, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"\(N, 3\), got \(5, 3\) fixed and \(4, 3\) moving"):
+    with pytest.raises(InputError, match=r"\(N, 3\), got \(5, 3\) fixed and \(4, 3\) moving"):
         scores.tre(fixed, fixed[:4])
 
 

@@ -87,7 +87,7 @@ def test_voxels_beyond_reason(affine):
 @pytest.mark.parametrize("strength", [1e30, -1, float("nan"), float("inf")])
 def test_a_smoothness_that_overflows(strength):
     with pytest.raises(InputError, match="smoothness must be a number from 0 on, at most 1e"):
-        check_settings("lncc", None, strength, False, 0, "float32")
+        check_settings(smoothness=strength)
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.npz", "a.h5"])

@@ -66,7 +66,7 @@ def test_replayed_as_launched(monkeypatch):
 
 
 def test_fields_do_on_the_device_what_they_do_here(monkeypatch):
-    monkeypatch.setattr("lganet_fast.transforms.field.LARGE_SLAB", 20_000)
+    monkeypatch.setattr("lganet_fast.volumes.grid.LARGE_SLAB", 20_000)
     pair = synthetic_pair()
     random = 2 * torch.nn.functional.interpolate(
         uniform(1, 3, 6, 6, 6, seed=1), size=pair.fixed.grid.shape, mode="trilinear"

@@ -12,8 +12,8 @@ from synthetic import oblique_grid, synthetic_pair
 import lganet_fast
 from lganet_fast import InputError, RegistrationWarning, register
 from lganet_fast.metrics.scores import dice
-from lganet_fast.registration import optimiser, verdict
-from lganet_fast.registration.settings import OUTPUTS
+from lganet_fast.registration import measures, optimiser, stages
+from lganet_fast.registration.settings import OUTPUTS, Sources, check_settings
 from lganet_fast.runtime import machine
 from lganet_fast.volumes.grid import Grid
 
@@ -230,18 +230,25 @@ def test_warns_of_spacing_and_little_overlap():
         register(source(pair.fixed), (pair.moving.data, away), **FAST)
 
 
-def test_warns_of_folds(monkeypatch):
-    """A rough velocity is beyond what few squarings keep free of folds."""
-    pair = synthetic_pair()
-    monkeypatch.setattr(optimiser, "STEPS", 1)
-    monkeypatch.setattr(optimiser, "LEARNING_RATE", 1.8)
-    monkeypatch.setattr(verdict, "FOLDED_PERCENT", 0.01)
-    options = {"iterations": (0, 60), "smoothness": 0.0, "similarity": "mse"}
-    with pytest.warns(RegistrationWarning, match="of voxels fold: raise smoothness above 0"):
-        result = register(source(pair.fixed), source(pair.moving), **options)
-    folded = (result.transform.jacobian_determinant() <= 0).mean()
-    assert result.report["jacobian"]["folded_percent"] == pytest.approx(100 * folded)
-    assert any(f"{100 * folded:.2f}% of voxels fold" in r for r in result.report["reasons"])
+def test_folds_are_counted_and_told():
+    """A rough velocity is beyond what the squarings keep free of folds."""
+    pair, settings = synthetic_pair(), check_settings(smoothness=0.5)
+    sources = Sources(source(pair.fixed), source(pair.moving))
+    given = stages.read(sources, settings)
+    initial = stages.align(given.pair, settings)
+    start = stages.prepare(given.pair, initial.matrix, torch.device("cpu"), settings.dtype)
+    rough = torch.randn(1, 3, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    velocity = 4 * rough * optimiser.taper((12, 12, 12), 3)
+    change = measures.similarity_change(velocity, start, start, settings.similarity)
+    found = stages.Found(start, start, velocity, change, [])
+    moved = stages.transform(given.pair, initial, found)
+    quality = stages.measure(given, initial, found, moved, settings, lambda: None)
+    folded = 100 * (moved.transform.jacobian_determinant() <= 0).mean()
+    assert folded > 1
+    assert quality.jacobian.folded_percent == pytest.approx(folded)
+    told = f"{folded:.2f}% of voxels fold: raise smoothness above 0.5"
+    assert told in quality.verdict.reasons
+    assert quality.verdict.level != "good"
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,16 @@ CASES = [
     ({"reach": Reach(10.0, 140.0, 3.0)}, "doubtful", "3.0% of the anatomy"),
     ({"folded_percent": 2.0}, "doubtful", "2.00% of voxels fold: raise smoothness above 1"),
     ({"folded_percent": 20.0}, "bad", "20.00% of voxels fold"),
-    ({"residual_mm": InverseConsistency(0.5, 3.0, 9.0, 0.0)}, "doubtful", "misses by 0.50 mm"),
-    ({"residual_mm": InverseConsistency(2.0, 3.0, 9.0, 0.0)}, "bad", "misses by 2.00 mm"),
+    (
+        {"residual_mm": InverseConsistency(0.5, 3.0, 9.0, 0.0)},
+        "doubtful",
+        "error to the moving image and back is 0.50 mm",
+    ),
+    (
+        {"residual_mm": InverseConsistency(2.0, 3.0, 9.0, 0.0)},
+        "bad",
+        "error to the moving image and back is 2.00 mm",
+    ),
     (
         {"residual_mm": InverseConsistency(np.nan, np.nan, 9.0, 0.0)},
         "doubtful",

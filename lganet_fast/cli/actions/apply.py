@@ -11,13 +11,13 @@ import numpy as np
 from ...errors import InputError, InputWarning
 from ...runtime.files import check_extension, check_no_input
 from ...transforms.field import DisplacementField
+from ...transforms.interpolation import OF_IMAGES, OF_LABELS
 from ...volumes.grid import Grid
 from ...volumes.nifti import IMAGE_EXTENSIONS, load_grid, load_labels, save_volume
 from ...volumes.points import UNITS, from_world, read_table, to_world, write_table
 from ...volumes.sampling import inside
 from ...volumes.series import Series, load_series
 
-INTERPOLATIONS = {"image": ("linear", "nearest"), "labels": ("nearest", "label")}
 MISSED_MM = 0.01  # a point whose solution misses by more has no inverse
 
 
@@ -41,8 +41,7 @@ def _refuse(args: argparse.Namespace, *names: str, why: str) -> None:
 
 
 def _move_volume(args: argparse.Namespace) -> None:
-    kind = "labels" if args.image is None else "image"
-    allowed = INTERPOLATIONS[kind]
+    kind, allowed = ("labels", OF_LABELS) if args.image is None else ("image", OF_IMAGES)
     interpolation = args.interpolation or allowed[0]
     if interpolation not in allowed:
         raise InputError(f"--interpolation for --{kind} must be {' or '.join(allowed)}")
