@@ -8,7 +8,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,6 @@ from .results import read_report
 from .settings import DEFAULTS, ROLES, RUN, PathLike, Run, Settings, Sources, check_settings
 
 TABLES = ("cohort.csv", "failures.csv")
-SUMMARY = (
-    *("name", "dice_before", "dice_after", "folded_percent", "seconds"),
-    *("verdict", "reasons", "warnings"),
-)
 
 
 @dataclass(frozen=True)
@@ -196,27 +192,42 @@ def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "checkpoint": None}
 
 
-def summary_row(name: str, report: Report) -> dict[str, Any]:
-    """A pair's row of cohort.csv."""
+@dataclass(frozen=True)
+class SummaryRow:
+    """A pair's row of cohort.csv. The means over labels are NaN where there are none."""
+
+    name: str
+    dice_before: float
+    dice_after: float
+    folded_percent: float
+    seconds: float
+    verdict: str
+    reasons: str
+    warnings: str
+
+
+SUMMARY = tuple(field.name for field in fields(SummaryRow))
+
+
+def summary_row(name: str, report: Report) -> SummaryRow:
+    """What cohort.csv says of a report."""
     labels = report.labels
-    return {
-        "name": name,
-        "dice_before": math.nan if labels is None else labels.mean_dice_before,
-        "dice_after": math.nan if labels is None else labels.mean_dice_after,
-        "folded_percent": report.jacobian.folded_percent,
-        "seconds": report.seconds["total"],
-        "verdict": report.verdict,
-        "reasons": "; ".join(report.reasons),
-        "warnings": "; ".join(report.warnings),
-    }
+    return SummaryRow(
+        name=name,
+        dice_before=math.nan if labels is None else labels.mean_dice_before,
+        dice_after=math.nan if labels is None else labels.mean_dice_after,
+        folded_percent=report.jacobian.folded_percent,
+        seconds=report.seconds["total"],
+        verdict=report.verdict,
+        reasons="; ".join(report.reasons),
+        warnings="; ".join(report.warnings),
+    )
 
 
 def write_summary(out: Path, outcomes: list[Outcome]) -> None:
     """Write cohort.csv and failures.csv, the latter only where something failed."""
-    rows = []
-    for one in outcomes:
-        if one.details is not None:
-            rows.append(summary_row(one.name, one.details))
+    done = [(one.name, one.details) for one in outcomes if one.details is not None]
+    rows = [asdict(summary_row(name, report)) for name, report in done]
     write_rows(out / "cohort.csv", SUMMARY, rows)
     failures = [{"name": one.name, "error": one.failure} for one in outcomes if one.failure]
     if failures:

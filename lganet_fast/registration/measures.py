@@ -17,7 +17,7 @@ from ..report.contents import (
     Jacobian,
     LabelRow,
     LabelScores,
-    Similarity,
+    SimilarityScores,
     rises,
 )
 from ..runtime.device import numbers
@@ -62,9 +62,11 @@ class SimilarityChange:
         """Of the result."""
         return self.start if self.dropped else self.found
 
-    def report(self) -> Similarity:
+    def report(self) -> SimilarityScores:
         """What the report says of it."""
-        return Similarity(self.name, self.before, self.after, self.found if self.dropped else None)
+        return SimilarityScores(
+            self.name, self.before, self.after, self.found if self.dropped else None
+        )
 
 
 @torch.no_grad()

@@ -17,10 +17,19 @@ from ..runtime.json_files import write_report_json
 from ..runtime.reading import reading
 from ..volumes import nifti
 from .pair import Pair
-from .settings import OUTPUTS, Run, Settings, Sources
+from .settings import (
+    INVERSE_WARP,
+    OUTPUTS,
+    PAGE,
+    REPORT,
+    WARP,
+    WARPED,
+    WARPED_LABELS,
+    Run,
+    Settings,
+    Sources,
+)
 from .stages import Moved, Quality
-
-REPORT, PAGE = "report.json", "qc.html"
 
 
 def staging(run: Run, sources: Sources, settings: Settings) -> AbstractContextManager[Path | None]:
@@ -43,10 +52,10 @@ def paths_of(sources: Sources, settings: Settings) -> list[str | os.PathLike[str
 
 def writers(moved: Moved, folder: Path) -> list[Callable[[], None]]:
     """What writes each volume and field of a registration into a folder."""
-    volumes = {"warped.nii.gz": moved.after.image}
+    volumes = {WARPED: moved.after.image}
     if moved.after.labels is not None:
-        volumes["warped_labels.nii.gz"] = moved.after.labels
-    fields = {"warp.nii.gz": moved.transform, "inverse_warp.nii.gz": moved.inverse}
+        volumes[WARPED_LABELS] = moved.after.labels
+    fields = {WARP: moved.transform, INVERSE_WARP: moved.inverse}
     return [
         *(partial(field.save, folder / name) for name, field in fields.items()),
         *(partial(nifti.save_volume, folder / name, v.data, v.grid) for name, v in volumes.items()),

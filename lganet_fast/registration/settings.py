@@ -18,14 +18,10 @@ if TYPE_CHECKING:
     from ..volumes.nifti import Source
 
 PathLike = str | os.PathLike[str]
-OUTPUTS = (
-    "warped.nii.gz",
-    "warp.nii.gz",
-    "inverse_warp.nii.gz",
-    "warped_labels.nii.gz",
-    "report.json",
-    "qc.html",
-)
+WARPED, WARPED_LABELS = "warped.nii.gz", "warped_labels.nii.gz"
+WARP, INVERSE_WARP = "warp.nii.gz", "inverse_warp.nii.gz"
+REPORT, PAGE = "report.json", "qc.html"
+OUTPUTS = (WARPED, WARP, INVERSE_WARP, WARPED_LABELS, REPORT, PAGE)
 MOST_LEVELS = 8
 STIFFEST = 1e6  # smoothness from which on nothing moves
 PRECISIONS = ("float32", "float64")
@@ -117,7 +113,7 @@ class Run:
 
     def outputs(self, sources: Sources) -> list[str]:
         """The files that are written for a pair."""
-        lacking = {"warped_labels.nii.gz": sources.moving_labels is None, "qc.html": not self.qc}
+        lacking = {WARPED_LABELS: sources.moving_labels is None, PAGE: not self.qc}
         return [name for name in OUTPUTS if not lacking.get(name)]
 
 

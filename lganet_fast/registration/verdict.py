@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..report.contents import LEVELS, InverseConsistency, LabelScores, Level
+from ..report.contents import VERDICTS, InverseConsistency, LabelScores, VerdictLevel
 from ..volumes.grid import Array
 from .measures import Reach, SimilarityChange, listed
 from .settings import TUNING
@@ -40,7 +40,7 @@ DICE_LOSS = 0.01  # that nearest-neighbour labels may lose by moving at all
 class Reason:
     """What speaks against a result, in one line, and how much: "doubtful" or "bad"."""
 
-    level: Level
+    level: VerdictLevel
     text: str
 
 
@@ -48,7 +48,7 @@ class Reason:
 class Verdict:
     """The level of the worst reason, "good" where there is none, and what the reasons say."""
 
-    level: Level
+    level: VerdictLevel
     reasons: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ def judge(measured: Measured) -> Verdict:
         *inverse_reasons(measured.residual_mm, measured.spacing),
         *label_reasons(measured.labels),
     ]
-    reasons.sort(key=lambda reason: -LEVELS.index(reason.level))
+    reasons.sort(key=lambda reason: -VERDICTS.index(reason.level))
     level = reasons[0].level if reasons else "good"
     return Verdict(level, tuple(reason.text for reason in reasons))
 
@@ -118,7 +118,7 @@ def similarity_reasons(change: SimilarityChange) -> list[Reason]:
     elif not change.better(change.after, change.before) and not near:
         found.append(Reason("doubtful", f"the similarity did not rise: {after} before and after"))
     if change.name == "lncc" and change.after < POOR_LNCC * change.perfect:
-        level: Level = "doubtful" if change.after >= NO_LNCC * change.perfect else "bad"
+        level: VerdictLevel = "doubtful" if change.after >= NO_LNCC * change.perfect else "bad"
         most = f"{change.perfect:.2g} of the fixed image with itself"
         found.append(Reason(level, f"the similarity is poor: {after}, {most}"))
     return found
@@ -134,7 +134,7 @@ def affine_reasons(matrix: Array) -> list[Reason]:
     low, high = float(scales.min()), float(scales.max())
     worst = low if 1 / low > high else high
     if not SCALES[0] <= worst <= SCALES[1]:
-        level: Level = "doubtful" if NO_SCALES[0] <= worst <= NO_SCALES[1] else "bad"
+        level: VerdictLevel = "doubtful" if NO_SCALES[0] <= worst <= NO_SCALES[1] else "bad"
         text = f"the affine alignment scales by {worst:.3g}, anatomy by {SCALES[0]} to {SCALES[1]}"
         found.append(Reason(level, text))
     if high / low > SHEAR:

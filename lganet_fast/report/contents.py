@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-Level = Literal["good", "doubtful", "bad"]
-LEVELS: tuple[Level, ...] = ("good", "doubtful", "bad")
+VerdictLevel = Literal["good", "doubtful", "bad"]
+VERDICTS: tuple[VerdictLevel, ...] = ("good", "doubtful", "bad")
 
 
 class NullIsNaN:
@@ -56,7 +56,7 @@ class Backend:
 
 
 @dataclass(frozen=True)
-class Similarity:
+class SimilarityScores:
     """The similarity over the fixed image's foreground, before the search and of the result.
 
     name: of the measure; see `rises`. found: what the search found,
@@ -147,11 +147,11 @@ class Report:
     versions: dict[str, str]
     backend: Backend
     network: dict[str, Any] | None
-    similarity: Similarity
+    similarity: SimilarityScores
     jacobian: Jacobian
     inverse_consistency_mm: InverseConsistency
     labels: LabelScores | None
-    verdict: Level
+    verdict: VerdictLevel
     reasons: list[str]
     warnings: list[str]
     seconds: dict[str, float]

@@ -14,7 +14,7 @@ from lganet_fast.report.contents import (
     LabelRow,
     LabelScores,
     Report,
-    Similarity,
+    SimilarityScores,
 )
 from lganet_fast.volumes import nifti
 
@@ -29,7 +29,7 @@ def report_of(inputs: dict[str, Input], settings: dict[str, Any], **other: Any) 
         "versions": {"lganet_fast": "1.2.3", "torch": "9.9"},
         "backend": Backend("cpu", 2, {"warp": "native"}),
         "network": None,
-        "similarity": Similarity("lncc", 0.25, 0.5),
+        "similarity": SimilarityScores("lncc", 0.25, 0.5),
         "jacobian": Jacobian(folded_percent=0.0123, sdlogj=0.0456, min=-0.1, max=2.5),
         "inverse_consistency_mm": InverseConsistency(0.011, 0.22, float("nan"), 0.0),
         "labels": None,

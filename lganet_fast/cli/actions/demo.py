@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ...registration.demo import DemoResult, run_demo, tissue_dice
+from ...registration.settings import PAGE
 from ..tables import Part, Table, show, text
 
 
@@ -45,7 +46,7 @@ def summary(result: DemoResult, out: Path) -> list[Part]:
     rows = (
         ("folded voxels", f"{folded:.4f} %"),
         ("time", f"{report.seconds['total']:.1f} s for {size} voxels on {place}"),
-        ("page", str(out / "qc.html")),
+        ("page", str(out / PAGE)),
     )
     return [
         *told,

@@ -11,7 +11,7 @@ from ...errors import InputError
 from ...registration.cohort import register_pairs
 from ...registration.pairwise import Registration, VerdictWarning, register
 from ...registration.settings import ROLES
-from ...report.contents import LEVELS
+from ...report.contents import VERDICTS
 from ..tables import Part, Table, show
 
 NO_OPTIONS = ("pairs", "command", "strict", "verbose")  # of `register` in Python
@@ -58,7 +58,7 @@ def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> str:
     failures = [one.name for one in outcomes if one.failure]
     by_level = {
         level: [one.name for one in outcomes if one.details and one.details.verdict == level]
-        for level in reversed(LEVELS)
+        for level in reversed(VERDICTS)
     }
     worst = next((level for level, names in by_level.items() if names), "good")
     if outcomes and not quiet:

@@ -1,0 +1,66 @@
+"""Defaults stand in one table, and everything takes them from there."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+
+import pytest
+
+from lganet_fast import register
+from lganet_fast.cli import build_parser
+from lganet_fast.registration.cohort import register_pairs
+from lganet_fast.registration.settings import (
+    AFTER_NETWORK,
+    DEFAULTS,
+    ITERATIONS,
+    OUTPUTS,
+    RUN,
+    SMOOTHNESS,
+    Run,
+    Sources,
+    check_settings,
+)
+
+TABLE = {**vars(DEFAULTS), **vars(RUN), "iterations": None, "smoothness": None}
+
+
+def test_the_functions_take_them_from_the_table():
+    for function, lacking in ((register, set()), (register_pairs, {"overwrite"})):
+        parameters = inspect.signature(function).parameters
+        found = {name: x.default for name, x in parameters.items() if name in TABLE}
+        wanted = {name: value for name, value in TABLE.items() if name not in lacking}
+        if function is register_pairs:
+            wanted["out"] = inspect.Parameter.empty
+        assert found == wanted
+
+
+def test_the_command_takes_them_from_the_table():
+    given = vars(build_parser(["register"]).parse_args(["register", "--out", "o"]))
+    wanted = {**TABLE, "out": "o", "quiet": False}  # the command shows how far it is
+    assert {name: given[name] for name in wanted} == wanted
+
+
+def test_what_is_left_out_goes_with_the_rest():
+    assert check_settings() == DEFAULTS
+    assert check_settings(checkpoint="c").iterations == AFTER_NETWORK
+    for name, smoothness in SMOOTHNESS.items():
+        assert check_settings(name) == replace(DEFAULTS, similarity=name, smoothness=smoothness)
+
+
+def test_the_text_of_register_names_them():
+    assert f"None for {ITERATIONS}" in register.__doc__
+    assert f"iterations are {AFTER_NETWORK} where None" in register.__doc__
+
+
+def test_what_is_written_goes_by_what_is_asked_for():
+    pair, labelled = Sources("f", "m"), Sources("f", "m", moving_labels="l")
+    assert set(OUTPUTS) - set(RUN.outputs(pair)) == {"warped_labels.nii.gz"}
+    assert Run(qc=False).outputs(labelled) == [name for name in OUTPUTS if name != "qc.html"]
+    assert list(labelled.given()) == ["fixed", "moving", "moving_labels"]
+
+
+@pytest.mark.parametrize("name", ["iterations", "smoothness", "similarity"])
+def test_a_misspelt_option_is_refused_at_once(name):
+    with pytest.raises(TypeError, match=f"{name}s"):
+        register("f", "m", **{f"{name}s": 1})
