@@ -31,7 +31,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Find where every voxel of the fixed image lies in the moving image. "
         f"Writes into the output folder, all or nothing: {', '.join(OUTPUTS)}."
     )
-    files = parser.add_argument_group("files (NIfTI, MGZ; any grids and orientations)")
+    add_files(parser.add_argument_group("files (NIfTI, MGZ; any grids and orientations)"))
+    add_method(parser.add_argument_group("method"))
+    add_machine(parser.add_argument_group("machine"))
+
+
+def add_files(files: argparse._ArgumentGroup) -> None:
+    """Add what is read and written."""
     files.add_argument("--fixed", metavar="F", help="image to align to")
     files.add_argument("--moving", metavar="M", help="image to align")
     files.add_argument(
@@ -49,7 +55,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--fixed-mask", metavar="K", help="where on the fixed image the similarity counts"
     )
-    method = parser.add_argument_group("method")
+
+
+def add_method(method: argparse._ArgumentGroup) -> None:
+    """Add what the transform depends on: Settings."""
     method.add_argument(
         "--similarity",
         default=DEFAULTS.similarity,
@@ -83,7 +92,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="LGANet++ weights: the network registers first, then "
         f"{'x'.join(map(str, AFTER_NETWORK))} iterations; --iterations 0 for the network alone",
     )
-    machine = parser.add_argument_group("machine")
+
+
+def add_machine(machine: argparse._ArgumentGroup) -> None:
+    """Add how it runs: Run, and what numbers are computed in."""
     add_device(machine)
     machine.add_argument(
         "--seed",
