@@ -1,5 +1,7 @@
 """Affine pre-alignment."""
 
+from __future__ import annotations
+
 import sys
 
 import numpy as np

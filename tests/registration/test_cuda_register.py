@@ -1,5 +1,7 @@
 """A registration on a CUDA device, against the same on the CPU."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

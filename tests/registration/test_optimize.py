@@ -1,5 +1,7 @@
 """Instance optimisation finds what it is made to find."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from tape import record

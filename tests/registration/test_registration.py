@@ -1,5 +1,7 @@
 """register(): a pair in, a Registration out."""
 
+from __future__ import annotations
+
 import gzip
 import json
 

@@ -1,5 +1,7 @@
 """Smoothing and resizing along axes."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -9,6 +9,7 @@ import pytest
 
 from lganet_fast import register
 from lganet_fast.cli import build_parser
+from lganet_fast.losses.dissimilarity import SIMILARITIES
 from lganet_fast.registration.cohort import register_pairs
 from lganet_fast.registration.settings import (
     AFTER_NETWORK,
@@ -17,6 +18,7 @@ from lganet_fast.registration.settings import (
     OUTPUTS,
     RUN,
     SMOOTHNESS,
+    TUNING,
     Run,
     Sources,
     check_settings,
@@ -46,6 +48,10 @@ def test_what_is_left_out_goes_with_the_rest():
     assert check_settings(checkpoint="c").iterations == AFTER_NETWORK
     for name, smoothness in SMOOTHNESS.items():
         assert check_settings(name) == replace(DEFAULTS, similarity=name, smoothness=smoothness)
+
+
+def test_every_similarity_is_tuned():
+    assert list(TUNING) == list(SIMILARITIES)
 
 
 def test_the_text_of_register_names_them():

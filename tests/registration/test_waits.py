@@ -1,5 +1,7 @@
 """What a registration on a device launches, and how often it waits: counted without a device."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from far import META, Watch, far, needs_operators  # noqa: F401

@@ -1,5 +1,7 @@
 """The range of an image, whatever a few voxels and the air around it hold."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
