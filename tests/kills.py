@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import faulthandler
 import importlib
 import json
 import multiprocessing
@@ -47,7 +48,7 @@ LOADED = (
 FORK = multiprocessing.get_context("fork")
 GRID = oblique_grid((18, 20, 16), (4.0, 3.8, 4.2), 10)
 TIMES = ("seconds", "peak_memory_mb")  # what differs from run to run
-LONGEST = 120  # seconds after which a run counts as hanging
+LONGEST = 600  # seconds after which a run counts as hanging, and says where
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def run(words: tuple[str, ...], out: Path) -> Any:
     def child() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(out.parent / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        faulthandler.dump_traceback_later(LONGEST, file=2)
         sys.argv = ["lganet-fast", *(word.replace("OUT", str(out)) for word in words)]
         os._exit(command.main())
 
@@ -85,7 +87,7 @@ def finish(words: tuple[str, ...], out: Path) -> float:
     """Run a command to its end; returns the seconds it took. Raises FaultError where it fails."""
     started = time.monotonic()
     process = run(words, out)
-    process.join(LONGEST)
+    process.join(LONGEST + 5)
     if process.exitcode != 0:
         process.kill()
         raise FaultError(f"exit {process.exitcode}: {(out.parent / 'stderr').read_text().strip()}")

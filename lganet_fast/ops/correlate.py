@@ -67,12 +67,12 @@ def on_lattices(x: Tensor, y: Tensor, radius: int, step: int, margin: int, backe
     after = [n + margin for n in ends]
     x = F.pad(x, [margin, after[2], margin, after[1], margin, after[0]])
     y = F.pad(y, [0, ends[2], 0, ends[1], 0, ends[0]]) if any(ends) else y
-    batch, whole = x.shape[0], x.shape[2:]
+    batch, whole, offsets = x.shape[0], x.shape[2:], (2 * radius + 1) ** 3
     counts = [n // step for n in whole]
     x, y = split(x, counts, step), split(y, counts, step)
     out = correlate(x, y, radius, backend).permute(0, 2, 3, 4, 1)
-    out = out.reshape(batch, step, step, step, *counts, -1)
-    out = out.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, *whole, -1)
+    out = out.reshape(batch, step, step, step, *counts, offsets)
+    out = out.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, *whole, offsets)
     out = out.permute(0, 4, 1, 2, 3)
     for axis, length in enumerate(size, 2):
         out = out.narrow(axis, margin, length)
@@ -81,11 +81,11 @@ def on_lattices(x: Tensor, y: Tensor, radius: int, step: int, margin: int, backe
 
 def split(x: Tensor, counts: Sequence[int], step: int) -> Tensor:
     """(B, C, n1 step, n2 step, n3 step) -> (B step^3, C, n1, n2, n3), channels_last_3d."""
-    channels, (height, width, depth) = x.shape[1], counts
+    batch, channels, (height, width, depth) = *x.shape[:2], counts
     rows = x.permute(0, 2, 3, 4, 1)
-    rows = rows.reshape(-1, height, step, width, step, depth, step, channels)
+    rows = rows.reshape(batch, height, step, width, step, depth, step, channels)
     rows = rows.permute(0, 2, 4, 6, 1, 3, 5, 7)
-    return rows.reshape(-1, *counts, channels).permute(0, 4, 1, 2, 3)
+    return rows.reshape(batch * step**3, *counts, channels).permute(0, 4, 1, 2, 3)
 
 
 def result_like(x: Tensor, y: Tensor, radius: int, width: int = 0) -> Tensor:

@@ -23,7 +23,7 @@ LEAST_SIDE = 4
 
 @dataclass(frozen=True)
 class Turn:
-    """The best of the right-angled rotations of the moving image about its centre of mass.
+    """The best of some rotations of the moving image about its centre of mass; see `rotations`.
 
     straight: normalised mutual information of the images as they are, or with their centres of mass
     on each other, whichever is more; 1 where they have nothing in common, 2 where one determines
@@ -36,13 +36,22 @@ class Turn:
 
 
 def rotations() -> list[Array]:
-    """The 24 rotations that take a cube onto itself, as matrices; the first one turns nothing."""
+    """The 24 that take a cube onto itself, the first of which turns nothing, and 26 by 45 degrees.
+
+    As matrices. Those by 45 degrees are about the lines through the cube's faces, edges and
+    corners, to either side: any turn of 45 to 180 degrees has one of the 50 near it.
+    """
     found = []
     for order in permutations(range(3)):
         for signs in product((1.0, -1.0), repeat=3):
             matrix = np.eye(3)[list(order)] * np.array(signs)[:, None]
             if np.linalg.det(matrix) > 0:
                 found.append(matrix)
+    for line in product((1.0, 0.0, -1.0), repeat=3):
+        if any(line):
+            axis = np.array(line) / np.linalg.norm(line)
+            cross = np.cross(np.eye(3), axis).T  # of the axis with a vector
+            found.append(np.eye(3) + np.sqrt(0.5) * cross + (1 - np.sqrt(0.5)) * cross @ cross)
     return found
 
 

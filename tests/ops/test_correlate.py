@@ -63,6 +63,12 @@ def test_steps_and_margins(shape, radius, step, margin):
     check_same(*(values_and_gradients(f, x, y) for f in stepped(radius, step)), 3 * [1e-12])
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5, 3), (1, 2, 0, 4, 5)])
+def test_steps_over_nothing(shape):
+    x = torch.zeros(shape)
+    assert correlate(x, x, step=2).shape == (shape[0], 27, *shape[2:])
+
+
 def stepped(radius, step):
     """The path that is tested, and the reference."""
     return [

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import LABELS, register
-from synthetic import oblique_grid, synthetic_pair
+from scipy.spatial.transform import Rotation
+from synthetic import anatomy, oblique_grid, synthetic_pair
 
 import lganet_fast
 from lganet_fast import InputError
@@ -63,6 +65,7 @@ CASES = [
     ({"affine": np.diag([-1.0, 1.0, 1.0, 1.0])}, "bad", "mirrors"),
     ({"affine": turned(90)}, "doubtful", "turns by 90 degrees"),
     ({"turn": Turn(1.2, 1.3, 180.0)}, "bad", "turned by 180 degrees"),
+    ({"turn": Turn(1.2, 1.3, 45.0)}, "doubtful", "turned by 45 degrees"),
     ({"overlap": 0.2}, "doubtful", "only 20% of the fixed image"),
     ({"reach": Reach(60.0, 140.0, 0.0)}, "doubtful", "largest displacement, 60 mm"),
     ({"reach": Reach(10.0, 140.0, 3.0)}, "doubtful", "3.0% of the anatomy"),
@@ -120,14 +123,40 @@ def test_the_worst_reason_decides_and_comes_first():
     assert str(found) == f"bad: {found.reasons[0]}; {found.reasons[1]}"
 
 
-def test_the_rotations_of_a_cube_are_all_there():
+def test_the_rotations_of_a_cube_are_all_there_and_half_as_far():
     found = rotations()
-    assert len({m.tobytes() for m in found}) == 24
+    assert len({m.round(6).tobytes() for m in found}) == 50
     assert np.array_equal(found[0], np.eye(3))
+    assert all(np.allclose(m @ m.T, np.eye(3)) and np.linalg.det(m) > 0 for m in found)
+    angles = [round(np.degrees(Rotation.from_matrix(m).magnitude())) for m in found]
+    assert Counter(angles) == {0: 1, 45: 26, 90: 6, 120: 8, 180: 9}
 
 
 def source(volume):
     return volume.data, volume.grid.affine
+
+
+@pytest.mark.filterwarnings("ignore::lganet_fast.RegistrationWarning")
+@pytest.mark.parametrize("axis", [(0, 0, 1), (1, 2, 1)])
+@pytest.mark.parametrize("degrees", [20, 45, 70])
+def test_a_turn_that_is_too_much_for_a_search_is_told(axis, degrees):
+    """Without affine alignment a search finds 20 degrees, and only a part of 45 or 70."""
+    grid = oblique_grid((40, 40, 40), (1.8, 1.8, 1.8), 0)
+    turn = Rotation.from_rotvec(np.array(axis) / np.linalg.norm(axis) * degrees, degrees=True)
+    fixed, moving = (
+        anatomy(points)[0].astype(np.float32)
+        for points in (grid.world(), grid.world() @ turn.as_matrix())
+    )
+    result = lganet_fast.register((fixed, grid.affine), (moving, grid.affine), iterations=(12, 6))
+    place = grid.world()[fixed > 0]
+    error = np.linalg.norm(result.transform.map(place) - place @ turn.as_matrix().T, axis=1).mean()
+    if degrees == 20:
+        assert error < 2.5
+        assert result.verdict.level == "good"
+    else:
+        assert error > 5
+        assert result.verdict.level != "good"
+        assert re.search(r"turned by \d+ degrees, the moving", "; ".join(result.verdict.reasons))
 
 
 def test_equal_images_are_left_alone_and_good():
