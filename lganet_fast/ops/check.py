@@ -17,8 +17,8 @@ def shape(name: str, x: Tensor, expected: Sequence[int | str]) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     found = x.shape
     fits = len(found) == len(expected)
-    for want, length in zip(expected, found, strict=False):
-        if type(want) is not str and want != length:
+    for want, length in zip(expected, found):  # noqa: B905 - a keyword takes time, in every call
+        if want != length and type(want) is not str:
             fits = False
     if not fits:
         wanted = ", ".join(map(str, expected))
