@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lganet_fast.ops.memory_format import format_of
+
 from .launch import launch, padded, wide
 
 
@@ -164,9 +166,8 @@ def gradient_kernel(
 
 def dense(x: Tensor) -> tuple[Tensor, bool]:
     """The map without gaps, copied if it has any, and whether its channels lie innermost."""
-    last = x.shape[1] > 1 and x.stride(1) == 1
-    order = torch.channels_last_3d if last else torch.contiguous_format
-    return x.contiguous(memory_format=order), last
+    order = format_of(x)
+    return x.contiguous(memory_format=order), order == torch.channels_last_3d
 
 
 def shared(x: Tensor, radius: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import check, native, reference
 from .dispatch import choose_backend
-from .warp import gradient_shapes, result_in_format_of
+from .memory_format import empty_in_format_of, gradient_shapes
 
 
 def compose(first: Tensor, second: Tensor, backend: str | None = None) -> Tensor:
@@ -34,7 +34,7 @@ if native.LOADED:
 
     @torch.library.register_fake("lganet_fast::compose")
     def _(first: Tensor, second: Tensor) -> Tensor:
-        return result_in_format_of(first, *first.shape)
+        return empty_in_format_of(first, *first.shape)
 
     @torch.library.register_fake("lganet_fast::compose_backward")
     def _(

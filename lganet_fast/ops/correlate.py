@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import check, native, reference, triton
 from .dispatch import choose_backend
+from .memory_format import empty_in_format_of, gradient_shapes
 from .torch_func import no_double_backward
 
 
@@ -90,28 +91,14 @@ def split(x: Tensor, counts: Sequence[int], step: int) -> Tensor:
 
 def result_like(x: Tensor, y: Tensor, radius: int, width: int = 0) -> Tensor:
     """An empty tensor of the result's shape, in the memory format of x."""
-    return in_format_of(x, width or (2 * radius + 1) ** 3)
-
-
-def in_format_of(x: Tensor, channels: int) -> Tensor:
-    """An empty map without gaps, as wide as x and with its channels innermost where x has them."""
-    last = x.shape[1] > 1 and x.stride(1) == 1
-    return torch.empty(
-        (x.shape[0], channels, *x.shape[2:]),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last_3d if last else torch.contiguous_format,
-    )
+    return empty_in_format_of(x, x.shape[0], width or (2 * radius + 1) ** 3, *x.shape[2:])
 
 
 def gradients_like(
     grad: Tensor, x: Tensor, y: Tensor, radius: int, need_x: bool, need_y: bool
-) -> tuple[Tensor, Tensor]:
-    """Empty tensors of the gradients' shapes."""
-    return (
-        torch.empty_like(x) if need_x else x.new_empty(0),
-        torch.empty_like(y) if need_y else y.new_empty(0),
-    )
+) -> tuple[Tensor, ...]:
+    """Empty tensors of the gradients' shapes, without gaps."""
+    return gradient_shapes((x, need_x), (y, need_y))
 
 
 def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -153,24 +140,14 @@ def fused_backward(
     grad: Tensor, x: Tensor, y: Tensor, radius: int, need_x: bool, need_y: bool
 ) -> tuple[Tensor, Tensor]:
     """The gradients to x and y; an empty tensor for one that is not needed."""
-    grads = fused_gradients_like(grad, x, y, radius, need_x, need_y)
+    grads = gradients_like(grad, x, y, radius, need_x, need_y)
     for own, other, mirrored in ((grads[0], y, False), (grads[1], x, True)):
         if own.numel():
             triton.kernels("correlate").gradient(grad, other, own, radius, mirrored)
     return grads
 
 
-def fused_gradients_like(
-    grad: Tensor, x: Tensor, y: Tensor, radius: int, need_x: bool, need_y: bool
-) -> tuple[Tensor, Tensor]:
-    """Empty tensors of the gradients' shapes, without gaps."""
-    return (
-        in_format_of(x, x.shape[1]) if need_x else x.new_empty(0),
-        in_format_of(y, y.shape[1]) if need_y else y.new_empty(0),
-    )
-
-
 fused.register_fake(result_like)
 fused.register_autograd(backward(fused_backward), setup_context=save)
-fused_backward.register_fake(fused_gradients_like)
+fused_backward.register_fake(gradients_like)
 fused_backward.register_autograd(no_double_backward)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from . import check, native, reference
 from .dispatch import choose_backend
+from .memory_format import empty_in_format_of
 from .resize import dense
-from .warp import result_in_format_of
 
 
 def gradient_loss(flow: Tensor, backend: str | None = None) -> Tensor:
@@ -35,7 +35,7 @@ if native.LOADED:
 
     @torch.library.register_fake("lganet_fast::gradient_loss_backward")
     def _(grad: Tensor, flow: Tensor) -> Tensor:
-        return result_in_format_of(flow, *flow.shape)
+        return empty_in_format_of(flow, *flow.shape)
 
     def remember(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         """Keep the flow."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import check, native, reference
 from .dispatch import choose_backend
-from .warp import result_in_format_of
+from .memory_format import empty_in_format_of
 
 
 def integrate(velocity: Tensor, steps: int = 7, backend: str | None = None) -> Tensor:
@@ -31,11 +31,11 @@ if native.LOADED:
 
     @torch.library.register_fake("lganet_fast::integrate")
     def _(velocity: Tensor, steps: int) -> Tensor:
-        return result_in_format_of(velocity, *velocity.shape)
+        return empty_in_format_of(velocity, *velocity.shape)
 
     @torch.library.register_fake("lganet_fast::integrate_backward")
     def _(grad: Tensor, velocity: Tensor, steps: int, deterministic: bool = False) -> Tensor:
-        return result_in_format_of(velocity, *velocity.shape)
+        return empty_in_format_of(velocity, *velocity.shape)
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep the velocity alone: the backward computes the fields in between again."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from . import check, native, reference
 from .dispatch import choose_backend
+from .memory_format import empty_in_format_of
 from .torch_func import transformable
-from .warp import result_in_format_of
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -77,6 +77,6 @@ if native.LOADED:
         patience: int,
     ) -> tuple[Tensor, Tensor]:
         solved = goal.new_empty((goal.shape[0], *goal.shape[2:]), dtype=torch.bool)
-        return result_in_format_of(start, *start.shape), solved
+        return empty_in_format_of(start, *start.shape), solved
 
     run = transformable(torch.ops.lganet_fast.invert, name="invert")

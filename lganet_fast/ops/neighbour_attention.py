@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import check, native, reference
 from .dispatch import choose_backend
-from .warp import result_in_format_of
+from .memory_format import format_of, gradient_shapes
 
 
 def neighbour_attention(
@@ -48,10 +48,9 @@ def results_like(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> tuple[Tens
     """Empty tensors of the result's shape and of what the weights were normalised by."""
     like = q.new_empty(0, dtype=reference.working(q).dtype)
     heads, (batch, _, *size) = bias.shape[0], q.shape
-    last = q.stride(1) == 1 and q.shape[1] > 1
-    order = torch.channels_last_3d if last else torch.contiguous_format
     out, norms = (
-        like.new_empty((batch, n * heads, *size)).contiguous(memory_format=order) for n in (3, 2)
+        like.new_empty((batch, n * heads, *size)).contiguous(memory_format=format_of(q))
+        for n in (3, 2)
     )
     return out, norms
 
@@ -66,11 +65,10 @@ def gradients_like(
     scale: float,
     need_query: bool,
     need_key: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Empty tensors of the gradients' shapes."""
     return (
-        result_in_format_of(q, *(q.shape if need_query else (0,))),
-        result_in_format_of(k, *(k.shape if need_key else (0,))),
+        *gradient_shapes((q, need_query), (k, need_key)),
         bias.new_empty(bias.shape, dtype=out.dtype),
     )
 

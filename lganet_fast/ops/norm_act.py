@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from . import check, native, reference, triton
-from .correlate import in_format_of
 from .dispatch import choose_backend
+from .memory_format import empty_in_format_of, format_of
 from .torch_func import no_double_backward, transforming
 
 
@@ -43,13 +43,7 @@ def norm_act(
 
 def without_gaps(x: Tensor) -> Tensor:
     """The map without gaps, in the memory format that it has or is nearest to."""
-    return x.contiguous(memory_format=layout_of(x))
-
-
-def layout_of(x: Tensor) -> torch.memory_format:
-    """The memory format that x has, or is nearest to."""
-    last = x.stride(1) == 1 and x.shape[1] > 1
-    return torch.channels_last_3d if last else torch.contiguous_format
+    return x.contiguous(memory_format=format_of(x))
 
 
 def scale_like(x: Tensor) -> Tensor:
@@ -59,12 +53,12 @@ def scale_like(x: Tensor) -> Tensor:
 
 def results_like(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     """Empty tensors of the shapes of the result and of what each channel was multiplied by."""
-    return in_format_of(x, x.shape[1]), scale_like(x)
+    return empty_in_format_of(x, *x.shape), scale_like(x)
 
 
 def gradient_like(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
     """An empty tensor of the gradient's shape."""
-    return in_format_of(out, out.shape[1])
+    return empty_in_format_of(out, *out.shape)
 
 
 def nothing(x: Tensor, slope: float) -> None:
@@ -98,7 +92,7 @@ if native.LOADED:
 
     def gradient_of_any_layout(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
         """Its gradient takes what comes in as the result lies."""
-        grad = grad.contiguous(memory_format=layout_of(out))
+        grad = grad.contiguous(memory_format=format_of(out))
         return torch.ops.lganet_fast.norm_act_backward(grad, out, scale, slope)
 
     run_backward = native.operator("norm_act_backward", run=gradient_of_any_layout)
@@ -109,7 +103,7 @@ if native.LOADED:
 def fused(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     """The same by the Triton kernels."""
     kernels = triton.kernels("norm_act")
-    moments, out = kernels.moments(x), in_format_of(x, x.shape[1])
+    moments, out = kernels.moments(x), empty_in_format_of(x, *x.shape)
     kernels.apply(x, moments, slope, out)
     return out, moments[1].clone()
 
@@ -124,7 +118,7 @@ def fused_(x: Tensor, slope: float) -> None:
 @torch.library.custom_op("lganet_fast_triton::norm_act_backward", mutates_args=())
 def fused_backward(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
     """The gradient to x."""
-    to = in_format_of(out, out.shape[1])
+    to = empty_in_format_of(out, *out.shape)
     triton.kernels("norm_act").backward(grad, out, scale, slope, to)
     return to
 
@@ -136,7 +130,7 @@ def fused_of_any_layout(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
 
 def fused_gradient(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
     """The gradient to x, of a gradient that lies otherwise too."""
-    return fused_backward(grad.contiguous(memory_format=layout_of(out)), out, scale, slope)
+    return fused_backward(grad.contiguous(memory_format=format_of(out)), out, scale, slope)
 
 
 fused.register_fake(results_like)

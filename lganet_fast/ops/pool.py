@@ -8,8 +8,8 @@ from torch import Tensor
 
 from . import check, reference, triton
 from .dispatch import choose_backend
+from .memory_format import empty_in_format_of
 from .torch_func import transforming
-from .warp import result_in_format_of
 
 KINDS = ("mean", "max")
 
@@ -85,5 +85,5 @@ def results_like(
 ) -> tuple[Tensor, Tensor]:
     """Empty tensors of the results' shapes, in the memory format of x."""
     half = [n // 2 for n in x.shape[2:]]
-    whole = result_in_format_of(x, *x.shape) if keep else x.new_empty(0)
-    return result_in_format_of(x, *x.shape[:2], *half), whole
+    whole = empty_in_format_of(x, *x.shape) if keep else x.new_empty(0)
+    return empty_in_format_of(x, *x.shape[:2], *half), whole

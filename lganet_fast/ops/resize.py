@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import check, native, reference, triton
 from .dispatch import choose_backend
-from .warp import result_in_format_of
+from .memory_format import empty_in_format_of
 
 
 def resize(
@@ -60,7 +60,7 @@ def fused(x: Tensor, size: Sequence[int], factor: float) -> Tensor:
 @fused.register_fake
 def resized_like(x: Tensor, size: Sequence[int], factor: float) -> Tensor:
     """An empty tensor of the result's shape, in the memory format of x."""
-    return result_in_format_of(x, *x.shape[:2], *size)
+    return empty_in_format_of(x, *x.shape[:2], *size)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -72,11 +72,11 @@ if native.LOADED:
 
     @torch.library.register_fake("lganet_fast::resize")
     def _(x: Tensor, height: int, width: int, depth: int) -> Tensor:
-        return result_in_format_of(x, *x.shape[:2], height, width, depth)
+        return empty_in_format_of(x, *x.shape[:2], height, width, depth)
 
     @torch.library.register_fake("lganet_fast::resize_backward")
     def _(grad: Tensor, height: int, width: int, depth: int) -> Tensor:
-        return result_in_format_of(grad, *grad.shape[:2], height, width, depth)
+        return empty_in_format_of(grad, *grad.shape[:2], height, width, depth)
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep the size."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import check, native, reference
 from .dispatch import choose_backend
+from .memory_format import empty_in_format_of, gradient_shapes
 
 
 def warp(
@@ -40,29 +41,11 @@ def warp(
     return out.to(image.dtype)
 
 
-def result_in_format_of(image: Tensor, *size: int) -> Tensor:
-    """An empty tensor as the compiled operators make it: channels_last_3d where the image is."""
-    last = image.stride(1) == 1 and image.shape[1] > 1
-    return torch.empty(
-        size,
-        dtype=image.dtype,
-        device=image.device,
-        memory_format=torch.channels_last_3d if last else torch.contiguous_format,
-    )
-
-
-def gradient_shapes(*wanted: tuple[Tensor, bool]) -> tuple[Tensor, ...]:
-    """What a compiled backward returns: a gradient like each tensor, or nothing where not asked."""
-    return tuple(
-        result_in_format_of(x, *x.shape) if asked else x.new_empty(0) for x, asked in wanted
-    )
-
-
 if native.LOADED:
 
     @torch.library.register_fake("lganet_fast::warp")
     def _(image: Tensor, flow: Tensor, nearest: bool, border: bool) -> Tensor:
-        return result_in_format_of(image, *image.shape[:2], *flow.shape[2:])
+        return empty_in_format_of(image, *image.shape[:2], *flow.shape[2:])
 
     @torch.library.register_fake("lganet_fast::warp_backward")
     def _(

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from . import check, triton
 from .dispatch import choose_backend
+from .memory_format import empty_in_format_of
 from .torch_func import transforming
-from .warp import result_in_format_of, warp
+from .warp import warp
 
 
 def warp_sum(
@@ -69,4 +70,4 @@ def fused(images: Sequence[Tensor], flows: Sequence[Tensor], base: Tensor | None
 @fused.register_fake
 def result_like(images: Sequence[Tensor], flows: Sequence[Tensor], base: Tensor | None) -> Tensor:
     """An empty tensor of the result's shape, in the memory format of the first image."""
-    return result_in_format_of(images[0], *images[0].shape)
+    return empty_in_format_of(images[0], *images[0].shape)

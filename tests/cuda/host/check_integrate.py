@@ -8,7 +8,7 @@ import torch
 from ops_checks import kink_free, uniform
 
 from lganet_fast.ops import reference
-from lganet_fast.ops.warp import result_in_format_of
+from lganet_fast.ops.memory_format import empty_in_format_of
 
 LAYOUTS = {
     "contiguous": torch.Tensor.contiguous,
@@ -30,7 +30,7 @@ def velocity_of(size, number_type, layout, batch=2):
 
 
 def filled(velocity, value):
-    return result_in_format_of(velocity, *velocity.shape).fill_(value)
+    return empty_in_format_of(velocity, *velocity.shape).fill_(value)
 
 
 def stepwise(velocity, steps, wide=False):

@@ -9,7 +9,7 @@ from ops_checks import uniform
 
 from lganet_fast.ops import reference
 from lganet_fast.ops.invert import IDENTITY
-from lganet_fast.ops.warp import result_in_format_of
+from lganet_fast.ops.memory_format import empty_in_format_of
 
 TURN = (0.9, 0.1, 0.0, -0.1, 0.8, 0.0, 0.0, 0.05, 1.1)
 CASES = {  # size of the field, size of the goal
@@ -29,7 +29,7 @@ def inputs(case, reach=0.4):
 
 
 def run(field, goal, start, step, metric, tolerance=1e-6, patience=4, wide=False):
-    out = result_in_format_of(start, *start.shape).fill_(torch.nan)
+    out = empty_in_format_of(start, *start.shape).fill_(torch.nan)
     solved = torch.empty(goal.shape[0], *goal.shape[2:], dtype=torch.bool)
     numbers = list(step), list(metric), tolerance, 0.9, patience, wide
     host_invert.invert(field, goal, start, out, solved, *numbers)

@@ -8,7 +8,7 @@ import torch
 from ops_checks import kink_free, uniform
 
 from lganet_fast.ops import reference
-from lganet_fast.ops.warp import result_in_format_of
+from lganet_fast.ops.memory_format import empty_in_format_of
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last_3d": torch.channels_last_3d}
 TOLERANCES = {  # type of the image, with the tolerance of values and of gradients
@@ -50,14 +50,14 @@ def expected(image, flow, grad, mode, padding):
 
 
 def forward(image, flow, *, nearest=False, border=False, add_flow=False, wide=False):
-    out = result_in_format_of(image, *image.shape[:2], *flow.shape[2:]).fill_(torch.nan)
+    out = empty_in_format_of(image, *image.shape[:2], *flow.shape[2:]).fill_(torch.nan)
     host_warp.warp(image, flow, out, nearest, border, add_flow, wide)
     return out
 
 
 def backward(grad, image, flow, *, fixed=False, need=(True, True), wide=False, **options):
     """The gradients as the operator makes them: sums in the working type or in whole numbers."""
-    for_image = result_in_format_of(image, *image.shape).fill_(torch.nan) if need[0] else None
+    for_image = empty_in_format_of(image, *image.shape).fill_(torch.nan) if need[0] else None
     for_flow = torch.full_like(flow, torch.nan) if need[1] else None
     sums = whole = None
     if need[0] and fixed:
