@@ -149,7 +149,7 @@ def turn_reasons(turn: Turn) -> list[Reason]:
     """The moving image fits better in another orientation than in that it was searched from."""
     if not turn.best > turn.straight + TURN_GAIN:
         return []
-    level: Level = "bad" if turn.degrees > ROTATION else "doubtful"  # found in part, perhaps
+    level: VerdictLevel = "bad" if turn.degrees > ROTATION else "doubtful"  # found in part, perhaps
     text = (
         f"turned by {turn.degrees:.0f} degrees, the moving image fits better (normalised mutual "
         f"information {turn.best:.3f} against {turn.straight:.3f}): its orientation is wrong, or "
