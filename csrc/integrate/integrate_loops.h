@@ -184,19 +184,22 @@ void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>
       const Positions<A> p = positions_of(field.data + place, row, k);
       const Corners<A, I> corners = corners_at<Find::weights_and_slopes, I>(p, volume);
       const Cube<A> cube = cube_of<A>(corners.weight);
-      const SlopeWeights<V> weights(corners.weight, corners.slope);
+      const auto& [wh, ww, wd] = corners.weight;
+      const auto& [sh, sw, sd] = corners.slope;
       A weight[3][4][kLanes<A>], ends[4][kLanes<A>], inside[kLanes<A>];
       store_vector(inside, corners.inside ? V{} + 1 : V{});
+      const Square<V> slope_h = square_of(sh, ww), slope_w = square_of(wh, sw),
+                      square = square_of(wh, ww);
 #pragma GCC unroll 4
       for (int r = 0; r < 4; ++r) {
-        store_vector(weight[0][r], weights.along_h.row[r]);
-        store_vector(weight[1][r], weights.along_w.row[r]);
-        store_vector(weight[2][r], weights.square.row[r]);
+        store_vector(weight[0][r], slope_h.row[r]);
+        store_vector(weight[1][r], slope_w.row[r]);
+        store_vector(weight[2][r], square.row[r]);
       }
-      store_vector(ends[0], weights.ends.below);
-      store_vector(ends[1], weights.ends.above);
-      store_vector(ends[2], weights.along_d.below);
-      store_vector(ends[3], weights.along_d.above);
+      store_vector(ends[0], wd.below);
+      store_vector(ends[1], wd.above);
+      store_vector(ends[2], sd.below);
+      store_vector(ends[3], sd.above);
       Quad<A> pending[4] = {};
       I expected = corners.offset[0];
       int32_t plane = corners.plane[0];
