@@ -101,12 +101,12 @@ class BuildNative(build_ext):
     def run(self) -> None:
         """Build; a failure is recorded, not raised."""
         environment.cuda_archs()  # a wrong name is an error, not a reason to go without
-        inplace = self.inplace  # the base class changes it while it runs
+        archs, inplace = None, self.inplace  # the base class changes it while it runs
         try:
             reason = no_cuda = missing()
             if reason is None:
                 self.use_torch()
-                no_cuda = self.use_cuda()
+                archs, no_cuda = self.use_cuda()
                 super().run()
         except Exception as error:  # any failure must leave a working pure-Python install
             words = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -115,7 +115,7 @@ class BuildNative(build_ext):
         self.inplace = inplace
         if reason is not None:
             self.extensions.clear()
-        self.leave_note({"native": reason, "cuda": no_cuda})
+        self.leave_note({"native": reason, "cuda": no_cuda, "archs": archs})
 
     def use_torch(self) -> None:
         """Point the extension at torch's headers and libraries."""
@@ -150,8 +150,11 @@ class BuildNative(build_ext):
         newest = max(Path(path).stat().st_mtime for path in (source, *RECIPE, *HEADERS))
         return not self.force and target.exists() and target.stat().st_mtime > newest
 
-    def use_cuda(self) -> str | None:
-        """Compile the CUDA sources and add them to the extension; returns why not, or None."""
+    def use_cuda(self) -> tuple[list[str] | None, str | None]:
+        """Compile the CUDA sources and add them to the extension.
+
+        Returns the compute capabilities that there is code for, and why there is none, or None.
+        """
         try:
             nvcc = Nvcc()
             objects = {source: Path(self.build_temp) / f"{source}.o" for source in CUDA_SOURCES}
@@ -163,8 +166,8 @@ class BuildNative(build_ext):
                 extension.libraries += ["cudart_static", "rt", "dl", "pthread"]
         except NotPossibleError as error:
             self.announce(f"lganet_fast: {error}; installing without CUDA", level=3)
-            return str(error)
-        return None
+            return None, str(error)
+        return nvcc.capabilities, None
 
     def use_nvcc(self, nvcc: Nvcc, source: Path, target: Path) -> None:
         """Compile one file, unless its object is newer than all that it is made of."""
@@ -175,9 +178,9 @@ class BuildNative(build_ext):
         nvcc.compile(source, target, include_folders(), f"TORCH_TARGET_VERSION={TORCH_TARGET}")
         asked.write_text(archs)
 
-    def leave_note(self, reasons: dict[str, str | None]) -> None:
-        """Write the reasons beside the package's modules."""
+    def leave_note(self, found: dict[str, Any]) -> None:
+        """Write what `doctor` tells beside the package's modules."""
         folder = ROOT if self.inplace else Path(self.build_lib)
         note = folder / "lganet_fast" / "_build.json"
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(reasons) + "\n")
+        note.write_text(json.dumps(found) + "\n")

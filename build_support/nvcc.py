@@ -76,8 +76,17 @@ class Nvcc:
             for codes in first.values()
             for code in codes
         ]
-        newest = list(first.values())[-1][0]
-        return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
+        return [*flags, f"-gencode=arch=compute_{self.ptx},code=compute_{self.ptx}"]
+
+    @property
+    def ptx(self) -> str:
+        """What the PTX is for: the first of the newest generation."""
+        return next((code for code in self.codes if int(code) >= 90), self.codes[0])
+
+    @property
+    def capabilities(self) -> list[str]:
+        """What there is code for: 9.0 for 90, and 9.0+PTX for that whose PTX there is too."""
+        return [f"{c[:-1]}.{c[-1]}" + "+PTX" * (c == self.ptx) for c in self.codes]
 
     def compile(self, source: Path, target: Path, includes: Iterable[str], macro: str) -> None:
         """Compile one file; several of its architectures at a time."""

@@ -64,7 +64,8 @@ class Method:
         if self.syn:
             flow = syn_flow(full).to(flow)
         elif self.checkpoint is not None:
-            coarse = network_flow(self.checkpoint, *seen.tensors(self.device)).float()
+            images = seen.tensors(self.device)
+            coarse = network_flow(self.checkpoint, *images, keep=True).float()
             flow = finer(coarse, self.factors, full.fixed.shape)
         return flow if self.refinement is None else refine(flow, full, self.refinement)
 

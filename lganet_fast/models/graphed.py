@@ -180,7 +180,7 @@ class Graph:
             torch.set_grad_enabled(grad),
             torch.autocast(kind, dtype, autocast, cache_enabled=False),
         ):
-            self.inputs = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs]
+            self.inputs = [torch.empty_like(x) for x in inputs]
             self.copy(inputs)
             function(*self.inputs)  # makes what this thread and this stream still lack
             here.wait_stream(stream)

@@ -12,15 +12,22 @@ from .checkpoint import Checkpoint, load
 
 
 @torch.no_grad()
-def network_flow(checkpoint: Checkpoint, moving: Tensor, fixed: Tensor) -> Tensor:
+def network_flow(
+    checkpoint: Checkpoint, moving: Tensor, fixed: Tensor, keep: bool = False
+) -> Tensor:
     """The network's flow (B, 3, H, W, D), in voxels, for images (B, 1, H, W, D).
 
     The images go in in the axis order that the checkpoint's card names: see `backwards`.
+    keep: what the network makes of the fixed image alone, for the next call (`models.atlas`).
     """
-    model = checkpoint.model.to(fixed)
-    if not backwards(checkpoint):
-        return model(moving, fixed).to(fixed)
-    return turned_back(model(reverse_axes(moving), reverse_axes(fixed)).to(fixed))
+    model, turned = checkpoint.model.to(fixed), backwards(checkpoint)
+    if turned:
+        moving, fixed = reverse_axes(moving), reverse_axes(fixed)
+    if keep:
+        flow = model.onto(moving, model.atlas.of(model, fixed)).to(fixed)
+    else:
+        flow = model(moving, fixed).to(fixed)
+    return turned_back(flow) if turned else flow
 
 
 def backwards(checkpoint: Checkpoint) -> bool:

@@ -19,6 +19,7 @@ from .network import SIMPLE_ITK, Network, Shape
 from .published_format import dead_parameters, published_name
 from .sizes import Size, padded_size
 
+DECOMPOSED = (3, 2)  # levels whose features IDM decomposes
 VOXEL_BYTES = 75  # times filters: the most that the forward was found to need, in float32
 
 
@@ -90,25 +91,55 @@ class LGANetPlusPlus(Network):
         both = torch.cat([fixed, moving])
         features = list(self.encoder(both.contiguous(memory_format=torch.channels_last_3d)))
         del both, moving, fixed  # their memory is free for the levels
-        return self.coarse_to_fine(features)
+        fused = self.msfm(features) if self.msfm is not None else []
+        pairs = [tuple(x.chunk(2)) for x in features]
+        del features
+        return self.coarse_to_fine(pairs, fused)
 
-    def coarse_to_fine(self, features: list[Tensor]) -> Tensor:
+    def of_fixed(self, fixed: Tensor) -> list[Tensor]:
+        """Its features, its part of the MSFM's products and what IDM's trunk makes of it."""
+        features = list(self.encoder(fixed))
+        found = list(features)
+        if self.msfm is not None:
+            found += self.msfm.products(features, 1, (None,) * 4)
+        for level in DECOMPOSED if self.config["fifm"] else ():
+            found += self.get_submodule(f"deblock{level}").idm.idm(features[level - 1])
+        return found
+
+    def flow_onto(self, moving: Tensor, *prepared: Tensor) -> Tensor:
+        """The flow onto a fixed image of which `of_fixed` has made this."""
+        features = list(self.encoder(moving))
+        rest, fused, trunks = list(prepared[4:]), [], {}
+        if self.msfm is not None:
+            fused, rest = self.msfm(features, 1, rest[:4]), rest[4:]
+        if rest:
+            trunks = {level: rest[2 * k : 2 * k + 2] for k, level in enumerate(DECOMPOSED)}
+        pairs = list(zip(prepared[:4], features, strict=True))
+        del features, moving
+        return self.coarse_to_fine(pairs, fused, trunks)
+
+    def coarse_to_fine(
+        self,
+        features: list[tuple[Tensor, ...]],
+        fused: list[Tensor],
+        trunks: Mapping[int, Sequence[Tensor]] | None = None,
+    ) -> Tensor:
         """Coarse to fine (paper 2.5): flow_i = compose(2 upsampled flow_{i+1}, f_i), to flow_1.
 
-        features: the encoder's of the fixed above the moving images, batch 2B. Emptied, so that
-        the memory of each level is free when it has been used.
+        features: of the fixed and the moving image, levels 1 to 4. fused: C_1..C_4 or none. Both
+        are emptied, so that the memory of each level is free when it has been used.
+        trunks: for a level, what IDM's trunk makes of its fixed features, where that is known.
         """
-        fused = self.msfm(features) if self.msfm is not None else []
 
         def taken() -> list[Tensor]:
-            still, moved = features.pop().chunk(2)
+            still, moved = features.pop()
             return [moved, still, *([fused.pop()] if fused else [])]
 
         flow = integrate(self.deblock4(taken()))
         for level in (3, 2, 1):
             coarse = double(flow)
-            step = integrate(self.get_submodule(f"deblock{level}")(taken(), coarse))
-            flow = compose(coarse, step)
+            block, trunk = self.get_submodule(f"deblock{level}"), (trunks or {}).get(level)
+            flow = compose(coarse, integrate(block(taken(), coarse, trunk)))
         return flow
 
     @classmethod

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..nn.layers import Block
 from ..ops import check
+from .atlas import Atlas
 from .graphed import Graphs
 from .sizes import Size, smallest_that_fits
 
@@ -63,6 +64,7 @@ class Network(nn.Module):
             if p.dim() == 5:  # Module.to refuses where others have four axes
                 p.data = p.data.to(memory_format=torch.channels_last_3d)
         self.graphs = Graphs(self.voxel_bytes)
+        self.atlas = Atlas()
 
     def padded_size(self, size: Sequence[int]) -> Size:
         """The size of fewest voxels that the network runs on and that holds (H, W, D).
@@ -79,12 +81,47 @@ class Network(nn.Module):
         Returns (B, 3, H, W, D), channels in the order of the axes, float32 at least.
         Raises ValueError or TypeError naming the argument that does not fit.
         """
-        check.shape("moving", moving, ("B", self.config["in_channel"], "H", "W", "D"))
-        check.floating("moving", moving)
+        self.check_image("moving", moving)
         check.shape("fixed", fixed, moving.shape)
         check.floating("fixed", fixed, (moving.dtype,))
         check.together("fixed", fixed, "moving", moving)
         return self.graphs(self, self.run, moving, fixed)
+
+    def prepare(self, fixed: Tensor) -> list[Tensor]:
+        """What the forward makes of a fixed image alone, for `onto`, where it is the same for all.
+
+        fixed: as in `forward`. What is returned holds for the weights and types of now, and is not
+        to be written to. Raises as `forward` does.
+        """
+        self.check_image("fixed", fixed)
+        return list(self.of_fixed(*self.padded(fixed)))
+
+    def onto(self, moving: Tensor, prepared: Sequence[Tensor]) -> Tensor:
+        """The forward for a moving image and what `prepare` has made of the fixed one.
+
+        moving: of the fixed image's type. On the CPU it returns bit for bit what `forward` does; on
+        CUDA kernels may add in another order. Raises as `forward` does.
+        """
+        self.check_image("moving", moving)
+        check.together("moving", moving, "what was prepared", prepared[0])
+        batch, _, *size = prepared[0].shape
+        if [moving.shape[0], *self.padded_size(moving.shape[2:])] != [batch, *size]:
+            raise ValueError(
+                f"moving must be as large as the image that was prepared, {batch} of {size} voxels "
+                f"after padding, got {tuple(moving.shape)}"
+            )
+        return self.graphs(self, self.run_onto, moving, *prepared)
+
+    def check_image(self, name: str, image: Tensor) -> None:
+        """Require (B, in_channel, H, W, D) of a float type."""
+        check.shape(name, image, ("B", self.config["in_channel"], "H", "W", "D"))
+        check.floating(name, image)
+
+    def run_onto(self, moving: Tensor, *prepared: Tensor) -> Tensor:
+        """`onto` for arguments that have been checked, operator by operator."""
+        height, width, depth = moving.shape[2:]
+        flow = self.flow_onto(*self.padded(moving), *prepared)
+        return flow[:, :, :height, :width, :depth]
 
     def run(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """The forward for arguments that have been checked, operator by operator."""
@@ -103,6 +140,16 @@ class Network(nn.Module):
     def flow_of(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """The flow between images of a size that the network takes, channels_last_3d."""
         raise NotImplementedError
+
+    def of_fixed(self, fixed: Tensor) -> Sequence[Tensor]:
+        """What `flow_onto` takes of a fixed image that `flow_of` would take; itself where a network
+        has nothing to make of it alone. The first of it is as large as the image.
+        """
+        return [fixed]
+
+    def flow_onto(self, moving: Tensor, *prepared: Tensor) -> Tensor:
+        """What `flow_of` returns, of the moving image and what `of_fixed` returned."""
+        return self.flow_of(moving, *prepared)
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:

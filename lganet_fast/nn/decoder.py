@@ -22,6 +22,12 @@ def with_zeros(weight: Tensor) -> Tensor:
     return F.pad(weight, [0, 0, 0, 0, 0, 0, 0, 5])
 
 
+def part_of_more(x: Tensor) -> bool:
+    """Whether other numbers share the memory of a tensor; True while that cannot be told."""
+    traced = torch.compiler.is_compiling()
+    return traced or x.untyped_storage().nbytes() > x.numel() * x.element_size()
+
+
 class CorrelationConv(Block, Conv3):
     """x + conv3(corr(x, y)): moving features plus their convolved correlation with the fixed."""
 
@@ -100,21 +106,24 @@ class Level(nn.Module):
         self.resnet = Residual(maps * channels)
         self.flow = FlowConv(maps * channels)
 
-    def forward(self, maps: list[Tensor], coarse: Tensor) -> Tensor:
+    def forward(
+        self, maps: list[Tensor], coarse: Tensor, trunk: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Moving and fixed features and, if any, C_i, (B, C, H, W, D) -> flow (B, 3, H, W, D).
 
         maps: emptied, so that the memory of each is free as soon as it has been used.
         coarse: the flow so far at this level's size, (B, 3, H, W, D), in its voxels.
+        trunk: what IDM's trunk makes of the fixed features, where that is known.
         """
         x, y, *fused = maps
         maps.clear()
         x = self.Conv(x, y) if self.fifm else x
-        if not torch.is_grad_enabled() and not y.is_cuda:
+        if not torch.is_grad_enabled() and not y.is_cuda and part_of_more(y):
             y = y.clone()  # it was one with the moving features, whose memory is free now
         moved = warp(x, coarse)
         del x
         if self.decompose:
-            moved, flow2, flow1 = self.idm(y, moved)
+            moved, flow2, flow1 = self.idm(y, moved, trunk)
         side = [*fused, moved, y] if fuses(y) else torch.cat([*fused, moved, y], 1)
         del fused, moved, y
         change = self.flow(self.resnet(self.nff(side) if self.fifm else side))

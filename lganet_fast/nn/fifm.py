@@ -92,9 +92,14 @@ class IDM(nn.Module):
         found = [x.chunk(2) for x in self.idm(torch.cat([y, w]))]
         return zip(*found, strict=True)
 
-    def forward(self, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """y, w (B, C, H, W, D) -> the second call's output and flow, and the first call's flow."""
-        of_y, of_w = self.both(y, w)
+    def forward(
+        self, y: Tensor, w: Tensor, of_y: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """y, w (B, C, H, W, D) -> the second call's output and flow, and the first call's flow.
+
+        of_y: what the trunk makes of y, where that is known.
+        """
+        of_y, of_w = self.both(y, w) if of_y is None else (of_y, self.idm(w))
         first, flow1 = self.interact(w, of_y, of_w)
         second, flow2 = self.interact(first, of_y, self.idm(first))
         return second, flow2, flow1

@@ -18,17 +18,25 @@ class SDI(Block):
         super().__init__()
         self.convs = nn.ModuleList(Conv3(channels, channels) for _ in range(8))
 
-    def forward(self, size: Sequence[int], kept: Sequence[int], *maps: Tensor) -> Tensor:
+    def forward(
+        self,
+        size: Sequence[int],
+        kept: Sequence[int],
+        product: Tensor | None,
+        *maps: Tensor,
+    ) -> Tensor:
         """Eight maps (B, f, ., ., .), fixed before moving, fine before coarse -> (B, f, *size).
 
         maps: none larger than `size`; the smaller are interpolated (trilinear, corners aligned).
         kept: which of them somebody reads later; the product may take the memory of the others.
+        product: None, or that of the fixed image's factors, where maps are the moving one's four;
+        of the fixed one's four alone the result is that product.
         """
-        out = None
-        for k, (conv, x) in enumerate(zip(self.convs, maps, strict=True)):
-            out = self.factor(conv, x, size, k not in kept, out)
-        assert out is not None
-        return out
+        first = 0 if product is None else 4
+        for k, x in enumerate(maps):
+            product = self.factor(self.convs[first + k], x, size, k not in kept, product)
+        assert product is not None
+        return product
 
     @staticmethod
     def factor(
@@ -51,21 +59,36 @@ class MSFM(nn.Module):
             if level > 1:
                 self.add_module(f"u{level}", Conv3(filters, filters << (level - 1)))
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Features of levels 1 to 4, fixed above moving along the batch -> C_1..C_4."""
+    def products(
+        self, features: Sequence[Tensor], images: int, before: Sequence[Tensor | None]
+    ) -> list[Tensor]:
+        """The SDI products of levels 1 to 4.
+
+        features: of levels 1 to 4; of two `images`, the fixed above the moving along the batch, or
+        of one, which is the moving one where `before` has the products of the fixed one.
+        """
         part = self.get_submodule
-        both = [[part(f"c{i + 1}")(x)] for i, x in enumerate(features)]
-        for k, sizes in enumerate(both):  # and at the sizes of all coarser levels
+        sized = [[part(f"c{i + 1}")(x)] for i, x in enumerate(features)]
+        for k, sizes in enumerate(sized):  # and at the sizes of all coarser levels
             for _ in range(3 - k):
                 sizes.append(pool(sizes[-1], "mean")[0])
         found: list[Tensor] = []
         for i in (3, 2, 1, 0):  # the finest last: its product takes the memory of the widest map
             size, kept = features[i].shape[2:], (i, i + 4) if i else ()
-            fitted = [sizes[max(i - k, 0)] for k, sizes in enumerate(both)]
-            if fuses(fitted[0]):  # fewer launches, more memory: both images at once
+            fitted = [sizes[max(i - k, 0)] for k, sizes in enumerate(sized)]
+            if fuses(fitted[0]):  # fewer launches, more memory: all images at once
                 fitted = [x if x.shape[2] == size[0] else resize(x, size) for x in fitted]
-            pairs = [x.chunk(2) for x in fitted]
-            fitted = [pair[half] for half in (0, 1) for pair in pairs]
-            product = part(f"sdi_{i + 1}")(size, kept, *fitted)
-            found.insert(0, part(f"u{i + 1}")(product) if i else product)
+            parts = [x.chunk(images) for x in fitted]
+            fitted = [one[image] for image in range(images) for one in parts]
+            found.insert(0, part(f"sdi_{i + 1}")(size, kept, before[i], *fitted))
         return found
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        images: int = 2,
+        before: Sequence[Tensor | None] = (None,) * 4,
+    ) -> list[Tensor]:
+        """See `products` -> C_1..C_4."""
+        first, *others = self.products(features, images, before)
+        return [first, *(self.get_submodule(f"u{i}")(x) for i, x in enumerate(others, 2))]

@@ -44,8 +44,11 @@ def load() -> str | None:
     return None
 
 
-def read_note() -> dict[str, str | None]:
-    """What the build left: for "native" and "cuda", why they were not compiled, or None."""
+def read_note() -> dict[str, Any]:
+    """What the build left: for "native" and "cuda", why they were not compiled, or None.
+
+    "archs": the compute capabilities that there is CUDA code for, the last with "+PTX".
+    """
     note = Path(__file__).parent.parent / "_build.json"
     return json.loads(note.read_text()) if note.exists() else {}
 
@@ -72,7 +75,7 @@ def missing(device: str) -> str | None:
     if REASON is not None:
         return REASON
     if KERNELS.get(device):
-        return None
+        return no_code() if device == "cuda" else None
     return NOTE.get(device) or f"it was compiled without operators for {device}"
 
 
@@ -86,8 +89,27 @@ def refusal(operation: str, device: str) -> str | None:
     if operation not in COMPILED:
         return "it has no compiled kernel"
     if operation in KERNELS.get(device, ()):
-        return triton.too_old() if device == "cuda" else None
+        return (triton.too_old() or no_code()) if device == "cuda" else None
     return missing(device) or f"it has no compiled kernel for {device}"
+
+
+def no_code() -> str | None:
+    """Why the compiled code does not run on the current CUDA device; None where there is none.
+
+    Machine code runs on devices of its major version, from its minor one on; PTX is translated by
+    the driver for any later device.
+    """
+    archs = NOTE.get("archs")
+    if not archs or not torch.cuda.is_available():
+        return None
+    device = torch.cuda.get_device_properties()  # which torch.compile can trace
+    for arch in archs:
+        major, minor = map(int, arch.removesuffix("+PTX").split("."))
+        later = arch.endswith("+PTX") and (device.major, device.minor) >= (major, minor)
+        if later or (device.major == major and device.minor >= minor):
+            return None
+    built = ", ".join(archs)
+    return f"it was compiled for {built}, got {device.major}.{device.minor}"
 
 
 def deterministic() -> bool:

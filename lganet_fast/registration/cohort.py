@@ -7,9 +7,9 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..volumes.pair_table import read_pair_table
 from .pairwise import RegistrationWarning, register_sources
 from .results import read_report
 from .settings import DEFAULTS, ROLES, RUN, PathLike, Run, Settings, Sources, check_settings
+from .stages import Opened, opened
 
 TABLES = ("cohort.csv", "failures.csv")
 
@@ -123,10 +124,12 @@ def register_pairs(
         make_folder(Path(out))
         done: list[Outcome] = []
         own = ranks.share(rows)
+        network = cache(partial(opened, settings.checkpoint))
         with Progress(len(own), "pairs", quiet or not ranks.first) as bar:
             for row in own:
                 bar.at(len(done), row.name)
-                done.append(register_row(row, settings, replace(run, out=Path(out) / row.name)))
+                own_run = replace(run, out=Path(out) / row.name)
+                done.append(register_row(row, settings, own_run, network))
             bar.at(len(done))
         found = {one.name: one for part in ranks.gather(done) for one in part}
         if not ranks.first:
@@ -136,15 +139,17 @@ def register_pairs(
     return outcomes
 
 
-def register_row(row: Row, settings: Settings, run: Run) -> Outcome:
-    """Register a pair into a folder, unless it was done before."""
+def register_row(
+    row: Row, settings: Settings, run: Run, network: Callable[[], Opened]
+) -> Outcome:
+    """Register a pair into a folder, unless it was done before; network: of the settings."""
     try:
         report = finished(row.sources, settings, run)
         if report is not None:
             return Outcome(row.name, report, skipped=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RegistrationWarning)  # they go into cohort.csv
-            result = register_sources(row.sources, settings, run)
+            result = register_sources(row.sources, settings, run, network())
     except (Exception, MemoryError) as error:  # whatever it is, the other pairs go on
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         return Outcome(row.name, failure=kind + reason(error))

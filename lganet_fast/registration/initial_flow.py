@@ -40,11 +40,11 @@ def card_warnings(card: Card, grid: Grid, rule: str | None = None) -> list[str]:
     return found
 
 
-def predict(checkpoint: Checkpoint, work: Workspace) -> Tensor:
+def predict(checkpoint: Checkpoint, work: Workspace, keep: bool = False) -> Tensor:
     """The network's flow: (1, 3, H, W, D) in voxels of the working grid, 0 at its border.
 
     The images go in as the workspace holds them, background 0 and foreground of about unit
-    intensity.
+    intensity. keep: as in `network_flow`.
     """
-    flow = network_flow(checkpoint, work.moving, work.fixed)
+    flow = network_flow(checkpoint, work.moving, work.fixed, keep)
     return flow * taper(work.grid.shape, MARGIN).to(flow)

@@ -29,6 +29,7 @@ from .stages import (
     Found,
     Given,
     Initial,
+    Opened,
     Quality,
     align,
     find,
@@ -157,8 +158,13 @@ def register(
     return register_sources(sources, settings, run)
 
 
-def register_sources(sources: Sources, settings: Settings, run: Run = RUN) -> Registration:
-    """What `register` does, once its arguments are sorted; it raises and warns as that does."""
+def register_sources(
+    sources: Sources, settings: Settings, run: Run = RUN, network: Opened | None = None
+) -> Registration:
+    """What `register` does, once its arguments are sorted; it raises and warns as that does.
+
+    network: of settings.checkpoint, where it is open already and other pairs follow with it.
+    """
     place, threads = choose_device(run.device), set_threads(run.threads)
     clock = Clock()
     with (
@@ -167,7 +173,7 @@ def register_sources(sources: Sources, settings: Settings, run: Run = RUN) -> Re
     ):
         beside.submit(load_ahead, place, run.qc and folder is not None)
         with clock.stage("read"):
-            given = read(sources, settings)
+            given = read(sources, settings, network)
         with clock.stage("affine"):
             initial = align(given.pair, settings)
         with clock.stage("optimise"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -38,27 +38,35 @@ class Given:
     """What was read.
 
     inputs: what the report says of the sources. network: that registers first, or None; card: what
-    the report says of it. notes: what their user should look at.
+    the report says of it; others: whether other pairs follow with it. notes: what their user should
+    look at.
     """
 
     pair: Pair
     inputs: dict[str, Input]
     network: Checkpoint | None
     card: dict[str, Any] | None
+    others: bool
     notes: list[str]
 
 
-def read(sources: Sources, settings: Settings) -> Given:
-    """Read the sources and the network. Raises InputError with one line on what is wrong."""
+Opened: TypeAlias = tuple[Checkpoint | None, dict[str, Any] | None]
+
+
+def read(sources: Sources, settings: Settings, network: Opened | None = None) -> Given:
+    """Read the sources, and the network where it is not `opened` already.
+
+    Raises InputError with one line on what is wrong.
+    """
     with nifti.collected() as notes:
         pair = read_pair(sources)
         given = sources.given().items()
         inputs = {role: Input(**nifti.describe(source, role)) for role, source in given}
-        network, card = opened(settings.checkpoint)
-    return Given(pair, inputs, network, card, notes)
+        found = opened(settings.checkpoint) if network is None else network
+    return Given(pair, inputs, *found, network is not None, notes)
 
 
-def opened(weights: str | None) -> tuple[Checkpoint | None, dict[str, Any] | None]:
+def opened(weights: str | None) -> Opened:
     """The network of a file, if any, and what the report says of it."""
     if weights is None:
         return None, None
@@ -112,7 +120,7 @@ def find(
     notes = []
     if given.network is not None:
         notes = card_warnings(given.network.card, start.grid)
-        work = start.after(predict(given.network, start))
+        work = start.after(predict(given.network, start, keep=given.others))
     velocity, change = search(start, work, settings, quiet)
     return Found(start, work, velocity, change, notes)
 

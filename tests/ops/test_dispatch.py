@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from ops_checks import uniform
 from torch._dynamo.testing import CompileCounter
 
 from lganet_fast import ops
+from lganet_fast.cli.actions import diagnosis
 from lganet_fast.ops import (
     OPERATIONS,
     choose_backend,
+    convolve_on_cuda,
     dispatch,
     explain,
     native,
     triton,
+    tuned,
     use_backend,
 )
 
@@ -74,6 +79,44 @@ def test_a_device_that_nothing_is_compiled_for_has_the_reference(monkeypatch):
     assert choice.backend == "reference"
     assert choice.refused["native"] == why
     assert "native" not in choose_backend("attention", "cuda").refused  # it is PyTorch's
+
+
+@pytest.mark.skipif(not native.LOADED, reason=f"no operators: {native.REASON}")
+@pytest.mark.parametrize(
+    ("archs", "device", "runs"),
+    [
+        (["9.0", "9.0+PTX"], (8, 0), False),
+        (["8.6", "8.9+PTX"], (8, 0), False),
+        (["8.0", "9.0"], (12, 0), False),
+        (["8.0", "9.0+PTX"], (12, 0), True),
+        (["8.0", "9.0+PTX"], (8, 9), True),
+        (["8.9+PTX"], (9, 0), True),
+        (["10.0+PTX"], (9, 0), False),
+        (None, (9, 0), True),  # of a build that left no note of it
+    ],
+    ids=str,
+)
+def test_a_library_without_code_for_the_card_is_passed_over(monkeypatch, archs, device, runs):
+    card = SimpleNamespace(major=device[0], minor=device[1], name="a card", total_memory=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (0, 0))
+    monkeypatch.setitem(native.KERNELS, "cuda", frozenset({"warp", "convolve"}))
+    monkeypatch.setitem(native.NOTE, "archs", archs)
+    why = None if runs else f"it was compiled for {', '.join(archs)}, got {device[0]}.{device[1]}"
+    choice = choose_backend("warp", "cuda")
+    assert choice.backend == ("native" if runs else "reference")
+    assert choice.refused.get("native") == why
+    shown = diagnosis.diagnose()
+    assert shown["extension"]["cuda"] == why
+    (warp,) = (x for x in shown["operations"] if (x["operation"], x["device"]) == ("warp", "cuda"))
+    assert (warp["backend"], warp["refused"].get("native")) == (choice.backend, why)
+    tuned_to_it = tuned.Entry("native", 0, 1.0)
+    assert convolve_on_cuda.runs(tuned_to_it, torch.float16) == runs
+    if not runs:
+        with pytest.raises(RuntimeError, match=r"native.*cannot run warp on cuda: it was compiled"):
+            choose_backend("warp", "cuda", "native")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

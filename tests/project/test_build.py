@@ -195,6 +195,9 @@ def test_architectures_can_be_chosen(tmp_path, asked, code, ptx):
     choice = {"LGANET_FAST_CUDA_ARCHS": asked, "CUDA_VISIBLE_DEVICES": ""}
     assert build_little(tmp_path, **choice) is None
     assert built_for(tmp_path) == (code, {ptx})
+    named = note_of(tmp_path)["archs"]
+    assert {"sm_" + a.removesuffix("+PTX").replace(".", "") for a in named} == code
+    assert {"sm_" + a[:-4].replace(".", "") for a in named if a.endswith("+PTX")} == {ptx}
 
 
 @needs_compiler
