@@ -339,11 +339,13 @@ def of_network(
     step: bool = False,
     published: bool = False,
     path: str = "cudnn",
+    atlas: bool = False,
 ) -> Count:
     """Count a later forward in evaluation, or forward, losses and backward of a training step.
 
     dtype: of autocast, None for float32 throughout. published: the published network, op for op.
-    path: of our convolutions, "cudnn" or "triton".
+    path: of our convolutions, "cudnn" or "triton". atlas: what the forward makes of the fixed image
+    alone is there already.
     """
     kind = PublishedLGANetPlusPlus if published else LGANetPlusPlus
     network, warp = kind(size, dropout=0.0).train(step), Warp(size)
@@ -356,9 +358,12 @@ def of_network(
         dissimilarity = op_for_op.local_ncc if published else ops.local_ncc
         if not step:
             with torch.no_grad(), narrowed(dtype):
-                network(moving, fixed)  # which packs the weights, once
+                prepared = network.prepare(fixed) if atlas else None
+                call = network if prepared is None else network.onto
+                last = fixed if prepared is None else prepared
+                call(moving, last)  # which packs the weights, once
                 with counting:
-                    network(moving, fixed)
+                    call(moving, last)
             return counting.count
         with counting:
             with narrowed(dtype):

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops import Norm, convolve, derived, integrate, warp_sum, weigh
+from ..ops import Norm, derived, integrate, warp_sum, weigh
+from ..ops.convolve_split import splits
 from .layers import (
     Block,
     Conv3,
@@ -18,6 +19,7 @@ from .layers import (
     FlowPair,
     Map,
     Pending,
+    flow_conv,
     fold,
     fuses,
     times,
@@ -43,15 +45,22 @@ class Decomposition(Block):
         self.conv2 = FlowPair(c4, c2)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """M and the flow from what both are made of; by one convolution in types that suit both."""
-        if not fuses(x) or x.dtype != wide(x.dtype) or torch.is_autocast_enabled(x.device.type):
+        """M and the flow from what both are made of; by one convolution where both are float32."""
+        if not fuses(x):
             return self.conv1(x), self.conv2(x)
         parts = [p for pair in (self.conv1, self.conv2) for conv in pair for p in conv.parameters()]
-        both = convolve(x, *derived(side_by_side, *parts), relu=True)
+        weight, bias = derived(side_by_side, *parts)
+        half = x.dtype != wide(x.dtype) or torch.is_autocast_enabled(x.device.type)
+        if half and not splits(x, weight):
+            return self.conv1(x), self.conv2(x)
+        both = flow_conv(x, weight, bias, relu=True)
         return both[:, :-3], both[:, -3:]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W, D) -> M of the same shape and a flow, float32 at least, in voxels."""
+        """(B, C, H, W, D) -> M of the same shape and a flow, float32 at least, in voxels.
+
+        M may be of a wider type than the map.
+        """
         conv: Any = self.conv
         for first, second in (("0", "2"), ("4", "6")):
             x = conv[second](conv[first].normed(x, slope=1.0))

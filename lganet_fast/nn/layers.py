@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..ops import Norm, convolve, convolve_moments, derived, norm_act, resize
 from ..ops.convolve_on_cuda import through
+from ..ops.convolve_split import convolve_split, splits
 
 SLOPE = 0.1  # of every leaky ReLU
 
@@ -116,6 +117,8 @@ def flow_conv(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Te
     Also under autocast and in a half-precision network: a flow of some voxels rounded to bfloat16
     is off by hundredths of a voxel at every step.
     """
+    if fuses(x) and splits(x, weight):
+        return convolve_split(x, weight, bias, relu)
     dtype = wide(torch.promote_types(x.dtype, weight.dtype))
     weight, bias = in_type(weight, bias, dtype)
     with torch.autocast(x.device.type, enabled=False):

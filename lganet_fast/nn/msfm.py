@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..ops import convolve, pool, resize
@@ -69,9 +70,16 @@ class MSFM(nn.Module):
         """
         part = self.get_submodule
         sized = [[part(f"c{i + 1}")(x)] for i, x in enumerate(features)]
-        for k, sizes in enumerate(sized):  # and at the sizes of all coarser levels
-            for _ in range(3 - k):
+        for k, sizes in enumerate(sized[:3]):  # and at the sizes of all coarser levels
+            for _ in range(2 - k):
                 sizes.append(pool(sizes[-1], "mean")[0])
+        third = [sizes[-1] for sizes in sized[:3]]
+        if fuses(third[0]):  # so small that launches count
+            fourth = pool(torch.cat(third), "mean")[0].chunk(3)
+        else:
+            fourth = tuple(pool(x, "mean")[0] for x in third)
+        for sizes, x in zip(sized, fourth, strict=False):
+            sizes.append(x)
         found: list[Tensor] = []
         for i in (3, 2, 1, 0):  # the finest last: its product takes the memory of the widest map
             size, kept = features[i].shape[2:], (i, i + 4) if i else ()

@@ -256,11 +256,16 @@ def fused(
     outputs: int,
     precision: str,
     config: int,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The convolution by the Triton kernel, and its moments, empty where they are not asked for."""
+    """The convolution by the Triton kernel, and its moments, empty where they are not asked for.
+
+    wide: the result is stored in float32, whatever the maps' type.
+    """
+    room = {"out": result_of(maps[0], outputs, torch.float32)} if wide else {}
     out, found = triton.kernels("convolve").forward(
         maps, packed, bias, norm, slope, relu, add, times, moments, outputs, config,
-        mask=mask, kind=precision,
+        mask=mask, kind=precision, **room,
     )  # fmt: skip
     return out, (out.new_empty(0, dtype=torch.float32) if found is None else found)
 
@@ -280,16 +285,19 @@ def result_like(
     outputs: int,
     precision: str,
     config: int,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Empty tensors of the results' shapes."""
-    batch, _, *size = maps[0].shape
-    out = torch.empty(
-        (batch, outputs, *size),
-        dtype=maps[0].dtype,
-        device=maps[0].device,
-        memory_format=torch.channels_last_3d,
-    )
-    return out, out.new_empty((2, batch, outputs) if moments else (0,), dtype=torch.float32)
+    out = result_of(maps[0], outputs, torch.float32 if wide else maps[0].dtype)
+    shape = (2, len(out), outputs) if moments else (0,)
+    return out, out.new_empty(shape, dtype=torch.float32)
+
+
+def result_of(x: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
+    """An empty map of a type and so many channels, as large as x."""
+    size = (len(x), outputs, *x.shape[2:])
+    order = torch.channels_last_3d
+    return torch.empty(size, dtype=dtype, device=x.device, memory_format=order)
 
 
 def natively(

@@ -35,7 +35,7 @@ def warp(
     check.choice("padding", padding, ("zeros", "border"))
     if choose_backend("warp", image.device.type, backend).backend == "reference":
         return reference.warp(image, flow, mode, padding)
-    wide = torch.promote_types(reference.working(image).dtype, flow.dtype)
+    wide = torch.promote_types(torch.promote_types(image.dtype, torch.float32), flow.dtype)
     read = image.double() if wide == torch.float64 else image
     out: Tensor = run(read, flow.to(wide), mode == "nearest", padding == "border")
     return out.to(image.dtype)

@@ -23,9 +23,10 @@ def warp_sum(
     """base(p) + sum_k images[k](p + flows[k](p)), zeros outside (paper 2.4, interaction).
 
     images: one or two (B, C, H, W, D), one float type. flows: as many (B, 3, H, W, D), float32 or
-    float64, in voxels. base: as an image, or None for zero.
-    Returns the shape and type of an image. `warp_sum([first], [second], second)` is what `compose`
-    computes. Raises ValueError or TypeError naming the argument that does not fit.
+    float64, in voxels. base: shaped as an image, of any float type, or None for zero.
+    Returns the shape of an image, in the type of base, else of the images.
+    `warp_sum([first], [second], second)` is what `compose` computes.
+    Raises ValueError or TypeError naming the argument that does not fit.
     """
     check.several("images", images, (1, 2))
     check.several("flows", flows, (len(images),))
@@ -36,7 +37,7 @@ def warp_sum(
     others = [(f"images[{k}]", x) for k, x in enumerate(images)]
     for name, x in [*others, *([] if base is None else [("base", base)])]:
         check.shape(name, x, images[0].shape)
-        check.floating(name, x, (images[0].dtype,))
+        check.floating(name, x, check.FLOATS if name == "base" else (images[0].dtype,))
         check.together(name, x, "flows[0]", flows[0])
     for k, flow in enumerate(flows):
         check.shape(f"flows[{k}]", flow, flows[0].shape)
@@ -55,7 +56,7 @@ def warp_sum(
         fresh = out is base or torch.is_grad_enabled() or transforming()
         out = moved if out is None else (out + moved if fresh else out.add_(moved))
     assert out is not None
-    return out
+    return out if base is None else out.to(base.dtype)
 
 
 @torch.library.custom_op("lganet_fast_triton::warp_sum", mutates_args=())
@@ -69,5 +70,5 @@ def fused(images: Sequence[Tensor], flows: Sequence[Tensor], base: Tensor | None
 
 @fused.register_fake
 def result_like(images: Sequence[Tensor], flows: Sequence[Tensor], base: Tensor | None) -> Tensor:
-    """An empty tensor of the result's shape, in the memory format of the first image."""
-    return empty_in_format_of(images[0], *images[0].shape)
+    """An empty tensor of the result's shape and type, in the memory format of the base."""
+    return empty_in_format_of(images[0] if base is None else base, *images[0].shape)

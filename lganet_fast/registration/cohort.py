@@ -139,9 +139,7 @@ def register_pairs(
     return outcomes
 
 
-def register_row(
-    row: Row, settings: Settings, run: Run, network: Callable[[], Opened]
-) -> Outcome:
+def register_row(row: Row, settings: Settings, run: Run, network: Callable[[], Opened]) -> Outcome:
     """Register a pair into a folder, unless it was done before; network: of the settings."""
     try:
         report = finished(row.sources, settings, run)

@@ -22,6 +22,7 @@ from lganet_fast.evaluation.levels import level_flows
 from lganet_fast.metrics.scores import dice, hd95
 from lganet_fast.models.checkpoint import Card, save
 from lganet_fast.models.inference import network_flow, open_checkpoint
+from lganet_fast.nn.encoder import Encoder
 from lganet_fast.registration.pairwise import register
 from lganet_fast.registration.settings import check_settings
 from lganet_fast.volumes.grid import Grid
@@ -204,6 +205,23 @@ def test_flows_of_all_levels_end_in_the_networks_own(place, weights):
     roughness = [flow.diff(dim=2).diff(dim=2).abs().mean() for flow in flows]
     assert roughness[0] < roughness[-1]
     assert not checkpoint.model.deblock4._forward_hooks
+
+
+def test_a_fixed_image_of_several_pairs_is_encoded_once(place, weights, monkeypatch):
+    checkpoint = open_checkpoint(weights / "xyz.safetensors")
+    method = methods.method_of(loaded(place), checkpoint, torch.device("cpu"))
+    data, encoded, encode = open_split(loaded(place), "test"), [], Encoder.forward
+    pairs = [data[number] for number in range(2)]
+    wanted = [network_flow(checkpoint, *pair.tensors()) for pair in pairs]
+
+    def noted(self, x):
+        encoded.append(len(x))
+        return encode(self, x)
+
+    monkeypatch.setattr(Encoder, "forward", noted)
+    found = [method.flow(pair, pair) for pair in pairs]
+    assert encoded == [1, 1, 1]
+    assert all(map(torch.equal, found, wanted))
 
 
 def test_a_coarse_flow_becomes_a_fine_one():

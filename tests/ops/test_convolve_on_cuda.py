@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from ops_checks import close, uniform
 
-from lganet_fast.ops import convolve_gradients, convolve_maps, convolve_on_cuda, reference, tuned
+from lganet_fast.ops import (
+    convolve_gradients,
+    convolve_maps,
+    convolve_on_cuda,
+    convolve_split,
+    reference,
+    tuned,
+)
 from lganet_fast.ops import convolve_training as training
 from lganet_fast.ops.convolve_on_cuda import Norm, Work
 
@@ -192,3 +199,32 @@ def test_cudnn_runs_where_nothing_was_measured(monkeypatch):
     monkeypatch.setattr(tuned, "winner", lambda *_: None)
     weight, x = torch.empty(8, 24, 3, 3, 3), torch.empty(1, 24, 8, 8, 8)
     assert convolve_on_cuda.path("convolve", weight, x) == convolve_on_cuda.CUDNN
+
+
+@pytest.mark.parametrize(("tf32", "parts"), [(True, 2), (False, 3)])
+def test_float32_weights_on_a_bfloat16_map(monkeypatch, tf32, parts):
+    """As close to float64 as the sum of the weight's parts is to the weight: 2^-16, 2^-24."""
+    asked = []
+
+    def forward(maps, packed, bias, *_, mask, kind, out):
+        asked.append(len(maps))
+        assert (kind, out.dtype, packed.dtype) == ("bfloat16", torch.float32, torch.bfloat16)
+        x = torch.cat(list(maps), 1).to(WIDE)
+        return out.copy_(F.conv3d(x, packed.to(WIDE), bias.to(WIDE), padding=1).relu()), None
+
+    pack = lambda weight, dtype, precision: weight.to(dtype)  # noqa: E731
+    stand_in = SimpleNamespace(forward=forward, pack=pack)
+    monkeypatch.setattr(convolve_on_cuda.triton, "kernels", lambda name: stand_in)
+    monkeypatch.setattr(convolve_split, "path", lambda *_: tuned.Entry("triton", 3, 1.0))
+    monkeypatch.setattr(convolve_split, "precision", lambda _: "tf32" if tf32 else "float32")
+    x, weight, bias = map_of(4, 0).bfloat16(), uniform(3, 4, 3, 3, 3, seed=1), uniform(3, seed=2)
+    weight, bias = (weight / 30).float(), bias.float()
+    assert convolve_split.splits(x, weight)
+    assert not convolve_split.splits(x.half(), weight)
+    found = convolve_split.convolve_split(x, weight, bias, True)
+    assert asked == [parts]
+    assert found.dtype == torch.float32
+    wanted = F.conv3d(x.to(WIDE), weight.to(WIDE), bias.to(WIDE), padding=1).relu()
+    error = (found - wanted).abs().max().item()
+    assert error < (2e-5 if tf32 else 5e-7)
+    assert error > 0

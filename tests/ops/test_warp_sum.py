@@ -48,6 +48,14 @@ def test_narrow_types(dtype):
     close(out, exact, 8 * torch.finfo(dtype).eps)
 
 
+def test_the_base_decides_the_type():
+    base, a, b, *flows = (x.float() for x in inputs(3, 4, 5))
+    out = warp_sum([a, b], flows, base.bfloat16())
+    assert out.dtype == torch.bfloat16
+    exact = warp_sum([a.double(), b.double()], flows, base.bfloat16().double())
+    close(out, exact, torch.finfo(torch.bfloat16).eps)
+
+
 def test_gradient():
     base, a, b, *flows = inputs(1, 2, 2, channels=1)
     check_gradient_strictly(

@@ -13,11 +13,14 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from reports import report_on
 from synthetic import oblique_grid, synthetic_pair
 
-from lganet_fast import InputError
+from lganet_fast import InputError, LGANetPlusPlus
 from lganet_fast.cli import main
+from lganet_fast.models.checkpoint import Card, save
+from lganet_fast.nn.encoder import Encoder
 from lganet_fast.registration import cohort
 from lganet_fast.registration.cohort import read_pairs, register_pairs
 from lganet_fast.registration.results import write_report
@@ -113,10 +116,10 @@ def test_a_failure_is_listed_and_the_others_go_on(place, capsys, monkeypatch):
     )
     real = cohort.register_sources
 
-    def broken(sources, settings, run):
+    def broken(sources, settings, run, network):
         if run.out.name == "odd":
             raise ZeroDivisionError("by\nzero")
-        return real(sources, settings, run)
+        return real(sources, settings, run, network)
 
     monkeypatch.setattr(cohort, "register_sources", broken)
     assert run("--quiet") == 2
@@ -172,6 +175,29 @@ def test_every_pair_has_its_report_also_in_memory(place):
     assert Report.from_dict(one.report) == one.details
     with pytest.raises(TypeError, match="iteration"):
         register_pairs("data/pairs.csv", "out", iteration=(2,))
+
+
+def test_a_checkpoint_is_opened_once_and_one_fixed_image_is_encoded_once(place, monkeypatch):
+    torch.manual_seed(0)
+    save(LGANetPlusPlus((48, 48, 48), lgam=False), place / "weights.safetensors", Card())
+    opened, encoded, load, encode = [], [], cohort.opened, Encoder.forward
+    monkeypatch.setattr(cohort, "opened", lambda p: opened.append(p) or load(p))
+
+    def noted(self, x):
+        encoded.append(len(x))
+        return encode(self, x)
+
+    monkeypatch.setattr(Encoder, "forward", noted)
+    weights = ["--checkpoint", "weights.safetensors", "--iterations", "0"]
+    assert run("--quiet", *weights) == 0
+    assert opened == ["weights.safetensors"]
+    assert encoded == [1, 1, 1]
+    files = ["--fixed", "data/fixed.nii.gz", "--moving", "data/moving.nii.gz", "--out", "alone"]
+    assert main(["register", *files, "--threads", "1", "--no-qc", "--quiet", *weights]) == 0
+    assert encoded == [1, 1, 1, 2]
+    one, other = (nib.load(f"{name}/warp.nii.gz").get_fdata() for name in ("out/two", "alone"))
+    assert np.array_equal(one, other)
+    assert np.abs(one).max() > 0
 
 
 def test_names_come_from_the_files_and_paths_from_the_table(tmp_path):
@@ -268,7 +294,7 @@ def test_a_damaged_file_is_no_result(place, name, keep, monkeypatch):
     assert path.read_bytes() == whole
 
 
-def made_up(sources, settings, run):
+def made_up(sources, settings, run, network):
     """A registration's files without the work."""
     assert run.overwrite
     run.out.mkdir(exist_ok=True)

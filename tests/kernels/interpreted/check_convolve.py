@@ -207,6 +207,17 @@ def test_the_result_may_be_some_channels_of_a_wider_map():
     assert wider[:, 16:].isnan().all()
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_half_maps_may_give_a_float32_result(kind):
+    """Which is not rounded: products of half numbers are exact, sums are float32's."""
+    case = Case((8, 8), 3, kind, relu=True)
+    out = torch.full((1, 3, 3, 2, 5), torch.nan).contiguous(memory_format=CHANNELS_LAST)
+    found, _ = case.found(out=out)
+    assert found is out
+    right = case.right()
+    torch.testing.assert_close(out.double(), right, rtol=0, atol=3e-6 * right.abs().max().item())
+
+
 @pytest.mark.parametrize("kind", ["float32", "float16"])
 def test_gradient_to_the_input(kind):
     """The same kernel with mirrored weights, and the ReLU's result as a mask."""
