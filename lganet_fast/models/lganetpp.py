@@ -103,7 +103,8 @@ class LGANetPlusPlus(Network):
         if self.msfm is not None:
             found += self.msfm.products(features, 1, (None,) * 4)
         for level in DECOMPOSED if self.config["fifm"] else ():
-            found += self.get_submodule(f"deblock{level}").idm.idm(features[level - 1])
+            block: Any = self.get_submodule(f"deblock{level}")
+            found += block.idm.idm(features[level - 1])
         return found
 
     def flow_onto(self, moving: Tensor, *prepared: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class LGANetPlusPlus(Network):
             fused, rest = self.msfm(features, 1, rest[:4]), rest[4:]
         if rest:
             trunks = {level: rest[2 * k : 2 * k + 2] for k, level in enumerate(DECOMPOSED)}
-        pairs = list(zip(prepared[:4], features, strict=True))
+        pairs: list[tuple[Tensor, ...]] = list(zip(prepared[:4], features, strict=True))
         del features, moving
         return self.coarse_to_fine(pairs, fused, trunks)
 

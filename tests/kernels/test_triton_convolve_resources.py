@@ -125,6 +125,5 @@ def check_cell(arch, name, numbers, products):
         return
     (cells,) = re.findall(rf"^\| {name} \|(.*)\|$", text, re.M)
     cell = dict(zip(SHARED, cells.split("|"), strict=True))[arch]
-    print("CELL", arch, name, numbers, products)
     assert [int(n) for n in re.findall(r"\b\d+\b", cell)] == numbers
     assert re.findall(r"[a-z]\w+", cell) == products

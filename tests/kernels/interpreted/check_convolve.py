@@ -5,7 +5,9 @@ LGANET_FAST_ALL_TRITON=1 takes every configuration of many pairs of channels; wi
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,6 +145,21 @@ def test_pairs_of_channels(inputs, outputs, kind):
             if how[:4] not in seen:
                 case.check(how)
             seen.add(how[:4])
+
+
+def pairs_of_the_network():
+    """Channels of its convolutions, each pair with one of the types."""
+    file = Path(__file__).parents[3] / "benchmarks" / "gpu_questions.json"
+    calls = json.loads(file.read_text(encoding="utf-8"))["convolutions"].values()
+    rows = [row for one in calls for row in one["kernels"] if row["operation"] == "convolve"]
+    pairs = sorted({(row["inputs"], row["outputs"]) for row in rows})
+    return [(*pair, KINDS[k % len(KINDS)]) for k, pair in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "kind"), pairs_of_the_network())
+def test_every_pair_of_the_network(inputs, outputs, kind):
+    case = Case(inputs, outputs, kind, size=(2, 2, 5), norm=True)
+    case.check(kernels.configs(inputs, outputs, kind, (9, 0))[0])
 
 
 @pytest.mark.parametrize("kind", KINDS if ALL else ["bfloat16"])
