@@ -190,3 +190,16 @@ def test_refuses_other_images(network):
     for wrong in (larger, torch.cat([moving, moving]), moving[0], moving.to("meta")):
         with torch.no_grad(), pytest.raises(ValueError, match="moving must"):
             network.onto(wrong, prepared)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_the_gpu(network, monkeypatch):
+    """Computed, captured and replayed alike, and as close to the forward as its own rounding."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    moving, fixed = images(1)
+    one = checkpoint(network.cuda())
+    found = [network_flow(one, moving[0].cuda(), fixed.cuda(), keep=True) for _ in range(4)]
+    assert all(torch.equal(x, found[0]) for x in found)
+    wanted = network_flow(one, moving[0].cuda(), fixed.cuda())
+    torch.testing.assert_close(found[0], wanted, rtol=0, atol=1e-3)
