@@ -1,10 +1,11 @@
 """`python -m tests.kills --runs N --seed S`: commands killed at random moments, then run again.
 
-Of each command N runs are killed (SIGKILL), spread evenly over the time that a whole run takes.
-After a kill no file may be half written, and old results may not lie beside new ones. Then the same
-command runs to its end: it must give what a run gives that nothing stopped, do nothing again that
-was done, and leave no hidden file. Runs are forked from a process that has loaded everything, so
-that the kills fall into the work and not into Python's start.
+Of each command N runs are killed (SIGKILL), spread evenly over the time that a whole run takes on
+the processor, whatever else runs there. After a kill no file may be half written, and old results
+may not lie beside new ones. Then the same command runs to its end: it must give what a run gives
+that nothing stopped, do nothing again that was done, and leave no hidden file. Runs are forked from
+a process that has loaded everything, so that the kills fall into the work and not into Python's
+start.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -84,14 +86,25 @@ def run(words: tuple[str, ...], out: Path) -> Any:
 
 
 def finish(words: tuple[str, ...], out: Path) -> float:
-    """Run a command to its end; returns the seconds it took. Raises FaultError where it fails."""
-    started = time.monotonic()
+    """Run a command to its end; returns its seconds on the processor.
+
+    Raises FaultError where it fails.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = run(words, out)
     process.join(LONGEST + 5)
     if process.exitcode != 0:
         process.kill()
         raise FaultError(f"exit {process.exitcode}: {(out.parent / 'stderr').read_text().strip()}")
-    return time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def wait(process: Any, seconds: float) -> None:
+    """Wait until a process has been on the processor for so many seconds, or has ended."""
+    clock = (~process.pid << 3) | 2  # the process's own (clock_getcpuclockid)
+    while process.exitcode is None and time.clock_gettime(clock) < seconds:
+        time.sleep(0.001)
 
 
 def tree(folder: Path) -> dict[str, Path]:
@@ -194,7 +207,7 @@ def campaign(one: Command, runs: int, chance: random.Random, place: Path) -> Cou
             shutil.copytree(start, out)
         listing = sorted(work.rglob("*"))
         process = run(one.words, out)
-        process.join(seconds * (number + chance.random()) / runs)
+        wait(process, seconds * (number + chance.random()) / runs)
         process.kill()
         process.join()
         listing.append(work / "stderr")
