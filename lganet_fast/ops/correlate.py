@@ -140,11 +140,11 @@ def fused_backward(
     grad: Tensor, x: Tensor, y: Tensor, radius: int, need_x: bool, need_y: bool
 ) -> tuple[Tensor, Tensor]:
     """The gradients to x and y; an empty tensor for one that is not needed."""
-    grads = gradients_like(grad, x, y, radius, need_x, need_y)
-    for own, other, mirrored in ((grads[0], y, False), (grads[1], x, True)):
+    grad_x, grad_y = gradients_like(grad, x, y, radius, need_x, need_y)
+    for own, other, mirrored in ((grad_x, y, False), (grad_y, x, True)):
         if own.numel():
             triton.kernels("correlate").gradient(grad, other, own, radius, mirrored)
-    return grads
+    return grad_x, grad_y
 
 
 fused.register_fake(result_like)
