@@ -358,9 +358,7 @@ def of_network(
         dissimilarity = op_for_op.local_ncc if published else ops.local_ncc
         if not step:
             with torch.no_grad(), narrowed(dtype):
-                prepared = network.prepare(fixed) if atlas else None
-                call = network if prepared is None else network.onto
-                last = fixed if prepared is None else prepared
+                call, last = (network.onto, network.prepare(fixed)) if atlas else (network, fixed)
                 call(moving, last)  # which packs the weights, once
                 with counting:
                     call(moving, last)
