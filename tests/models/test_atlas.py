@@ -194,12 +194,12 @@ def test_refuses_other_images(network):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_the_gpu(network, monkeypatch):
+def test_on_the_gpu(network):
     """Computed, captured and replayed alike, and as close to the forward as its own rounding."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    moving, fixed = images(1)
-    one = checkpoint(network.cuda())
-    found = [network_flow(one, moving[0].cuda(), fixed.cuda(), keep=True) for _ in range(4)]
+    (moving,), fixed = images(1)
+    one, moving, fixed = checkpoint(network.cuda()), moving.cuda(), fixed.cuda()
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        found = [network_flow(one, moving, fixed, keep=True) for _ in range(4)]
+        wanted = network_flow(one, moving, fixed)
     assert all(torch.equal(x, found[0]) for x in found)
-    wanted = network_flow(one, moving[0].cuda(), fixed.cuda())
     torch.testing.assert_close(found[0], wanted, rtol=0, atol=1e-3)
