@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..nn.layers import Block, Conv3, FlowConv, double, near_zero
-from ..nn.pyramid import ConvAct, nearest_up
+from ..nn.pyramid import ConvAct, conv_of_enlarged
 from ..nn.slabs import beside_correlation, in_slabs
 from ..ops import compose, correlate, warp
 from ..ops.reference import box_sum
@@ -35,7 +35,7 @@ class Joined(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """(B, C, H/2, W/2, D/2) and (B, C', H, W, D) -> (B, outputs, H, W, D)."""
-        return self.Conv([nearest_up(coarse), fine])
+        return conv_of_enlarged(self.Conv, coarse, fine)
 
 
 class Features(Block):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import norm_act
+from ..ops import convolve, derived, norm_act
 from .layers import SLOPE, Block, Conv3, ConvNormAct, done
+from .slabs import PLANES, slabs
 
 
 def leaky(x: Tensor, slope: float) -> Tensor:
@@ -105,39 +106,44 @@ class TwoConvs(nn.Sequential):
         return done(second(first(input)))
 
 
-PLANES = 32  # along H: a slab of an enlarged map, where nobody keeps it
-
-
 def nearest_up(x: Tensor) -> Tensor:
     """Every voxel twice along each axis, (B, C, H, W, D) -> (B, C, 2H, 2W, 2D)."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def of_enlarged(weight: Tensor) -> Tensor:
+    """The transposed convolution of stride 2 that is a 3^3 convolution of a map enlarged by two.
+
+    (outputs, inputs, 3, 3, 3) -> (inputs, outputs, 4, 4, 4): each voxel's two copies along an axis
+    are read through neighbouring weights.
+    """
+    weight = weight.flip(2, 3, 4).transpose(0, 1)
+    for axis in range(3):
+        before, after = ([0, 0] * axis + ends + [0, 0] * (2 - axis) for ends in ([1, 0], [0, 1]))
+        weight = F.pad(weight, before) + F.pad(weight, after)
+    return weight.contiguous(memory_format=torch.channels_last_3d)
+
+
+def parts_of(weight: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """The weights of so many channels, as `of_enlarged` makes them, and those of the others."""
+    others = weight[:, channels:].contiguous(memory_format=torch.channels_last_3d)
+    return of_enlarged(weight[:, :channels]), others
+
+
 def conv_of_enlarged(conv: ConvAct, x: Tensor, skip: Tensor) -> Tensor:
-    """conv([nearest_up(x), skip]), slab by slab where no gradient needs the enlarged map.
+    """conv([nearest_up(x), skip]) without the enlarged map.
 
     x: (B, C, H, W, D). skip: (B, S, 2H, 2W, 2D). conv: of stride 1.
     """
+    channels, weight, bias = x.shape[1], conv.main.weight, conv.main.bias
+    assert bias is not None
+    if torch.is_grad_enabled():
+        enlarging, beside = parts_of(weight, channels)
+    else:
+        enlarging, beside = derived(parts_of, weight, channels=channels)
+    out = F.conv_transpose3d(x, enlarging, stride=2, padding=1)
     if torch.is_grad_enabled() or x.is_cuda or torch.compiler.is_compiling():
-        return conv([nearest_up(x), skip])
-    height, out = skip.shape[2], None
-    for start in range(0, height, PLANES):
-        end = min(start + PLANES, height)
-        first, last = max(start - 2, 0), min(end + 2, height)  # even, and one more than is read
-        enlarged = nearest_up(x[:, :, first // 2 : last // 2])
-        part = conv([enlarged, skip[:, :, first:last]])
-        if out is None:
-            out = empty_features(part, part.shape[1], skip.shape[2:])
-        out[:, :, start:end] = part[:, :, start - first : end - first]
-    assert out is not None
-    return out
-
-
-def empty_features(like: Tensor, channels: int, size: Sequence[int]) -> Tensor:
-    """(B, channels, H, W, D), channels_last_3d, of the type and on the device of a map."""
-    return torch.empty(
-        (like.shape[0], channels, *size),
-        dtype=like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last_3d,
-    )
+        return leaky(convolve(skip, beside, bias, add=out), conv.slope)
+    for here, around, inside in slabs(skip.shape[2], PLANES, 1):
+        out[:, :, here] += convolve(skip[:, :, around], beside, bias)[:, :, inside]
+    return leaky(out, conv.slope)

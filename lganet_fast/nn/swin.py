@@ -18,6 +18,11 @@ APART = -100.0  # added to the logits of tokens that only the roll brought toget
 INDICES = ("published", "correct")
 
 
+def places_in(sides: Sides) -> Tensor:
+    """The places of a box's tokens in their order, (N, 3)."""
+    return torch.cartesian_prod(*(torch.arange(n) for n in sides))
+
+
 @cache
 def bias_index(window: Sides, index: str) -> Tensor:
     """Where the table of (2 * WINDOW - 1)^3 biases has that of each pair of a window's tokens.
@@ -25,9 +30,8 @@ def bias_index(window: Sides, index: str) -> Tensor:
     index: "correct", by the tokens' places in their window, or "published", which takes them for
     the first tokens of a window of 8^3, whatever their own window is.
     """
-    count = math.prod(window)
     sides = window if index == "correct" else (WINDOW, WINDOW, WINDOW)
-    places = torch.stack(torch.unravel_index(torch.arange(count), sides), -1)
+    places = places_in(sides)[: math.prod(window)]
     offsets = places[:, None] - places[None] + WINDOW - 1
     return offsets @ torch.tensor([(2 * WINDOW - 1) ** 2, 2 * WINDOW - 1, 1])
 
@@ -39,7 +43,7 @@ def apart(window: Sides, cut: tuple[bool, bool, bool]) -> Tensor:
     cut: the axes along which the window is the last of a rolled map, whose halves do not belong
     together.
     """
-    places = torch.unravel_index(torch.arange(math.prod(window)), window)
+    places = places_in(window).unbind(1)
     far = [x >= n // 2 for x, n, here in zip(places, window, cut, strict=True) if here]
     different = sum((x[:, None] != x[None] for x in far), torch.zeros(1, 1, dtype=torch.bool))
     return different * APART
