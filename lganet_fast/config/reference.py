@@ -1,4 +1,4 @@
-"""`python -m lganet_fast.config.reference > docs/configuration.md`: what a configuration holds."""
+"""`python -m lganet_fast.config.reference > docs/configuration.md`: all keys, from the schema."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .section import Section, schema
 
 HEAD = """# Configuration
 
-What a file for `lganet-fast train`, `evaluate` and `data` may hold. A key that is left out keeps
-its default; any other key, and any other value, is refused in one line. Made by
-`python -m lganet_fast.config.reference` from what checks a file;
-`lganet_fast.config.json_schema()` gives the same as a JSON schema.
+The keys of a file for `lganet-fast train`, `evaluate` and `data`. A key that is left out keeps its
+default; unknown keys and invalid values raise a one-line error.
+`python -m lganet_fast.config.reference` generates this page from the schema that checks a file;
+`lganet_fast.config.json_schema()` returns the JSON schema.
 """
 
 

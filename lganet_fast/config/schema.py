@@ -1,4 +1,4 @@
-"""The sections of a configuration: every key, its default and what it may be."""
+"""The sections of a configuration: every key, its default and its allowed values."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ WINDOW = "['clip', low, high] or ['percentile', low, high] with low < high"
 
 @section
 class DataSection(Section):
-    """Where the images are and what is done to them before the network; see `data`.
+    """Where the images are and how they are prepared for the network; see `data`.
 
-    layout: how the folder is laid out. root: that folder (or the CSV file of "pairs"), relative to
-    the current folder; ${VARIABLES} are replaced. task: of "learn2reg".
+    layout: of the folder. root: that folder (or the CSV file of "pairs"), relative to the
+    current folder; ${VARIABLES} are replaced. task: of "learn2reg".
     crop: [from, to) in voxels along each axis; [] keeps all. spacing: after the crop, voxels are
     pooled in cubes of this side, or in boxes of three sides.
-    intensity: "as-is"; "range", the least value to 0 and the largest to 1; ["clip", low, high],
-    values cut to [low, high], then those to 0 and 1; ["percentile", low, high], the same with
+    intensity: "as-is"; "range", scale the minimum to 0 and the maximum to 1; ["clip", low, high],
+    clip to [low, high], then scale low to 0 and high to 1; ["percentile", low, high], the same with
     percentiles of the image. moving_intensity: of moving images where it differs, else "same".
-    labels: those that are scored; [] for all but 0. atlas: which role the atlas has, where there is
-    one. pairing: of training images where there is one: each with it, or all ordered pairs without
-    it. validation, testing: images held out where the layout has no such split of its own, as a
-    count or a fraction. pairs: random training pairs to draw, where pairs are random; 0 for as many
-    as there are images. cache: keep prepared volumes in memory. workers: threads that read ahead.
+    labels: labels to score; [] for all but 0. atlas: the role of the atlas, in layouts with one.
+    pairing: of the training images in such layouts: each with the atlas, or all ordered pairs
+    without it. validation, testing: images held out where the layout has no such split, as a count
+    or a fraction. pairs: random training pairs to draw, where pairs are random; 0 for as many as
+    there are images. cache: keep prepared volumes in memory. workers: threads that read ahead.
     seed: of the random pairs.
     """
 
@@ -87,7 +87,7 @@ class DataSection(Section):
 
     @property
     def intensity_rule(self) -> str:
-        """What is done to both images' intensities, as a network's card tells it."""
+        """The intensity rule of both images, as written in a network's card."""
         if self.moving_intensity == "same":
             return str(self.intensity)
         return f"fixed {self.intensity}, moving {self.moving_intensity}"
@@ -108,11 +108,12 @@ class DataSection(Section):
 
 @section
 class ModelSection(Section):
-    """Which network, and the arguments of its constructor.
+    """The network and the arguments of its constructor.
 
-    name: one of `models.names()`. weights: a checkpoint of that network that a new run starts from,
-    "" for random ones. checkpoint: "" keeps all of a block in memory. options: further arguments.
-    The rest are of LGANet++ and the ablations; networks that have no such argument pass them over.
+    name: one of `models.names()`. weights: a checkpoint of that network to start a new run from;
+    "" for random weights. checkpoint: "blocks" recomputes activations to save memory; "" keeps
+    them. options: further arguments. The other keys are for LGANet++ and the ablations; networks
+    without such an argument ignore them.
     """
 
     title: ClassVar[str] = "model"
@@ -141,7 +142,7 @@ class ModelSection(Section):
     )
 
     def arguments(self, known: Collection[str]) -> dict[str, Any]:
-        """Those of a constructor that has the options `known`, and all that `options` names."""
+        """Return the arguments of a constructor with the options `known`, and all of `options`."""
         own = {x.name: getattr(self, x.name) for x in fields(self) if x.name in known}
         return {**own, "checkpoint": self.checkpoint or None, **self.options}
 
@@ -151,8 +152,8 @@ class LossSection(Section):
     """The terms of the loss and their weights.
 
     similarity, similarity_weight; window, squared: of "ncc" (squared false: paper eq. 10).
-    smoothness: of the flow's squared differences. dice: of the labels' overlap. folding: of
-    negative Jacobian determinants.
+    smoothness: weight of the flow's squared differences. dice: weight of the labels' overlap.
+    folding: weight of negative Jacobian determinants.
     """
 
     title: ClassVar[str] = "loss"
@@ -167,17 +168,17 @@ class LossSection(Section):
 
 @section
 class TrainSection(Section):
-    """How to train: Adam, weight_decay in its L2 form; by default the paper's 3.1.2.
+    """Training: Adam with L2 weight_decay; the defaults are those of the paper's section 3.1.2.
 
-    budget: seconds of optimiser steps after which the run ends, whatever is left of its epochs; the
-    rate then follows the share of the time that is used, as if it were that of the epochs. 0: none.
-    steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate: steps
-    whose gradients are added up. The rate is `lr` up to epoch `decay_from`, then decays: "linear",
-    linearly to `final_lr` in the last epoch; "power", by the power 0.9 of the share of epochs
-    left; "step", to `final_lr` at once; warm_up: steps in which it first rises. precision: of the
-    network under autocast. graph: run its forward and backward as CUDA graphs, on CUDA alone.
-    validate_every, picture_every: epochs, 0 for never. save_every: optimiser steps that a crash may
-    lose. device: auto, cpu, cuda or cuda:N. threads: 0 for all.
+    budget: seconds of optimiser steps after which the run ends, even if epochs are left; the
+    learning rate then depends on the fraction of the budget used instead of the epochs done. 0: no
+    budget. steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate:
+    steps whose gradients are summed. The rate is `lr` up to epoch `decay_from`, then decays:
+    "linear", linearly to `final_lr` in the last epoch; "power", with the power 0.9 of the fraction
+    of epochs left; "step", to `final_lr` at once. warm_up: steps in which the rate first rises.
+    precision: of the network under autocast. graph: run forward and backward as CUDA graphs, on
+    CUDA only. validate_every, picture_every: epochs, 0 for never. save_every: optimiser steps
+    between two checkpoints. device: auto, cpu, cuda or cuda:N. threads: 0 for all.
     """
 
     title: ClassVar[str] = "train"
@@ -207,12 +208,12 @@ class TrainSection(Section):
 
 @section
 class EvaluateSection(Section):
-    """What is scored and how.
+    """What to score, and how.
 
-    hd95: which definition (see `metrics`). interpolation: of the moved labels. refine: iterations
-    of instance optimisation after the network, coarse to fine; with it, results are at full
-    resolution, whatever data.spacing is for the network, [0] for that alone; [] for none. warp:
-    "aligned", or "published" for the half-voxel shift of the published test script.
+    hd95: the definition (see `metrics`). interpolation: of the warped labels. refine: iterations
+    of instance optimisation after the network, coarse to fine; results are then at full
+    resolution, whatever data.spacing is for the network; [0] only changes the resolution; [] for
+    none. warp: "aligned", or "published" for the half-voxel shift of the published test script.
     """
 
     title: ClassVar[str] = "evaluate"
@@ -225,7 +226,7 @@ class EvaluateSection(Section):
 
 @section
 class OutputSection(Section):
-    """Where a run writes; tensorboard: its events too (needs lganet_fast[tensorboard])."""
+    """The output folder; tensorboard: also write events (needs lganet_fast[tensorboard])."""
 
     title: ClassVar[str] = "output"
     folder: Text = "runs/lganet_fast"
