@@ -99,8 +99,8 @@ class Network(nn.Module):
     def onto(self, moving: Tensor, prepared: Sequence[Tensor]) -> Tensor:
         """The forward for a moving image and what `prepare` has made of the fixed one.
 
-        moving: of the fixed image's type. On the CPU it returns bit for bit what `forward` does; on
-        CUDA kernels may add in another order. Raises as `forward` does.
+        moving: of the fixed image's type. By the compiled operators for the CPU it returns bit for
+        bit what `forward` does; others may add in another order. Raises as `forward` does.
         """
         self.check_image("moving", moving)
         check.together("moving", moving, "what was prepared", prepared[0])

@@ -127,7 +127,9 @@ def test_what_changes_the_features_makes_them_anew(network, encoded, change):
         encoded.clear()
         found = [network_flow(one, moving, fixed, keep=True) for _ in range(2)]
     assert encoded == [1, 1, 1]
-    assert all(torch.equal(x, wanted) for x in found)
+    assert torch.equal(*found)
+    exact = backend == "auto"  # PyTorch's own may sum one image otherwise than two
+    torch.testing.assert_close(found[0], wanted, rtol=0, atol=0 if exact else 1e-3)
 
 
 @pytest.mark.parametrize("way", ["hook", "training part"])
