@@ -26,6 +26,13 @@ int64_t padded_outputs(int64_t outputs) {
   return (outputs + lanes(outputs) - 1) / lanes(outputs) * lanes(outputs);
 }
 
+// The tensor itself where it is channels_last_3d, else a copy that is. What exports a program plans
+// memory formats ahead and leaves copies out that it takes to be needless, sometimes wrongly.
+Tensor channels_last(const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 5, "expected a (B, C, H, W, D) tensor, got ", x.dim(), " axes");
+  return torch::stable::contiguous(x, MemoryFormat::ChannelsLast3d);
+}
+
 void check_last(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() == 5, name, " must have 5 axes");
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, name, " must be float32");
@@ -95,6 +102,8 @@ void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, bool
 }
 
 Tensor convolve(Tensor x, Tensor weight, Tensor bias, bool relu) {
+  x = channels_last(x);
+  bias = torch::stable::contiguous(bias);
   check(x, weight, bias);
   Tensor out = empty_beside(x, {x.size(0), weight.size(0), x.size(2), x.size(3), x.size(4)},
                             x.scalar_type(), MemoryFormat::ChannelsLast3d);
@@ -111,6 +120,8 @@ void convolve_(Tensor x, Tensor weight, Tensor bias, bool relu) {
 // The gradient to the weights, (outputs, inputs, 3, 3, 3), from that to the result: the same sums
 // of x times sums of the gradient, added up over all tiles, once for each thread.
 Tensor convolve_weight_gradient(Tensor grad, Tensor x) {
+  grad = channels_last(grad);
+  x = channels_last(x);
   check_last(grad, "grad");
   check_last(x, "x");
   for (int axis : {0, 2, 3, 4})

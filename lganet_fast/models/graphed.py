@@ -28,6 +28,7 @@ from torch.overrides import _get_current_function_mode_stack as function_modes
 from torch.utils._device import DeviceContext
 
 from ..ops.dispatch import requested_backend
+from ..ops.torch_func import tracing
 from ..runtime.capture import ALONE, abandon
 from ..runtime.files import reason
 from .weights import Stand, Weights
@@ -213,7 +214,7 @@ def suitable(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
         and not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
         and not getattr(module, "_is_replica", False)  # of nn.DataParallel: no parameters
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]
-        and torch._C._get_tracing_state() is None
+        and not tracing()
         and not torch.is_anomaly_enabled()
         and torch._C._functorch.maybe_current_level() is None
         and forward_ad._current_level < 0

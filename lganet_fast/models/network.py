@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..nn.layers import Block
-from ..ops import check
+from ..ops import check, gradient_loss
+from ..ops.torch_func import tracing
 from .atlas import Atlas
 from .graphed import Graphs
 from .sizes import Size, smallest_that_fits
+from .tracing import traced
 
 Shape = tuple[int, ...]
 SIMPLE_ITK = {
@@ -80,12 +82,39 @@ class Network(nn.Module):
         training. Volumes of any size are padded with zeros at the far ends, the flow is cropped.
         Returns (B, 3, H, W, D), channels in the order of the axes, float32 at least.
         Raises ValueError or TypeError naming the argument that does not fit.
+
+        torch.export.export and torch.jit.trace take it in evaluation mode, for the shape of their
+        example; what is traced gives no gradients.
         """
+        if tracing():
+            with traced():
+                # recorded, so that what was traced refuses other shapes
+                same = [x.expand(x.shape) for x in (moving, fixed)]
+                return self.forward_of_numbers(*same)
+        return self.forward_of_numbers(moving, fixed)
+
+    def regularised(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """The flow, and what the method's authors add to the loss, by a weight, to smooth it.
+
+        moving, fixed: as `forward` takes them; the flow is its. The second is one number: for most
+        methods `ops.gradient_loss` of the flow, else as the class says.
+        """
+        self.check_images(moving, fixed)
+        flow, roughness = self.flow_and_roughness(*self.padded(moving, fixed))
+        height, width, depth = moving.shape[2:]
+        return flow[:, :, :height, :width, :depth], roughness
+
+    def forward_of_numbers(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The forward where sizes are plain numbers."""
+        self.check_images(moving, fixed)
+        return self.graphs(self, self.run, moving, fixed)
+
+    def check_images(self, moving: Tensor, fixed: Tensor) -> None:
+        """Require what `forward` says of its arguments."""
         self.check_image("moving", moving)
         check.shape("fixed", fixed, moving.shape)
         check.floating("fixed", fixed, (moving.dtype,))
         check.together("fixed", fixed, "moving", moving)
-        return self.graphs(self, self.run, moving, fixed)
 
     def prepare(self, fixed: Tensor) -> list[Tensor]:
         """What the forward makes of a fixed image alone, for `onto`, where it is the same for all.
@@ -150,6 +179,11 @@ class Network(nn.Module):
     def flow_onto(self, moving: Tensor, *prepared: Tensor) -> Tensor:
         """What `flow_of` returns, of the moving image and what `of_fixed` returned."""
         return self.flow_of(moving, *prepared)
+
+    def flow_and_roughness(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """`regularised` for images of a size that the network takes."""
+        flow = self.flow_of(moving, fixed)
+        return flow, gradient_loss(flow)
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:

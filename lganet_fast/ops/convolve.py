@@ -244,17 +244,5 @@ if native.LOADED:
         to_weight = run_weight_gradient(grad, x) if need_weight else None
         return to_x, to_weight, grad.sum((0, 2, 3, 4)) if need_bias else None, None
 
-    def of_any_layout(x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
-        """The operator takes channels_last_3d."""
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        return torch.ops.lganet_fast.convolve(x, weight, bias.contiguous(), relu)
-
-    def weight_gradient_of_any_layout(grad: Tensor, x: Tensor) -> Tensor:
-        """So does this one."""
-        grad, x = (t.contiguous(memory_format=torch.channels_last_3d) for t in (grad, x))
-        return torch.ops.lganet_fast.convolve_weight_gradient(grad, x)
-
-    run = native.operator("convolve", gradients, remember, of_any_layout)
-    run_weight_gradient = native.operator(
-        "convolve_weight_gradient", run=weight_gradient_of_any_layout
-    )
+    run = native.operator("convolve", gradients, remember)
+    run_weight_gradient = native.operator("convolve_weight_gradient")

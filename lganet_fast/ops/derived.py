@@ -14,7 +14,7 @@ from torch.autograd.graph import increment_version
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .torch_func import transforming
+from .torch_func import tracing, transforming
 
 Result = TypeVar("Result")
 
@@ -52,7 +52,7 @@ def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) 
     (weights made under torch.inference_mode) and while it is traced, it is computed at each call;
     what a CUDA graph's capture computes is not kept, as it is there only behind a replay.
     """
-    traced = torch.compiler.is_compiling() or transforming()
+    traced = torch.compiler.is_compiling() or tracing() or transforming()
     if traced or _anew[0] or any(w.is_inference() for w in weights):
         return made(make, *weights, **options)
     state = tuple((w._version, w.untyped_storage(), w.dtype, w.shape) for w in weights)

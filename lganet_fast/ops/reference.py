@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .torch_func import NO_JVP, transforming
+from .torch_func import NO_JVP, tracing, transforming
 
 
 def working(x: Tensor) -> Tensor:
@@ -332,7 +332,8 @@ class BoxSum(torch.autograd.Function):
 
 def box_sum(x: Tensor, window: int) -> Tensor:
     """Sum of x over the window^3 cube centred on each voxel, zeros outside the volume."""
-    return run_sums(x, window) if transforming() else BoxSum.apply(x, window)
+    plain = transforming() or tracing()
+    return run_sums(x, window) if plain else BoxSum.apply(x, window)
 
 
 def run_sums(x: Tensor, window: int) -> Tensor:

@@ -31,6 +31,11 @@ def transforming() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def tracing() -> bool:
+    """Whether torch.jit.trace records what runs: no Python function then that autograd calls."""
+    return torch._C._get_tracing_state() is not None
+
+
 def no_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Mark results as what has no gradient."""
     ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
