@@ -152,8 +152,9 @@ class LossSection(Section):
     """The terms of the loss and their weights.
 
     similarity, similarity_weight; window, squared: of "ncc" (squared false: paper eq. 10).
-    smoothness: weight of the flow's squared differences. dice: weight of the labels' overlap.
-    folding: weight of negative Jacobian determinants.
+    smoothness: weight of the squared differences of what `smooth` names: the "flow", or what the
+    network's own authors smooth, "own". dice: weight of the labels' overlap. folding: weight of
+    negative Jacobian determinants.
     """
 
     title: ClassVar[str] = "loss"
@@ -162,6 +163,7 @@ class LossSection(Section):
     window: Annotated[Positive, ODD] = 9
     squared: Flag = True
     smoothness: Weight = 1.0
+    smooth: Literal["flow", "own"] = "flow"
     dice: Weight = 0.0
     folding: Weight = 0.0
 

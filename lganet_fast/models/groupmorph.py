@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..nn.groups import SLOPE, ContextAttention, FreeConv3, GroupFlow, Split, by_group
 from ..nn.layers import Block, double, flow_conv
 from ..nn.slabs import in_slabs
-from ..ops import compose, norm_act, resize, warp
+from ..ops import compose, gradient_loss, norm_act, resize, warp
 from .network import Network, Shape
 from .sizes import Size, smallest_that_fits
 
@@ -162,7 +162,7 @@ class GroupMorph(Network):
 
     def warped(self, x: Tensor, flow: Tensor) -> Tensor:
         """The map read where the flow points, by this network's corners."""
-        return warp(x, stretched(flow) if self.config["corners"] == "published" else flow)
+        return warp(x, self.for_warp(flow))
 
     def composed(self, first: Tensor, second: Tensor) -> Tensor:
         """The flow `second` + `first` read where it points."""
@@ -172,14 +172,21 @@ class GroupMorph(Network):
 
     def flow_of(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """The flow that `ops.warp` takes, from all levels."""
-        flow = self.flow_and_steps(moving, fixed)[0]
+        return self.for_warp(self.flow_and_steps(moving, fixed)[0])
+
+    def flow_and_roughness(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """The authors smooth what each level adds to the flow."""
+        flow, steps = self.flow_and_steps(moving, fixed)
+        return self.for_warp(flow), torch.stack([gradient_loss(step) for step in steps]).sum()
+
+    def for_warp(self, flow: Tensor) -> Tensor:
+        """The flow that `ops.warp` takes for this network's own."""
         return stretched(flow) if self.config["corners"] == "published" else flow
 
     def flow_and_steps(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The flow, and what each level added to it, coarsest first, in its own voxels.
 
-        moving, fixed: (B, in_channel, H, W, D) of the padded size. The authors' regulariser is the
-        sum of `ops.gradient_loss` over the steps.
+        moving, fixed: (B, in_channel, H, W, D) of the padded size.
         """
         maps = self.mf(torch.cat([fixed, moving]))
         steps: list[Tensor] = []

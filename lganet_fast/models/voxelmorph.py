@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..nn.layers import Block, FlowConv
 from ..nn.pyramid import ConvAct, conv_of_enlarged, nearest_up
-from ..ops import integrate, pool, resize
+from ..ops import gradient_loss, integrate, pool, resize
 from .network import Network, Shape
 
 SLOPE = 0.2
@@ -199,6 +199,12 @@ class VoxelMorph(Network):
     def flow_of(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """The flow between images of a size that the network takes."""
         return self.flow_from(self.velocity(moving, fixed), moving.shape[2:])
+
+    def flow_and_roughness(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """The authors smooth the velocity, times `int_downsize`."""
+        velocity = self.velocity(moving, fixed)
+        roughness = gradient_loss(velocity) * self.config["int_downsize"]
+        return self.flow_from(velocity, moving.shape[2:]), roughness
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ processes and the optimiser.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +25,8 @@ class Stage(nn.Module):
         super().__init__()
         self.network, self.autocast = network, autocast
 
-    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """The network's flow."""
+    def forward(self, moving: Tensor, fixed: Tensor) -> Any:
+        """What the network gives."""
         with self.autocast:
             return self.network(moving, fixed)
 
@@ -59,8 +61,8 @@ class Graphed(nn.Module):
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
-    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """The network's flow."""
+    def forward(self, moving: Tensor, fixed: Tensor) -> Any:
+        """What the network gives."""
         if moving.shape == self.shape:
             return self.stage(moving, fixed)
         return Stage.forward(self.stage, moving, fixed)

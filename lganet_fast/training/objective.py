@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config.schema import LossSection
 from ..errors import InputError
 from ..losses.dissimilarity import SIMILARITIES, dice_loss, folding_loss, lncc_loss
+from ..models import Network
 from ..ops import gradient_loss, warp
 from .batch import Batch
+
+Found: TypeAlias = Tensor | tuple[Tensor, Tensor]  # a flow, or `Network.regularised`
+
+
+class Regularised(nn.Module):
+    """A network whose call is `Network.regularised`."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """The flow, and what its authors smooth."""
+        return self.network.regularised(moving, fixed)
 
 
 class Objective:
@@ -32,12 +48,22 @@ class Objective:
         if not self.terms:
             raise InputError("every weight in [loss] is 0: there is nothing to train for")
 
-    def __call__(self, flow: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def called(self, network: Network) -> nn.Module:
+        """The network as it must be called for this loss."""
+        return Regularised(network) if self.section.smooth == "own" else network
+
+    def __call__(self, found: Found, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and its terms without their weights.
 
-        flow: (B, 3, H, W, D) in voxels. Raises InputError where labels are needed and not there.
+        found: what the network of `called` gives: the flow, (B, 3, H, W, D) in voxels, and with
+        loss.smooth="own" its roughness. Raises InputError where labels are needed and not there.
         """
-        parts = {name: term(flow, batch) for name, (_, term) in self.terms.items()}
+        flow, *roughness = found if isinstance(found, tuple) else (found,)
+        known = dict(zip(["smoothness"], roughness, strict=False))
+        parts = {
+            name: known[name] if name in known else term(flow, batch)
+            for name, (_, term) in self.terms.items()
+        }
         weighted = [weight * parts[name] for name, (weight, _) in self.terms.items()]
         return sum(weighted[1:], weighted[0]), parts
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config.schema import TrainSection
+from ..models import Network
 from ..runtime.ranks import Ranks
 from .batch import Batch
 from .graph import Graphed
@@ -52,7 +53,7 @@ class Step:
     def __init__(
         self,
         section: TrainSection,
-        network: nn.Module,
+        network: Network,
         objective: Objective,
         ranks: Ranks,
         shape: tuple[int, ...],
@@ -74,7 +75,7 @@ class Step:
 
         Gradients are averaged outside of the graphs, which must be there before DDP is.
         """
-        model = self.network
+        model = self.objective.called(self.network)
         if self.section.graph:
             model = Graphed(model, self.autocast(cache=False), shape, self.ranks.device)
         return DistributedDataParallel(model) if self.ranks.count > 1 else model
@@ -98,8 +99,8 @@ class Step:
             batch = next(stream)
             with nullcontext() if index == count - 1 else self.unsynchronised():
                 with self.autocast():
-                    flow = self.model(batch.moving, batch.fixed)
-                loss, parts = self.objective(flow, batch)
+                    found = self.model(batch.moving, batch.fixed)
+                loss, parts = self.objective(found, batch)
                 self.scaler.scale(loss / count).backward()  # type: ignore[no-untyped-call]
             values = torch.stack([loss, *parts.values()]).detach()
             sums += values

@@ -163,7 +163,8 @@ class Trainer:
         checked = schedule.due(self.section.validate_every) and len(self.valid) > 0
         if checked:
             precision = self.take_step.autocast()
-            scores = validate(self.network, self.valid, self.objective, self.ranks, precision)
+            called = self.objective.called(self.network)
+            scores = validate(called, self.valid, self.objective, self.ranks, precision)
             if journal is not None:
                 journal.validation(
                     {"step": schedule.step, "epoch": schedule.epoch, "validation": scores}

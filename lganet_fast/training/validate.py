@@ -33,8 +33,9 @@ def validate(
     for index in range(ranks.rank, len(data), ranks.count):
         batch = collate([data[index]], ranks.device)
         with autocast:
-            flow = network(batch.moving, batch.fixed)
-        sums[:2] += torch.stack([objective(flow, batch)[0], flow.new_ones(())])
+            found = network(batch.moving, batch.fixed)
+        flow = found[0] if isinstance(found, tuple) else found
+        sums[:2] += torch.stack([objective(found, batch)[0], flow.new_ones(())])
         score = mean_dice(flow, batch, data.data.labels)
         if score is not None:
             sums[2:] += torch.tensor([score, 1.0]).to(sums)

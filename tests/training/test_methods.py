@@ -6,16 +6,21 @@ import itertools
 import json
 import os
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import layouts
 import pytest
+import torch
 
 from lganet_fast import config, models
+from lganet_fast.config.schema import ModelSection
 from lganet_fast.data import open_split
 from lganet_fast.evaluation import evaluate, run
 from lganet_fast.evaluation.results import read_cases
 from lganet_fast.models.checkpoint import load
+from lganet_fast.ops import gradient_loss
 from lganet_fast.training import train, trainer
+from lganet_fast.training.objective import Objective
 from lganet_fast.training.schedule import rate
 
 SIZE = (32, 32, 32)
@@ -62,6 +67,11 @@ def test_a_network_trains_and_is_scored_by_its_name(name, brains, tmp_path, monk
     assert found.title in (scored / "tables.md").read_text()
 
 
+def test_a_configuration_may_name_every_network():
+    allowed = get_args(get_type_hints(ModelSection)["name"])
+    assert sorted(allowed) == sorted(models.names())
+
+
 @pytest.mark.parametrize("name", [name for name in models.names() if name in OWN])
 def test_every_method_has_its_own_training(name, tmp_path):
     settings = config.load(OWN[name])
@@ -77,6 +87,50 @@ def test_all_ordered_pairs_of_the_training_subjects(brains):
     assert "S01" not in "".join(case.name for case in found.cases)
     valid = open_split(config.load("lpba40_rdp", brains), "val")
     assert [case.name for case in valid.cases] == ["S14_to_S01"]
+
+
+def own_smoothness(name, height=32, **options):
+    """A network, a pair, and what it gives of it with its authors' regulariser, in float64."""
+    torch.manual_seed(0)
+    network = models.create(name, (32, 16, 16), **options).double().train()
+    pair = torch.rand(2, 2, 1, height, 16, 16, dtype=torch.float64)
+    flow, roughness = Objective(config.load("oasis_groupmorph").loss).called(network)(*pair)
+    assert torch.equal(flow, network(*pair))
+    return network, pair, flow, roughness.item()
+
+
+@pytest.mark.parametrize("options", [{}, {"int_steps": 0}])
+def test_voxelmorph_smooths_its_velocity(options):
+    network, pair, _, roughness = own_smoothness("voxelmorph", **options)
+    velocity = network.velocity(*pair)
+    assert velocity.shape[2:] == ((32, 16, 16) if options else (16, 8, 8))
+    assert roughness == pytest.approx(2 * gradient_loss(velocity).item(), rel=1e-12)
+
+
+def test_groupmorph_smooths_what_each_level_adds():
+    network, pair, _, roughness = own_smoothness("groupmorph")
+    _, added = network.flow_and_steps(*pair)
+    assert [x.shape[2] for x in added] == [4, 8, 16, 32]
+    assert roughness == pytest.approx(sum(gradient_loss(x).item() for x in added), rel=1e-12)
+
+
+def test_others_smooth_the_flow():
+    _, _, flow, roughness = own_smoothness("pivit")
+    assert roughness == pytest.approx(gradient_loss(flow).item(), rel=1e-12)
+    assert own_smoothness("pivit", height=30)[2].shape == (2, 3, 30, 16, 16)
+
+
+def test_the_loss_takes_the_networks_own_smoothness(brains, tmp_path):
+    losses = []
+    for smooth in ("flow", "own"):
+        settings = [*brains, "model.name=voxelmorph", f'loss.smooth="{smooth}"']
+        settings += [f"output.folder={tmp_path}/{smooth}", "train.device=cpu"]
+        settings += ["train.validate_every=1", "train.lr=1e-2"]
+        folder = train(config.load("lpba40", settings))
+        losses.append([step["parts"]["smoothness"] for step in log(folder)])
+        assert (folder / "best.safetensors").is_file()
+    assert losses[0][0] == pytest.approx(0, abs=1e-7)
+    assert losses[0][1] != losses[1][1]
 
 
 def test_schedules_of_the_others():
