@@ -27,11 +27,13 @@ from .lganetpp import LGANetPlusPlus
 from .network import SIMPLE_ITK, Network, Shape, is_buffer
 from .published_format import with_dead
 from .recognise import options_in, recognise, state_in
-from .registry import network_class
+from .registry import names, network_class
 from .sizes import fits
 
 FORMAT = "lganet_fast 1"
+ZIP = b"PK"  # what torch.save's files begin with
 NAMED = 4  # names that an error lists before it only counts
+IMPOSSIBLE = "of sizes or options that it cannot have"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Checkpoint:
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a lean checkpoint (.safetensors) or a published one (any other name).
+    """Read a lean checkpoint (.safetensors) or a published one (of torch.save, or .safetensors).
 
     A published file holds a state dict, in the wrappings that training scripts give it; the method
     is recognised by its names (`models.recognise`). Its dead parameters and its buffers are checked
@@ -74,19 +76,23 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     with reading(f"checkpoint {path}"):
         if not Path(path).is_file():
             raise InputError(f"{path} is not a file")
-    read = load_lean if Path(path).suffix.lower() == ".safetensors" else load_published
-    checkpoint = read(path)
+        start = first_bytes(path)
+    if start[8:] == b"{" or Path(path).suffix.lower() == ".safetensors":
+        checkpoint = load_safetensors(path)
+    else:
+        checkpoint = published(path, *state_in(path, read_torch(path, "as a checkpoint")))
     checkpoint.model.eval()
     return checkpoint
 
 
-def load_published(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a published format."""
-    state, about = state_in(path, read_torch(path, "as a checkpoint"))
+def published(
+    path: str | os.PathLike[str], state: Mapping[str, Tensor], about: Mapping[str, Any]
+) -> Checkpoint:
+    """The checkpoint of a published state dict, and of what its file says beside it."""
     kind = recognise(path, state)
     config = options_in(path, kind, state, about)
     with (
-        reading(os.fspath(path), "is for a network that cannot be"),
+        reading(f"{path} looks like {kind.title}", IMPOSSIBLE),
         torch.device("meta"),  # no memory before it is known that the file fills it
     ):
         wanted = build(path, kind, config).published_parameters()
@@ -106,29 +112,37 @@ def read_torch(path: str | os.PathLike[str], what: str) -> Any:
             with zipfile.ZipFile(path) as file:
                 if damaged := file.testzip():
                     raise ValueError(f"{damaged} in it is damaged")
+        elif first_bytes(path).startswith(ZIP):
+            raise ValueError("it is cut short, or damaged at its end")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # which tells how to run what is in it
-            raise ValueError("it is damaged, or holds more than tensors") from error
+            wrong = "it is damaged, or not of torch.save, or holds more than tensors"
+            raise ValueError(wrong) from error
 
 
-def load_lean(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read the lean format."""
+def load_safetensors(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read the lean format, or a published state dict without wrappings."""
     with (
         reading(f"cannot read {path}", "as a checkpoint"),
         safe_open(path, framework="pt") as file,
     ):
         header = file.metadata() or {}
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if header.get("format") != FORMAT:
-        raise InputError(f'{path} is not in the format "{FORMAT}", got "{header.get("format")}"')
+    if header.get("format", "pt") == "pt":
+        return published(path, *state_in(path, state))
+    if header["format"] != FORMAT:
+        raise InputError(f'{path} must have the format "{FORMAT}", got "{header["format"]}"')
     with reading(os.fspath(path), "has a damaged header"):
         config = json.loads(header["architecture"])
         config["size"] = tuple(config["size"])
         card = Card(**json.loads(header["card"]))
         if not all(isinstance(value, str) for value in vars(card).values()):
             raise ValueError("its card must hold text alone")
-        kind = network_class(header.get("method", LGANetPlusPlus.name))
+        method = header.get("method", LGANetPlusPlus.name)
+        if method not in names():
+            raise ValueError(f"its method must be one of {', '.join(names())}, got {method!r}")
+        kind = network_class(method)
         with torch.device("meta"):  # no memory before it is known that the file fills it
             empty = build(path, kind, config)
     compare(path, kind, {name: tuple(p.shape) for name, p in empty.named_parameters()}, state)
@@ -142,7 +156,7 @@ def build(path: str | os.PathLike[str], kind: type[Network], config: Mapping[str
     try:
         return kind(**config)
     except InputError as error:
-        raise InputError(f"{path} is for a network that cannot be: {error}") from error
+        raise InputError(f"{path} looks like {kind.title} {IMPOSSIBLE}: {error}") from error
 
 
 def compare(
@@ -178,6 +192,12 @@ def compare(
             f"{path} looks like {kind.title} ({right} of {len(wanted)} tensors fit), but has "
             f"{'; '.join(faults)}"
         )
+
+
+def first_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Nine, by which a file's format is known."""
+    with open(path, "rb") as file:
+        return file.read(9)
 
 
 def listed(names: list[str]) -> str:

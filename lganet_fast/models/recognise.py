@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,8 @@ WRAPPINGS = ("net", "state_dict", "model", "model_state")  # keys that scripts k
 PREFIXES = ("module.", "net.", "model.", "_orig_mod.")  # of every name, by DataParallel and such
 DEEPEST = 3  # wrappings inside one another
 SIZE = (48, 48, 48)
+KEYS = 6  # of a dict that an error names
+SHOWN = 60  # characters of a name in an error
 
 
 def state_in(path: str | os.PathLike[str], found: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -26,6 +29,7 @@ def state_in(path: str | os.PathLike[str], found: Any) -> tuple[dict[str, Tensor
     found: the file's content. Prefixes that every name has are gone. Raises InputError.
     """
     about: dict[str, Any] = {}
+    whole = found
     for _ in range(DEEPEST + 1):
         if not isinstance(found, dict) or all(isinstance(x, Tensor) for x in found.values()):
             break
@@ -34,7 +38,9 @@ def state_in(path: str | os.PathLike[str], found: Any) -> tuple[dict[str, Tensor
         found = next((found[key] for key in WRAPPINGS if isinstance(found.get(key), dict)), None)
     if not isinstance(found, dict) or not found or not all(isinstance(k, str) for k in found):
         keys = ", ".join(f'"{key}"' for key in WRAPPINGS)
-        raise InputError(f"{path} holds no state dict, neither bare nor under {keys}")
+        raise InputError(
+            f"{path} holds {outline(whole)}, no state dict, neither bare nor under {keys}"
+        )
     if not all(isinstance(x, Tensor) for x in found.values()):
         raise InputError(f"{path} holds a state dict with more than tensors in it")
     for name, x in found.items():
@@ -44,6 +50,16 @@ def state_in(path: str | os.PathLike[str], found: Any) -> tuple[dict[str, Tensor
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
         state = {name.removeprefix(prefix): x for name, x in state.items()}
     return state, about
+
+
+def outline(found: Any) -> str:
+    """What a file holds, in a few words."""
+    if not isinstance(found, dict):
+        return f"a {type(found).__name__}"
+    if {"network", "settings", "generators"} <= found.keys():
+        return "the state of a training, whose weights are in last.safetensors beside it"
+    shown = ", ".join(repr(key)[:SHOWN] for key in list(found)[:KEYS])
+    return f"a dict of {shown}" + (", ..." if len(found) > KEYS else "") if found else "nothing"
 
 
 def plain(x: Tensor) -> bool:
@@ -75,10 +91,14 @@ def recognise(path: str | os.PathLike[str], found: Collection[str]) -> type[Netw
     shared = len(parameters_of(nearest).intersection(found))
     kind = network_class(nearest)
     if 2 * shared < sum(not is_buffer(kind, name) for name in found) or not shared:
-        kind.refuse_variant(found)
+        try:
+            kind.refuse_variant(found)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        known = f"{kind.title} has the most, {shared}" if shared else "none is known"
         raise InputError(
             f"{path} holds weights of none of {', '.join(names())}: of its {len(found)} names, "
-            f"such as {next(iter(found))!r}, {kind.title} has the most, {shared}"
+            f"such as {next(iter(found))[:SHOWN]!r}, {known}"
         )
     return kind
 
@@ -91,10 +111,13 @@ def options_in(
 ) -> dict[str, Any]:
     """The constructor's options and size that a published state dict tells."""
     shapes = {name: tuple(x.shape) for name, x in state.items()}
+    size, options = None, {}
+    with suppress(KeyError, ValueError, IndexError):  # what is missing or misshapen will be named
+        size = kind.size_of(shapes)
     try:
         options = kind.options_of(shapes, about)
-    except (KeyError, ValueError, IndexError) as error:  # what is missing will be named
-        if isinstance(error, InputError):
-            raise InputError(f"{path}: {error}") from error
-        options = {}
-    return {"size": kind.size_of(shapes) or SIZE, **options}
+    except InputError as error:
+        raise InputError(f"{path} looks like {kind.title}: {error}") from error
+    except (KeyError, ValueError, IndexError):
+        pass
+    return {"size": size or SIZE, **options}
