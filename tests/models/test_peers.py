@@ -12,7 +12,7 @@ from networks import golden_folder, golden_rules
 from lganet_fast.models import create, names
 from lganet_fast.models.checkpoint import load
 
-# LGANet's volumes take minutes in float64.
+# LGANet has tests of its own: its volumes take minutes in float64.
 PEERS = [name for name in names() if name not in ("lganetpp", "lganet")]
 NOISE = 1e-11  # gradients that are nothing: of biases before a norm
 
@@ -38,7 +38,7 @@ def test_flow_and_gradients_of_published_weights(name, tmp_path):
 
     pair = rules.image_pair(size, meta["sizes_seeds"][text])
     images = [torch.from_numpy(x).double()[None, None] for x in pair]
-    # GroupMorph's own flow is not yet the one that `ops.warp` takes.
+    # GroupMorph's own flow is for its own warp, not for `ops.warp`.
     raw = getattr(network, "flow_and_steps", None)
     flow = network(*images) if raw is None else raw(*network.padded(*images))[0]
     about = meta["arrays"][text]["flow"]
