@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,11 +131,13 @@ class Evaluation:
     def seconds(self) -> float:
         """An estimate, of registering alone."""
         config = self.work.config
-        if self.work.row.trained:
-            return estimate.evaluation(
-                config, estimate.network_pair(config, self.work.step_seconds)
-            )
-        return estimate.evaluation(config, estimate.syn_pair(config)) if self.syn else 0.0
+        if scored := estimate.scored_pairs(self.work.scores):
+            pair = statistics.median(scored)
+        elif self.work.row.trained:
+            pair = estimate.network_pair(config, self.work.step_seconds)
+        else:
+            pair = estimate.syn_pair(config) if self.syn else 0.0
+        return estimate.evaluation(config, pair)
 
     def run(self, quiet: bool) -> None:
         """Score what is not scored yet."""

@@ -194,6 +194,18 @@ def test_times():
     assert estimate.spoken(3 * 86400) == "about 3 days"
 
 
+def test_a_pair_takes_what_those_before_took(brains, tmp_path):
+    [work] = Reproduction("table1", tmp_path, ["syn"], brains).works
+    step = steps.Evaluation(work)
+    assert step.seconds() == pytest.approx(2 * 32**3 * estimate.SYN)
+    cases = work.scores / "cases"
+    cases.mkdir(parents=True)
+    for name, text in (("a", 3), ("b", 5), ("c", 40)):
+        (cases / f"{name}.json").write_text(json.dumps({"case": {"seconds": text}}))
+    (cases / "d.json").write_text("{")
+    assert step.seconds() == 2 * 5
+
+
 def test_a_step_is_timed():
     settings = config.load("lpba40", ["model.name=voxelmorph", "train.device=cpu"])
     assert 0 < estimate.timed_step(settings) < 1e-2
