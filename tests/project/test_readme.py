@@ -11,7 +11,7 @@ from synthetic import synthetic_pair
 from lganet_fast.cli import action_of, build_parser
 from lganet_fast.volumes.nifti import save_volume
 
-NOT_RUN = ("demo", "doctor", "data", "train", "evaluate")
+NOT_RUN = ("demo", "doctor", "data", "train", "evaluate", "reproduce")
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("python", "sh", "console", "toml", "cpp")
 ABOVE = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
