@@ -1,6 +1,6 @@
 """Deformable 3D medical image registration.
 
-Rooms, each importing only from those before it: runtime, ops; config, nn; volumes; transforms,
+Rooms, each importing only from earlier ones: runtime, ops; config, nn; volumes; transforms,
 models; metrics, losses, report; registration, data; training, evaluation; cli.
 """
 

@@ -1,6 +1,6 @@
 """The command `lganet-fast`, also as `python -m lganet_fast`.
 
-Nothing heavy is loaded before a Ctrl-C is provided for.
+Handles Ctrl-C before it loads anything heavy.
 """
 
 import os
@@ -12,21 +12,21 @@ INTERRUPTED = 130
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    """Be gone at once: for Ctrl-C where nothing is written, and no import may be unwound."""
+    """Exit at once: for Ctrl-C during imports, when nothing is being written."""
     os.write(2, b"lganet-fast: interrupted\n")
     os._exit(INTERRUPTED)
 
 
 def on_interrupt(handler: object) -> None:
-    """Have Ctrl-C do something else, unless it is to do nothing at all."""
+    """Set the handler of Ctrl-C, unless Ctrl-C is ignored."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
 
 
 def open_standard_files() -> None:
-    """Put the null device where standard input, output or error are closed.
+    """Open the null device in place of a closed standard input, output or error.
 
-    Else the next file that is opened takes their number, and what is printed.
+    Otherwise the next opened file gets its descriptor, and the printed output.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -39,9 +39,9 @@ def open_standard_files() -> None:
 
 
 def wait_politely() -> None:
-    """Have GNU's threads spin only shortly while they wait; to be called before torch loads.
+    """Let GNU OpenMP's waiting threads spin only briefly; to be called before torch loads.
 
-    By default they do for milliseconds: beside other work on the same cores that made a
+    By default they spin for milliseconds: with other work on the same cores, that made a
     registration five times slower.
     """
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -1,4 +1,4 @@
-"""The one exception that means the input, not the program, is at fault."""
+"""The exception for bad input, as opposed to a fault of the program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORD = 120  # characters of a word in a message that would be longer
 class InputError(ValueError):
     """Input that cannot be used. The message is one line: what is wrong and what is allowed.
 
-    Whatever a file puts into it, the message has at most LONGEST characters, all printable.
+    The message has at most LONGEST characters, all printable, whatever a file contains.
     """
 
     def __init__(self, message: str) -> None:
@@ -19,13 +19,13 @@ class InputError(ValueError):
 
 
 class InputWarning(UserWarning):
-    """Input that is used, but that its user should look at. The message is one line."""
+    """Input that is used but that the user should check. The message is one line."""
 
 
 def one_line(text: str) -> str:
     """The text as one line of at most LONGEST printable characters.
 
-    Where it is longer, long words such as paths lose their middle, and then the line its end.
+    In a longer text, long words such as paths are cut in the middle, then the line at its end.
     """
     line = _printable(text.split())
     if len(line) > LONGEST:

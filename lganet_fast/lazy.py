@@ -1,6 +1,6 @@
-"""Names that a package offers, each loaded from its module when it is first asked for.
+"""Public names of a package, each loaded from its module on first use.
 
-So `import lganet_fast` and the command answer before torch has loaded.
+So `import lganet_fast` and the command start without loading torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = f"{__package__}."
-MOVED = {  # modules that were elsewhere, beside this one most, and where they are now
+MOVED = {  # modules' former names, and where they are now
     "affine": "registration.affine",
     "cohort": "registration.cohort",
     "data.case": "data.pair_files",
@@ -52,21 +52,21 @@ def attach(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Has modules of MOVED found under the names that they had: the same module, not a copy."""
+    """Finds modules of MOVED under their former names: the same module, not a copy."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The spec of a name that has moved."""
+        """The spec of a moved module."""
         if fullname.removeprefix(ROOT) not in MOVED or not fullname.startswith(ROOT):
             return None
         return spec_from_loader(fullname, self)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The module at its present place."""
+        """The module at its new place."""
         module = import_module(ROOT + MOVED[spec.name.removeprefix(ROOT)])
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module its own spec back; it has run already."""
+        """Restore the module's own spec; it has run already."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state

@@ -1,6 +1,6 @@
-"""The command `lganet-fast`: a file per subcommand here, with its options, and one in `actions`.
+"""The command `lganet-fast`: a file per subcommand with its options, and its action in `actions`.
 
-What a subcommand does is loaded when it runs; imports every room below.
+An action is loaded when its subcommand runs; imports every room below.
 """
 
 from .command import action_of, main

@@ -1,4 +1,4 @@
-"""`lganet-fast apply`: move an image, a label map or points through a saved transform."""
+"""`lganet-fast apply`: apply a saved transform to an image, a label map or points."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..volumes.points import UNITS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
+    """Add the subcommand's options."""
     parser.description = (
-        "Move an image, a label map or points from the moving side to the fixed side "
-        "of a transform, or back with --inverse."
+        "Apply a transform to an image, a label map or points of the moving image; with "
+        "--inverse, to those of the fixed image."
     )
     parser.add_argument(
         "--transform",
         required=True,
         metavar="T",
-        help="field from fixed to moving points, in a format that carries its grid (see convert)",
+        help="field from fixed to moving points, in a format that stores its grid (see convert)",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", metavar="I", help="image to resample, or a series of them")
@@ -26,19 +26,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--points",
         metavar="P.csv",
-        help="points to move: CSV with a header that names x, y and z, or three bare columns",
+        help="points to map: CSV with a header that names x, y and z, or three bare columns",
     )
     parser.add_argument(
         "--out", required=True, metavar="O", help="file to write: .nii or .nii.gz, .csv for points"
     )
     parser.add_argument(
-        "--inverse", action="store_true", help="from the fixed side to the moving side"
+        "--inverse", action="store_true", help="from the fixed image to the moving image"
     )
     volumes = parser.add_argument_group("images and labels")
     volumes.add_argument(
         "--reference",
         metavar="R",
-        help="image whose grid the result gets (default: the transform's own, the fixed grid; "
+        help="image whose grid the result gets (default: the transform's fixed grid; "
         "required with --inverse: the moving image)",
     )
     volumes.add_argument(
@@ -51,9 +51,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     points.add_argument(
         "--units",
         choices=UNITS,
-        help="of the coordinates, read and written: lps mm as ANTs and ITK, ras mm, or voxel "
-        "numbers of the image each point is in, from 0 (default: lps where there is a header)",
+        help="units of the coordinates, read and written: lps mm as in ANTs and ITK, ras mm, or "
+        "voxel indices, from 0, of the point's image (default: lps if there is a header)",
     )
     points.add_argument(
-        "--moving-grid", metavar="M", help="moving image, whose voxels --units voxel counts"
+        "--moving-grid", metavar="M", help="moving image, whose voxel indices --units voxel means"
     )

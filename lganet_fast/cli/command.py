@@ -1,4 +1,4 @@
-"""Running the command: its exit codes, and what goes wrong in one line."""
+"""Running the command: its exit codes and one-line errors."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def print_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a warning as one line, without the place in the code."""
+    """Print a warning as one line, without its source location."""
     say(f"warning: {message}")
 
 
 def interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    """Make a request to stop unwind like Ctrl-C, so that no partial file stays."""
+    """Handle SIGTERM like Ctrl-C, so that no partial file is left."""
     raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str] | None = None, loaded: Callable[[], None] = lambda: None) -> int:
     """Run one command; returns the exit code.
 
-    0; 2 for bad input; 3 for a result that is not good, where that was asked; 130 when interrupted.
-    loaded: called when all modules are, and before anything is done.
+    0; 2 for bad input; 3 with --strict for a result that is not good; 130 when interrupted.
+    loaded: called once all modules are loaded, before the action runs.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
+            stream.reconfigure(errors="backslashreplace")  # a file's name may not be valid text
     before = signal.signal(signal.SIGTERM, interrupted)
     code = 0
     try:
@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None, loaded: Callable[[], None] = lambda:
 
 
 def flushed(code: int) -> int:
-    """Write out what was printed; the exit code, 2 where that cannot be written."""
+    """Flush standard output; return the exit code, 2 if the output cannot be written."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
+    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
         discard_output()
     except OSError as error:
         discard_output()
@@ -71,30 +71,30 @@ def flushed(code: int) -> int:
 
 
 def discard_output() -> None:
-    """Send what is still to be printed nowhere, so that Python does not fail when it ends."""
+    """Discard buffered output, so that Python does not fail at exit."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(message: str) -> None:
-    """One line on stderr, if that can be written."""
-    progress = sys.modules.get(f"{PACKAGE}.runtime.progress")  # not loaded: there is no bar
+    """Print one line on stderr, if stderr can be written."""
+    progress = sys.modules.get(f"{PACKAGE}.runtime.progress")  # if not loaded, there is no bar
     with suppress(OSError), nullcontext() if progress is None else progress.beside_bars():
         print(f"lganet-fast: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def action_of(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int | None]:
-    """What carries out a parsed command."""
+    """Return the function that runs a parsed command."""
     module = import_module(f".actions.{arguments.command}", __package__)
     run: Callable[[argparse.Namespace], int | None] = module.run
     return run
 
 
 def execute(arguments: argparse.Namespace, loaded: Callable[[], None]) -> int:
-    """Run a parsed command, what goes wrong in one line on stderr; returns the exit code."""
+    """Run a parsed command, with one-line errors on stderr; returns the exit code."""
     with warnings.catch_warnings(), logging_to(say, arguments.verbose, arguments.quiet):
         warnings.showwarning = print_warning
-        warnings.simplefilter("ignore")  # what other packages say means nothing to the user
+        warnings.simplefilter("ignore")  # other packages' warnings do not help the user
         warnings.simplefilter("default", InputWarning)
         try:
             run = action_of(arguments)

@@ -8,14 +8,14 @@ from ..transforms.formats import FORMATS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
+    """Add the subcommand's options."""
     formats = "\n".join(
         f"  {name:<14} {kind.holds} ({', '.join(kind.extensions)})"
         for name, kind in FORMATS.items()
     )
     parser.description = (
-        "Write a displacement field in another file format. It lives on the fixed "
-        f"image's\ngrid and points from fixed to moving.\n\nformats:\n{formats}"
+        "Write a displacement field in another file format. The field is defined on the "
+        f"fixed\ngrid and maps fixed points to moving points.\n\nformats:\n{formats}"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("input", metavar="IN", help="transform to read")
@@ -31,12 +31,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="source",
         choices=FORMATS,
         metavar="FORMAT",
-        help="format to read it as (default: told by the content; needed where that says nothing "
-        "of the units)",
+        help="format of the input (default: detected from the content; required if the content "
+        "does not record the units)",
     )
     parser.add_argument(
-        "--fixed", metavar="F", help="fixed image, for input formats that do not carry its grid"
+        "--fixed", metavar="F", help="fixed image, for input formats that do not store its grid"
     )
-    parser.add_argument(
-        "--moving", metavar="M", help="moving image, for formats that count in voxels"
-    )
+    parser.add_argument("--moving", metavar="M", help="moving image, for formats in voxels")

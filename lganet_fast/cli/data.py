@@ -1,4 +1,4 @@
-"""`lganet-fast data`: what is in a data set, and what is wrong with it."""
+"""`lganet-fast data`: list a data set and check it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from .verbosity import add_verbosity
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
-    parser.description = "Look at a data set."
+    """Add the subcommand's options."""
+    parser.description = "Inspect a data set."
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", required=True, help="what to do"
     )
     check = actions.add_parser(
         "check",
-        help="say what is missing, misshapen or unreadable, file by file",
-        description="Say what is missing, misshapen or unreadable in a data set, file by file, "
-        "from the files' headers. Ends with exit code 2 where something is.",
+        help="list files that are missing, unreadable or of the wrong shape",
+        description="List the files of a data set that are missing, unreadable or of the wrong "
+        "shape, from their headers. Exits with code 2 if there are any.",
     )
     add_config(check)
     add_verbosity(check, summary=False)

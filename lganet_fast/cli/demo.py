@@ -1,4 +1,4 @@
-"""`lganet-fast demo`: a registration whose answer is known, on data that comes with nilearn."""
+"""`lganet-fast demo`: a registration with known ground truth, on data that comes with nilearn."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ FOLDER = "lganet-fast-demo"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
+    """Add the subcommand's options."""
     parser.description = (
-        "Register the MNI152 T1 brain at 2 mm to a copy of itself that is deformed by "
-        "a known random diffeomorphism, shaded by a bias field and noisy, and compare the result "
-        "with the truth. The data come with the package nilearn (lganet_fast[demo]); nothing is "
-        "downloaded."
+        "Register the MNI152 T1 brain at 2 mm to a copy of itself with a known random "
+        "diffeomorphism, a bias field and noise applied, and compare the result with the ground "
+        "truth. The data come with the package nilearn (lganet_fast[demo]); nothing is downloaded."
     )
     parser.add_argument(
         "--out", default=FOLDER, metavar="DIR", help=f"folder for the results (default: {FOLDER})"
@@ -26,6 +25,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULTS.seed,
         metavar="S",
-        help="of deformation and noise (default: %(default)s)",
+        help="seed of deformation and noise (default: %(default)s)",
     )
     add_device(parser)

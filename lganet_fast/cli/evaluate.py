@@ -1,4 +1,4 @@
-"""`lganet-fast evaluate`: a split of a data set registered, scored, compared and drawn."""
+"""`lganet-fast evaluate`: register and score a split of a data set, with tables and figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .options import add_config
 
 
 def other_run(text: str) -> tuple[str, str]:
-    """Turn NAME=FILE into its two parts; argparse reports what is not."""
+    """Split NAME=FILE into its two parts; argparse reports invalid text."""
     name, equals, path = text.partition("=")
     if not (name.strip() and equals and path):
         raise argparse.ArgumentTypeError(f"must read NAME=cases.csv, got {text!r}")
@@ -16,18 +16,18 @@ def other_run(text: str) -> tuple[str, str]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
+    """Add the subcommand's options."""
     parser.description = (
         "Register every pair of a data set's split and score it: cases.csv, "
-        "labels.csv, summary.json, tables.md, tables.tex and figures. Goes on where an earlier run "
-        "stopped, and shares the cases out under torchrun."
+        "labels.csv, summary.json, tables.md, tables.tex and figures. Resumes after an "
+        "interruption; torchrun distributes the cases."
     )
     add_config(parser)
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="weights of any of the networks; without, instance optimisation alone where "
-        "evaluate.refine has iterations, else the images as they are",
+        help="weights of any of the networks; without them, instance optimisation alone if "
+        "evaluate.refine has iterations, else the unregistered images",
     )
     parser.add_argument(
         "--methods",
@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=other_run,
         default=[],
         metavar="NAME=FILE",
-        help="cases.csv of another method: a row of the tables, tested against this one "
-        "(Wilcoxon, Holm); may be repeated",
+        help="cases.csv of another method: a row of the tables, compared with this method "
+        "(Wilcoxon, Holm); repeatable",
     )
-    parser.add_argument("--name", metavar="NAME", help="what tables and figures call this method")
+    parser.add_argument("--name", metavar="NAME", help="name of this method in tables and figures")

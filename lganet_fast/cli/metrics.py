@@ -6,13 +6,13 @@ import argparse
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
+    """Add the subcommand's options."""
     parser.description = (
-        "Score two label maps, a transform, or paired landmarks; any of the three, "
-        "alone or together. A score that does not exist is shown as nan, and null in JSON."
+        "Score two label maps, a transform, or paired landmarks, alone or together. "
+        "An undefined score is shown as nan, and as null in JSON."
     )
     labels = parser.add_argument_group("label maps (both on one grid)")
-    labels.add_argument("--fixed-labels", metavar="L", help="label map taken as the truth")
+    labels.add_argument("--fixed-labels", metavar="L", help="reference label map")
     labels.add_argument(
         "--moved-labels",
         metavar="L",
@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     field.add_argument(
         "--transform",
         metavar="T",
-        help="field from fixed to moving points, in a format that carries its grid (see convert): "
+        help="field from fixed to moving points, in a format that stores its grid (see convert): "
         "folded voxels (%%), SDlogJ, Jacobian determinant, displacement (mm)",
     )
     field.add_argument(
@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     field.add_argument(
         "--mask",
         metavar="K",
-        help="where on the inverse's grid the residual counts (default: everywhere)",
+        help="mask on the inverse's grid, where the residual is measured (default: everywhere)",
     )
     points = parser.add_argument_group(
         "landmarks (CSV with a header x,y,z in LPS mm, as in ANTs; paired by row)"

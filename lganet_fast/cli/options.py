@@ -1,4 +1,4 @@
-"""Options that several subcommands share."""
+"""Options shared by several subcommands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(args: argparse.Namespace) -> config.Config:
-    """The configuration that the options name."""
+    """Load the configuration that the options name."""
     return config.load(args.config, args.overrides)
 
 
@@ -41,7 +41,7 @@ def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
         "--device",
         default=RUN.device,
         metavar="D",
-        help="auto, cpu, cuda or cuda:N (default: %(default)s, a GPU where there is one)",
+        help="auto, cpu, cuda or cuda:N (default: %(default)s, a GPU if there is one)",
     )
     parser.add_argument(
         "--threads", type=int, default=RUN.threads, metavar="N", help="CPU threads (default: all)"

@@ -1,4 +1,4 @@
-"""The parser of the command: what every subcommand shares, and how errors and completion look."""
+"""The parser of the command: options of every subcommand, one-line errors, completion."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any, NoReturn
 from ..version import __version__
 from .verbosity import add_verbosity
 
-GIVEN = "options given"  # where a namespace notes them
+GIVEN = "options given"  # the namespace's key for the options seen so far
 COMMANDS = {
-    "register": "register a moving image to a fixed one; no weights needed",
+    "register": "register a moving image to a fixed image; no weights needed",
     "demo": "recover a known deformation of the MNI152 template; no download",
-    "apply": "move an image, labels or points through a saved transform",
+    "apply": "apply a saved transform to an image, labels or points",
     "convert": "write a transform in another file format",
     "metrics": "score label maps, a transform or landmarks",
-    "data": "look at a data set",
+    "data": "inspect a data set",
     "train": "train a network on a data set",
     "evaluate": "score a method on a data set, with tables and figures for a paper",
-    "reproduce": "make a table or figure of the paper, all methods, from data to LaTeX",
+    "reproduce": "make a table or figure of the paper, with all methods, from data to LaTeX",
     "doctor": "show versions, devices, and which path each operation takes",
 }
-SUMMARISED = ("register", "train", "evaluate")  # what they print sums up what they write
+SUMMARISED = ("register", "train", "evaluate")  # commands that print a summary of their output
 SHELLS = ("bash", "zsh", "tcsh")
 
 
 class Once(argparse._StoreAction):
-    """Keeps an option's value; of a file, a second one is refused, where argparse drops the first.
+    """Stores an option's value; a second file is an error, where argparse would drop the first.
 
-    Of other options the last one counts, so that what a script says can be changed.
+    For other options the last value counts, so that a user can override a script.
     """
 
     def __call__(
@@ -40,7 +40,7 @@ class Once(argparse._StoreAction):
         values: str | Sequence[Any] | None,
         option: str | None = None,
     ) -> None:
-        """Store the value. Raises ArgumentError where there is one already."""
+        """Store the value. Raises ArgumentError for a second file."""
         if option is not None and self.type is self.choices is self.default is None:
             given = namespace.__dict__.setdefault(GIVEN, set())
             if self.dest in given:
@@ -50,7 +50,7 @@ class Once(argparse._StoreAction):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser with one-line errors."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
             self.register("action", name, Once)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, without the note of which options were given."""
+        """Parse like argparse, without the key GIVEN in the result."""
         found = super().parse_args(args, namespace)
         vars(found).pop(GIVEN, None)
         return found
@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Completion(argparse.Action):
-    """Prints what a shell needs to complete the command's words, and ends."""
+    """Prints a shell's completion script and exits."""
 
     def __call__(
         self,
@@ -86,7 +86,7 @@ class Completion(argparse.Action):
 
 
 def build_parser(commands: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser of the whole command; commands: those whose options it knows."""
+    """The parser of the whole command; commands: subcommands whose options to add."""
     parser = Parser(prog="lganet-fast", description="Deformable 3D medical image registration.")
     parser.add_argument("--version", action="version", version=f"lganet-fast {__version__}")
     parser.add_argument(

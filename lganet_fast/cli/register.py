@@ -17,7 +17,7 @@ from .options import add_device
 
 
 def iteration_counts(text: str) -> tuple[int, ...]:
-    """Turn "40x40x10x10" into whole numbers; argparse reports what is not."""
+    """Turn "40x40x10x10" into whole numbers; argparse reports invalid text."""
     try:
         return tuple(int(part) for part in text.lower().split("x"))
     except ValueError as error:
@@ -26,9 +26,9 @@ def iteration_counts(text: str) -> tuple[int, ...]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
+    """Add the subcommand's options."""
     parser.description = (
-        "Find where every voxel of the fixed image lies in the moving image. "
+        "Find the position in the moving image of every voxel of the fixed image. "
         f"Writes into the output folder, all or nothing: {', '.join(OUTPUTS)}."
     )
     add_files(parser.add_argument_group("files (NIfTI, MGZ; any grids and orientations)"))
@@ -37,28 +37,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_files(files: argparse._ArgumentGroup) -> None:
-    """Add what is read and written."""
+    """Add the options for input and output files."""
     files.add_argument("--fixed", metavar="F", help="image to align to")
     files.add_argument("--moving", metavar="M", help="image to align")
     files.add_argument(
         "--pairs",
         metavar="CSV",
-        help="many pairs instead: a table with the columns fixed, moving and, where there are any, "
-        f"{', '.join(ROLES[2:])}, name; each pair goes into a folder of its name, unless it is "
-        "there already; cohort.csv sums them up; torchrun shares them out",
+        help="many pairs instead: a table with the columns fixed, moving and optionally "
+        f"{', '.join(ROLES[2:])}, name; each pair is written to a folder of its name, or skipped "
+        "if it is done; cohort.csv summarises them; torchrun distributes them",
     )
     files.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     files.add_argument("--fixed-labels", metavar="L", help="labels of the fixed image, for scores")
     files.add_argument(
-        "--moving-labels", metavar="L", help="labels of the moving image, carried along and scored"
+        "--moving-labels", metavar="L", help="labels of the moving image, warped and scored"
     )
     files.add_argument(
-        "--fixed-mask", metavar="K", help="where on the fixed image the similarity counts"
+        "--fixed-mask", metavar="K", help="mask on the fixed grid, where the similarity counts"
     )
 
 
 def add_method(method: argparse._ArgumentGroup) -> None:
-    """Add what the transform depends on: Settings."""
+    """Add the options that the transform depends on: Settings."""
     method.add_argument(
         "--similarity",
         default=DEFAULTS.similarity,
@@ -70,8 +70,8 @@ def add_method(method: argparse._ArgumentGroup) -> None:
         "--iterations",
         type=iteration_counts,
         metavar="NxNx..",
-        help="most iterations per level, coarse to fine, the last at full resolution; 0 leaves a "
-        f"level out (default: {'x'.join(map(str, DEFAULTS.iterations))})",
+        help="maximum iterations per level, coarse to fine, the last at full resolution; 0 skips "
+        f"a level (default: {'x'.join(map(str, DEFAULTS.iterations))})",
     )
     method.add_argument(
         "--smoothness",
@@ -95,14 +95,14 @@ def add_method(method: argparse._ArgumentGroup) -> None:
 
 
 def add_machine(machine: argparse._ArgumentGroup) -> None:
-    """Add how it runs: Run, and what numbers are computed in."""
+    """Add the options on how to run: Run, the seed and the precision."""
     add_device(machine)
     machine.add_argument(
         "--seed",
         type=int,
         default=DEFAULTS.seed,
         metavar="S",
-        help="of the affine stage's random samples (default: %(default)s)",
+        help="seed of the affine stage's random samples (default: %(default)s)",
     )
     machine.add_argument(
         "--precision",
@@ -114,20 +114,20 @@ def add_machine(machine: argparse._ArgumentGroup) -> None:
         "--qc",
         action=argparse.BooleanOptionalAction,
         default=RUN.qc,
-        help="write qc.html, a page to judge the result by, or not (default: --qc)",
+        help="write qc.html, a page to assess the result, or not (default: --qc)",
     )
     machine.add_argument(
         "--share",
         action="store_true",
-        help="write files' names instead of their paths into report.json and qc.html",
+        help="write file names instead of paths into report.json and qc.html",
     )
     machine.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the results of an earlier run also where this one does not write them all",
+        help="replace the results of an earlier run even if this run does not write all of them",
     )
     machine.add_argument(
         "--strict",
         action="store_true",
-        help="exit with code 3 where the verdict on a result is doubtful or bad; all is written",
+        help="exit with code 3 if the verdict is doubtful or bad; all files are still written",
     )

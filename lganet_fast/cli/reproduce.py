@@ -1,4 +1,4 @@
-"""`lganet-fast reproduce`: a table or figure of the paper, from its data to Markdown and LaTeX."""
+"""`lganet-fast reproduce`: make a table or figure of the paper, from data to Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .options import add_settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
+    """Add the subcommand's options."""
     parser.description = (
-        "Say which data, trainings and evaluations a table or figure needs, which are missing, how "
-        "to make them and how long that takes; with --run, make them. Where all is there, write "
+        "List the data, trainings and evaluations that a table or figure needs, which are missing, "
+        "how to make them and the estimated time; with --run, make them. If none is missing, write "
         "table.md, table.tex and figures."
     )
     parser.add_argument("name", metavar="TABLE", help="table1 to table6, or figure5 to figure9")
@@ -21,13 +21,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run",
         action="store_true",
-        help="carry out what is missing, in order; goes on where it stopped, and shares the work "
-        "under torchrun",
+        help="run the missing steps in order; resumes after an interruption; torchrun distributes "
+        "the work",
     )
     parser.add_argument(
         "--budget",
         metavar="TIME",
-        help="train every network for one time, such as 10m, on LPBA40 at 2 mm: the small table",
+        help="train every network for the same time, such as 10m, on LPBA40 at 2 mm: the small "
+        "table",
     )
     parser.add_argument(
         "--methods", nargs="+", metavar="NAME", help="rows of the table (default: all)"

@@ -1,4 +1,4 @@
-"""Tables that commands print: drawn in a terminal, aligned text for whatever else reads them."""
+"""Tables that commands print: drawn in a terminal, else as aligned text."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ GAP = 2  # spaces between two columns
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, each row as long as the others.
+    """Rows of cells, all of the same length.
 
-    head: the first row names the columns. numbers: all columns but the first are flush right.
-    wrapped: the last column's text is wrapped where it would go beyond WIDTH. least: widths that
-    the first columns have at least.
+    head: the first row names the columns. numbers: all columns but the first are right-aligned.
+    wrapped: the last column's text is wrapped at WIDTH. least: minimum widths of the first columns.
     """
 
     rows: Sequence[Sequence[str]]
@@ -31,7 +30,7 @@ class Table:
     least: tuple[int, ...] = ()
 
     def text(self) -> str:
-        """Aligned text."""
+        """The table as aligned text."""
         widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
         for place, width in enumerate(self.least):
             widths[place] = max(widths[place], width)
@@ -52,7 +51,7 @@ class Table:
         return [(" " * GAP).join(cells).rstrip()]
 
     def drawn(self) -> Drawn:
-        """The same for a terminal."""
+        """The table for a terminal."""
         from rich import box
         from rich.table import Table as Drawn
         from rich.text import Text

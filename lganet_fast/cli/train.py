@@ -1,4 +1,4 @@
-"""`lganet-fast train`: a configuration in, a run folder out."""
+"""`lganet-fast train`: train from a configuration, into a run folder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .options import add_config
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the subcommand takes."""
+    """Add the subcommand's options."""
     parser.description = (
         "Train a network from a configuration file. Several processes share the work "
         "under torchrun: torchrun --nproc-per-node N -m lganet_fast train CONFIG."
     )
     add_config(parser)
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in the output folder, if any"
+        "--resume", action="store_true", help="resume the run in the output folder, if any"
     )

@@ -1,4 +1,4 @@
-"""How much a command tells of its progress: -v and -q, and the one place that sets logging up."""
+"""Verbosity: -v and -q, and the only place that sets up logging."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PACKAGE = __package__.partition(".")[0]
 
 
 def add_verbosity(parser: argparse.ArgumentParser, summary: bool) -> None:
-    """Add -v and -q; summary: the subcommand prints one, which -q leaves out."""
+    """Add -v and -q; summary: whether the subcommand prints a summary, which -q suppresses."""
     group = parser.add_mutually_exclusive_group()
     for letter, name, purpose in (
-        ("-v", "--verbose", "tell each stage and how long it took on stderr"),
+        ("-v", "--verbose", "print each stage and its time on stderr"),
         (
             "-q",
             "--quiet",
-            "print only errors and warnings" if summary else "show no progress, only the results",
+            "print only errors and warnings" if summary else "print only the results, no progress",
         ),
     ):
         group.add_argument(
@@ -27,20 +27,20 @@ def add_verbosity(parser: argparse.ArgumentParser, summary: bool) -> None:
 
 
 class Lines(logging.Handler):
-    """Says each record by a function."""
+    """Passes each record's message to a function."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
         self.say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it."""
+        """Pass the message on."""
         self.say(record.getMessage())
 
 
 @contextmanager
 def logging_to(say: Callable[[str], None], verbose: bool, quiet: bool) -> Iterator[None]:
-    """Have the package's log said inside: warnings; information unless quiet; all if verbose."""
+    """Print the package's log in the block: warnings; info unless quiet; all if verbose."""
     logger, handler = logging.getLogger(PACKAGE), Lines(say)
     before = logger.level, logger.propagate
     logger.addHandler(handler)

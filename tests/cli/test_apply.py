@@ -210,7 +210,7 @@ def test_output_errors(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["moving_voxels.csv"], "have no header x,y,z: say what they count with --units lps"),
+        (["moving_voxels.csv"], "have no header x,y,z: give their units with --units lps"),
         (["moving_voxels.csv", "--units", "voxel"], "needs --moving-grid"),
         (["moving.csv", "--moving-grid", "moving.nii.gz"], "--moving-grid is for --units voxel"),
         (["moving.csv", "--reference", "moving.nii.gz"], "--reference is not for --points"),

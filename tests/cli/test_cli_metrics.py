@@ -82,7 +82,7 @@ def test_label_table_is_aligned(capsys, labels):
     assert lines[1] == "3      0.7500     2.0000  0.7500     0.7500"
     assert lines[2] == "12     0.0000        nan  0.0000     0.0000"
     assert lines[3] == "mean   0.3750     2.0000  0.3750     0.3750"
-    assert lines[4].startswith("HD95 is nan where a map lacks the label: 1")
+    assert lines[4].startswith("HD95 is nan if a map lacks the label: 1")
 
 
 def test_transform_and_its_inverse(capsys, tmp_path, field):
@@ -166,7 +166,7 @@ def test_files_that_do_not_fit_are_one_line(tmp_path, labels, landmarks):
         run("--fixed-labels", labels[0], "--moved-labels", other)
     empty = tmp_path / "empty.nii.gz"
     save_volume(empty, np.zeros(GRID.shape, np.uint8), GRID)
-    with pytest.raises(InputError, match="hold no label but 0"):
+    with pytest.raises(InputError, match="have no label but 0"):
         run("--fixed-labels", empty, "--moved-labels", empty)
     (tmp_path / "bare.csv").write_text("1,2,3\n")
     with pytest.raises(InputError, match=r"bare.csv need a header x,y,z \(in LPS mm\)"):

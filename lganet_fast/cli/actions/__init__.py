@@ -1,1 +1,1 @@
-"""What each subcommand does; beside this room, the options that it takes."""
+"""What each subcommand does; its options are in `cli`."""

@@ -1,4 +1,4 @@
-"""Moving images, label maps and points through a saved transform."""
+"""Applying a saved transform to images, label maps and points."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ...volumes.points import UNITS, from_world, read_table, to_world, write_tab
 from ...volumes.sampling import inside
 from ...volumes.series import Series, load_series
 
-MISSED_MM = 0.01  # a point whose solution misses by more has no inverse
+MISSED_MM = 0.01  # a point with a larger error has no inverse
 
 
 def run(args: argparse.Namespace) -> None:
-    """Move what was given. Raises InputError for files and options that do not fit."""
+    """Apply the transform. Raises InputError for unusable files and options."""
     for source in (args.transform, args.image, args.labels, args.points, args.reference):
         if source is not None:
             check_no_input(Path(args.out), [source])
@@ -66,7 +66,7 @@ def _move_volume(args: argparse.Namespace) -> None:
 
 
 def read_series(image: str | None, labels: str | None) -> Series:
-    """What is to be moved, an image or a series of them, or labels."""
+    """Read the input: an image, a series of images, or labels."""
     if image is not None:
         return load_series(image, "image")
     volume = load_labels(str(labels), "labels")
@@ -78,7 +78,7 @@ def _move_points(args: argparse.Namespace) -> None:
     table = read_table(args.points)
     if args.units is None and table.header is None:
         raise InputError(
-            f"points {args.points} have no header x,y,z: say what they count with --units "
+            f"points {args.points} have no header x,y,z: give their units with --units "
             f"{' or '.join(UNITS)}"
         )
     units = args.units or "lps"
@@ -105,7 +105,7 @@ def _move_points(args: argparse.Namespace) -> None:
     if count := int((missed & within).sum()):
         warnings.warn(
             f"{count} of {len(points)} points have no inverse to within {MISSED_MM} mm; the "
-            "nearest found is given",
+            "nearest point found is written",
             category=InputWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""A transform from one file format to another."""
+"""Converting a transform to another file format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...volumes.nifti import load_grid
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert. Raises InputError where either file or an option does not fit."""
+    """Convert. Raises InputError for an unusable file or option."""
     target = args.to or format_of(args.output)
     check_extension(args.output, FORMATS[target].extensions)
     check_no_input(Path(args.output), [args.input])

@@ -1,4 +1,4 @@
-"""What is in a data set, and what is wrong with it."""
+"""Listing and checking a data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..options import read_config
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print what was found. Raises InputError where there is any problem."""
+    """Print the problems and counts. Raises InputError if there is any problem."""
     found = inspect(read_config(args))
     for problem in found.problems:
         print(problem)

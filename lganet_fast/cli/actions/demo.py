@@ -1,4 +1,4 @@
-"""A registration whose answer is known, and its summary."""
+"""A registration with known ground truth, and its summary."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def summary_text(result: DemoResult, out: Path) -> str:
 
 
 def summary(result: DemoResult, out: Path) -> list[Part]:
-    """How far off the brain's voxels are before and after, and what the result is like."""
+    """Errors of the brain's voxels before and after, and properties of the result."""
     before, after, report = result.error_before, result.error_after, result.registration.details
     names = {"mean": "mean", "p95": "95th percentile", "max": "maximum"}
     told = [
-        "MNI152 T1 brain against its own copy, deformed in a known way, shaded and noisy.",
-        "Error: distance between where a brain voxel is found and where it truly lies.",
+        "MNI152 T1 brain against its own copy with a known deformation, bias field and noise.",
+        "Error: distance between the found and the true position of a brain voxel.",
         "",
     ]
     errors = [

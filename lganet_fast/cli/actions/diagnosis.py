@@ -1,4 +1,4 @@
-"""What this installation can run on, and which path each operation takes here."""
+"""Hardware and versions of this installation, and the path that each operation takes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PACKAGES = {  # name: what it is for, and how to get it where the package does n
 
 
 def diagnose() -> dict[str, Any]:
-    """Everything about this installation that decides what runs where; never raises.
+    """Everything about this installation that decides which paths run; never raises.
 
     None stands for what could not be found. Memory in MB (2^20 bytes). "operations" lists, for
-    every operation on every kind of device present, the backend that runs and why no faster one.
-    "extension" says for each kind of device why none is compiled for it, None where some are.
+    every operation on every kind of device present, the backend that runs and why no faster one
+    does. "extension" says for each kind of device why nothing is compiled for it, else None.
     """
     cuda = cuda_devices()
     kinds = ["cpu", "cuda"] if cuda["devices"] else ["cpu"]

@@ -1,4 +1,4 @@
-"""What runs where on this machine, as text."""
+"""The diagnosis of this installation as text."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def machine_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def package_rows(packages: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """Each package with its version and purpose, or how to get it."""
+    """Each package with its version and purpose, or how to install it."""
     rows = [("Package", "Version", "For")]
     for package in packages:
         purpose = package["purpose"]
@@ -94,5 +94,5 @@ def memory(place: dict[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """The value, or that it was not found."""
+    """The value as text, or MISSING for None."""
     return MISSING if value is None else str(value)

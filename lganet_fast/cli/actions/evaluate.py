@@ -1,4 +1,4 @@
-"""A split of a data set registered, scored, compared and drawn."""
+"""Registering and scoring a split of a data set."""
 
 from __future__ import annotations
 

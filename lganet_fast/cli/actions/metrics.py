@@ -32,7 +32,7 @@ SCORES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "recall": "Recall", "precision
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print, and write JSON where asked to."""
+    """Measure, print, and write JSON with --json."""
     scores = measure(args)
     if args.json == "-":
         print(report_json(scores), end="")
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Every score that was asked for. Raises InputError for options that lack their partner."""
+    """Compute the requested scores. Raises InputError for an option without its partner."""
     for option, partner in (
         ("fixed_labels", "moved_labels"),
         ("moved_labels", "fixed_labels"),
@@ -81,7 +81,7 @@ def label_scores(fixed_path: str, moved_path: str) -> dict[str, Any]:
     moved = load_labels(moved_path, "moved labels", fixed.grid)
     counts = overlap(fixed.data, moved.data)
     if not counts:
-        raise InputError(f"{fixed.name} and {moved.name} hold no label but 0")
+        raise InputError(f"{fixed.name} and {moved.name} have no label but 0")
     distances = hd95(fixed.data, moved.data, fixed.grid.spacing)
     rows = [
         {
@@ -99,7 +99,7 @@ def label_scores(fixed_path: str, moved_path: str) -> dict[str, Any]:
 
 
 def transform_scores(field: DisplacementField) -> dict[str, Any]:
-    """How regular a field is and how far it moves, over its whole grid."""
+    """Regularity and displacements of a field, over its whole grid."""
     det = field.jacobian_determinant()
     lengths = np.linalg.norm(field.displacement, axis=-1)
     return {
@@ -178,7 +178,7 @@ def _label_table(found: dict[str, Any]) -> list[Part]:
     rows.append(["mean", *cells(found[f"mean_{score}"] for score in SCORES)])
     parts: list[Part] = [Table(rows, head=True, numbers=True)]
     if lacking := found["labels_without_hd95"]:
-        parts.append(f"HD95 is nan where a map lacks the label: {lacking}, left out of the mean")
+        parts.append(f"HD95 is nan if a map lacks the label: {lacking}, left out of the mean")
     return parts
 
 

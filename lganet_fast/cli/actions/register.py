@@ -20,16 +20,16 @@ NOT_GOOD = 3  # exit code of --strict
 
 
 def run(args: argparse.Namespace) -> int:
-    """Register and print a summary; returns 3 where `--strict` and a result is not good, else 0.
+    """Register and print a summary; returns 3 with `--strict` if a result is not good, else 0.
 
-    Raises InputError where the files do not go together.
+    Raises InputError if the files do not fit together.
     """
     options = {k: v for k, v in vars(args).items() if k not in NO_OPTIONS}
     given = [role for role in ROLES if options[role] is not None]
     if args.pairs is not None:
         if given:
             raise InputError(f"--pairs names the files: leave out --{given[0].replace('_', '-')}")
-        del options["overwrite"]  # what is not of the same inputs and settings is done again
+        del options["overwrite"]  # results of other inputs or settings are always replaced
         options = {k: v for k, v in options.items() if k not in ROLES}
         return exit_code(args, run_pairs(args.pairs, options, args.quiet))
     for role in ("fixed", "moving"):
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{role} is missing: give --fixed and --moving, or --pairs")
     with warnings.catch_warnings():
         if not args.quiet:
-            warnings.simplefilter("ignore", VerdictWarning)  # the last line says it
+            warnings.simplefilter("ignore", VerdictWarning)  # the last line has the verdict
         result = register(**options)
     if not args.quiet:
         show(summary(result, args.out))
@@ -45,14 +45,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def exit_code(args: argparse.Namespace, level: str) -> int:
-    """What the command ends with for a verdict."""
+    """The exit code of the command for a verdict."""
     return NOT_GOOD if args.strict and level != "good" else 0
 
 
 def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> str:
-    """Register the pairs of a table; returns the level of the worst verdict on any of them.
+    """Register the pairs of a table; returns the worst verdict's level.
 
-    Raises InputError at the end where any has failed.
+    Raises InputError at the end if any pair has failed.
     """
     outcomes = register_pairs(table, **options)
     failures = [one.name for one in outcomes if one.failure]

@@ -1,4 +1,4 @@
-"""A table or figure of the paper: its plan, or the way to it and the result."""
+"""A table or figure of the paper: its plan, or its steps and the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..tables import show_markdown
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the plan, or carry it out and print the table."""
+    """Print the plan, or run it and print the table."""
     wanted = Reproduction(args.name, args.runs, args.methods, args.overrides, args.budget)
     lines = wanted.plan()
     talks = first_process() and not args.quiet

@@ -10,9 +10,9 @@ from ..options import read_config
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train. Raises InputError for what does not fit."""
+    """Train. Raises InputError for unusable options or data."""
     config = read_config(args)
-    if config.model.checkpoint:  # who asks for this is short of memory
+    if config.model.checkpoint:  # the user is short of memory
         malloc.give_back()
     folder = train(config, args.resume, args.quiet, args.config)
     if not args.quiet:
