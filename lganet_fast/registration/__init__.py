@@ -1,6 +1,6 @@
-"""Registering a pair or a cohort: reading, affine start, search, result and what is measured of it.
+"""Registering a pair or a cohort: reading, affine alignment, search, result and its measures.
 
-Imports metrics, losses, models, report and what comes before.
+Imports metrics, losses, models, report and the rooms before them.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Affine pre-alignment, by SimpleITK."""
+"""Affine pre-alignment with SimpleITK."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..volumes.itk import import_simpleitk, to_simpleitk
 
 
 def align_affine(fixed: Volume, moving: Volume, seed: int = 0) -> Array:
-    """The affine that takes fixed points to moving points, both in RAS+ mm: a (4, 4) matrix.
+    """The affine map from fixed to moving points, both in RAS+ mm: a (4, 4) matrix.
 
-    Mattes mutual information over three resolutions, rigid first, then all twelve parameters,
-    from aligned centres of mass. Repeats exactly for one seed.
-    Raises InputError where SimpleITK is missing or the images cannot be aligned.
+    Mattes mutual information at three resolutions, first rigid, then all twelve parameters,
+    from aligned centres of mass. The result is exactly the same for the same seed.
+    Raises InputError if SimpleITK is missing or the images cannot be aligned.
     """
     sitk = import_simpleitk("affine alignment")
     target, source = to_simpleitk(fixed), to_simpleitk(moving)
@@ -45,13 +45,13 @@ def run(sitk: Any, target: Any, source: Any, transform: Any, seed: int) -> None:
     """Optimise the transform in place."""
     process = sitk.ProcessObject
     threads = process.GetGlobalDefaultNumberOfThreads()
-    # One thread: sums in one order, so that a second run gives the same bytes. Must be set before
-    # the method exists.
+    # One thread: sums have a fixed order, so a second run gives the same bytes. Must be set before
+    # the method is created.
     process.SetGlobalDefaultNumberOfThreads(1)
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
     method.SetMetricSamplingStrategy(method.RANDOM)
-    # SimpleITK counts the sampling rate against each level's own grid.
+    # SimpleITK's sampling rate is relative to each level's own grid.
     method.SetMetricSamplingPercentagePerLevel([1.0, 0.3, 0.05], seed=seed + 1)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(

@@ -1,4 +1,4 @@
-"""Many pairs registered, one after the other, into a folder each."""
+"""Registering many pairs, one after the other, each into its own folder."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Row:
 
     @property
     def sources(self) -> Sources:
-        """The files, as a registration takes them."""
+        """The files as the sources of a registration."""
         return Sources(**{"fixed": None, "moving": None, **self.files})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a pair: its report, or what went wrong. skipped: it was done before."""
+    """The outcome of a pair: its report, or an error message. skipped: it was done before."""
 
     name: str
     details: Report | None = None
@@ -56,16 +56,16 @@ class Outcome:
 
     @cached_property
     def report(self) -> dict[str, Any] | None:
-        """The details as what report.json holds."""
+        """The details as the contents of report.json."""
         return None if self.details is None else self.details.as_dict()
 
 
 def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
-    """The pairs of a CSV file.
+    """Read the pairs of a CSV file.
 
     Its columns are those of `volumes.pair_table`; points and split are not read.
-    Raises InputError for what is no such table, and for a name that is given twice or is no name of
-    a folder.
+    Raises InputError for an invalid table, a duplicate name, or a name that cannot be that of a
+    folder.
     """
     found = [
         Row(row.name, {role: os.fspath(row.files[role]) for role in ROLES if role in row.files})
@@ -75,11 +75,9 @@ def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
         if times > 1:
             raise InputError(f"{table}: {times} pairs are called {name}; give each its own name")
         if name in (".", "..") or Path(name).name != name:
-            raise InputError(f"{table}: a name is that of a folder, got {name!r}")
+            raise InputError(f"{table}: a name must be a valid folder name, got {name!r}")
         if name.lower() in TABLES or name.startswith("."):
-            raise InputError(
-                f"{table}: {name!r} cannot be the name of a pair: files of ours have it"
-            )
+            raise InputError(f"{table}: a pair cannot be called {name!r}: the name is reserved")
     return found
 
 
@@ -102,12 +100,12 @@ def register_pairs(
 ) -> list[Outcome]:
     """Register every pair of a CSV file (see `read_pairs`) into its own folder of `out`.
 
-    A pair whose folder holds all results for the same input files and settings is skipped. One that
-    fails is passed over and listed in failures.csv; cohort.csv sums the others up. Under torchrun
-    every process takes its part of the pairs. The other arguments are those of `register`, for
-    every pair.
-    Returns the outcomes in the table's order; of several processes, on rank 0 alone, else nothing.
-    Raises InputError for a table or options that cannot be used.
+    A pair whose folder contains all results for the same input files and settings is skipped. A
+    pair that fails is listed in failures.csv; cohort.csv summarises the others. Under torchrun
+    every process registers its share of the pairs. The other arguments are those of `register`,
+    for every pair.
+    Returns the outcomes in the table's order; with several processes, on rank 0 alone, else [].
+    Raises InputError for an unusable table or option.
     """
     rows = read_pairs(table)
     settings = check_settings(
@@ -140,7 +138,7 @@ def register_pairs(
 
 
 def register_row(row: Row, settings: Settings, run: Run, network: Callable[[], Opened]) -> Outcome:
-    """Register a pair into a folder, unless it was done before; network: of the settings."""
+    """Register a pair into a folder, unless it was done before; network: opens the checkpoint."""
     try:
         report = finished(row.sources, settings, run)
         if report is not None:
@@ -148,16 +146,16 @@ def register_row(row: Row, settings: Settings, run: Run, network: Callable[[], O
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RegistrationWarning)  # they go into cohort.csv
             result = register_sources(row.sources, settings, run, network())
-    except (Exception, MemoryError) as error:  # whatever it is, the other pairs go on
+    except (Exception, MemoryError) as error:  # the other pairs are still registered
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         return Outcome(row.name, failure=kind + reason(error))
     return Outcome(row.name, result.details)
 
 
 def finished(sources: Sources, settings: Settings, run: Run) -> Report | None:
-    """The report of an earlier run that left the whole result for these inputs and settings.
+    """The report of an earlier run with a complete result for these inputs and settings.
 
-    None where there is none, also where it has a path though it is to be shared.
+    None if there is none, or if it contains a path although `share` is set.
     """
     assert run.out is not None
     try:
@@ -177,7 +175,7 @@ def finished(sources: Sources, settings: Settings, run: Run) -> Report | None:
 
 
 def check_output(path: Path) -> None:
-    """Raise InputError where a result is not there, or not whole."""
+    """Raise InputError if a result is missing or incomplete."""
     if path.name.endswith(nifti.IMAGE_EXTENSIONS):
         image, label = nifti.open_image(path, "result")
         nifti.check_whole(image, label)
@@ -186,18 +184,18 @@ def check_output(path: Path) -> None:
 
 
 def content(inputs: Mapping[str, Input]) -> dict[str, Input]:
-    """What a report says of the inputs, without where they were."""
+    """A report's inputs without their paths."""
     return {role: replace(entry, path=None) for role, entry in inputs.items()}
 
 
 def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a report, without where the checkpoint was: its bytes are compared."""
+    """A report's settings without the checkpoint's path: its hash is compared instead."""
     return {**settings, "checkpoint": None}
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """A pair's row of cohort.csv. The means over labels are NaN where there are none."""
+    """A pair's row of cohort.csv. The means over labels are NaN without labels."""
 
     name: str
     dice_before: float
@@ -213,7 +211,7 @@ SUMMARY = tuple(field.name for field in fields(SummaryRow))
 
 
 def summary_row(name: str, report: Report) -> SummaryRow:
-    """What cohort.csv says of a report."""
+    """The row of cohort.csv for a report."""
     labels = report.labels
     return SummaryRow(
         name=name,
@@ -228,7 +226,7 @@ def summary_row(name: str, report: Report) -> SummaryRow:
 
 
 def write_summary(out: Path, outcomes: list[Outcome]) -> None:
-    """Write cohort.csv and failures.csv, the latter only where something failed."""
+    """Write cohort.csv and, if a pair failed, failures.csv."""
     done = [(one.name, one.details) for one in outcomes if one.details is not None]
     rows = [asdict(summary_row(name, report)) for name, report in done]
     write_rows(out / "cohort.csv", SUMMARY, rows)

@@ -1,4 +1,4 @@
-"""A registration whose answer is known: real anatomy against its own deformed copy."""
+"""A registration with known ground truth: real anatomy against its own deformed copy."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from .pairwise import Registration, register
 from .settings import DEFAULTS, RUN
 
 TISSUES = {1: "CSF and other", 2: "grey matter", 3: "white matter"}
-MARGIN_MM = 15.0  # around the brain: there the deformation fades to nothing
+MARGIN_MM = 15.0  # around the brain: the deformation falls to 0 there
 PEAK_MM = 9.0  # largest velocity
 DEFORMATION_MM = 30.0  # distance between the random numbers of the velocity
-BIAS_MM = 50.0  # and of the bias field
-BIAS = 0.2  # largest part by which the bias field brightens or darkens
-NOISE = 0.03  # standard deviation, of the brightest voxel's intensity
+BIAS_MM = 50.0  # the same for the bias field
+BIAS = 0.2  # largest fraction by which the bias field brightens or darkens
+NOISE = 0.03  # standard deviation, as a fraction of the brightest voxel's intensity
 
 
 @dataclass(frozen=True, eq=False)
 class DemoPair:
     """A fixed and a moving image with tissue classes, and the field between them.
 
-    truth: fixed points to moving points. brain: (X, Y, Z), where the fixed image shows the brain.
+    truth: fixed points to moving points. brain: (X, Y, Z), mask of the brain in the fixed image.
     """
 
     fixed: Volume
@@ -46,10 +46,10 @@ class DemoPair:
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
-    """What the registration recovered.
+    """A registration and its errors.
 
-    error_before, error_after: distance in mm between where a brain voxel really lies in the moving
-    image and where it is taken to lie, without and with the registration: "mean", "p95", "max".
+    error_before, error_after: distance in mm between the true and the estimated position of a brain
+    voxel in the moving image, without and with the registration: "mean", "p95", "max".
     """
 
     registration: Registration
@@ -66,11 +66,11 @@ def run_demo(
     quiet: bool = RUN.quiet,
     resolution: int = 2,
 ) -> DemoResult:
-    """Deform the MNI152 template, register it to its copy, and compare with the truth.
+    """Deform the MNI152 template, register it to its copy, and compare with the ground truth.
 
-    out: folder for what `register` writes, and for the pair itself with `truth.nii.gz`.
+    out: folder for the output of `register`, and for the pair itself with `truth.nii.gz`.
     seed: of the deformation, the bias field and the noise. resolution: voxel size in mm.
-    Raises InputError for a device or folder that cannot be used, or without nilearn.
+    Raises InputError for an unusable device or folder, or without nilearn.
     """
     choose_device(device)
     set_threads(threads)
@@ -132,9 +132,9 @@ def crop(inside: NDArray[np.bool_], grid: Grid) -> tuple[tuple[slice, ...], Grid
 
 
 def make_pair(template: Volume, tissues: Volume, seed: int) -> DemoPair:
-    """The template as the fixed image, and as the moving one its deformed, biased, noisy copy.
+    """Make a pair: the template, and its copy with a deformation, a bias field and noise.
 
-    With phi = exp(v) of a smooth random velocity v, moving(y) = template(phi(y)), so that a fixed
+    With phi = exp(v) of a smooth random velocity v, moving(y) = template(phi(y)), so a fixed
     point x lies at phi^-1(x) in the moving image.
     template, tissues: on one grid; voxels where tissues is 0 are background.
     """
@@ -164,7 +164,7 @@ def smooth_noise(
 ) -> Array:
     """A cubic spline through normal random numbers `distance` mm apart, on the grid.
 
-    fade: let it fall to 0 at the grid's border.
+    fade: let the values fall to 0 at the grid's border.
     """
     count = np.round((np.array(grid.shape) - 1) * grid.spacing / distance).astype(int) + 1
     knots = random.standard_normal(np.maximum(count, 4))
@@ -190,7 +190,7 @@ def distances(vectors: NDArray) -> dict[str, float]:
 
 
 def save_pair(pair: DemoPair, folder: Path) -> None:
-    """Write the pair and the true field beside the results, to look at or to register again."""
+    """Write the pair and the true field beside the results."""
     for name in ("fixed", "moving", "fixed_labels", "moving_labels"):
         volume: Volume = getattr(pair, name)
         nifti.save_volume(folder / f"{name}.nii.gz", volume.data, volume.grid)
@@ -200,5 +200,5 @@ def save_pair(pair: DemoPair, folder: Path) -> None:
 def tissue_dice(result: DemoResult) -> list[tuple[str, float, float]]:
     """Name, Dice before and Dice after of each tissue class."""
     labels = result.registration.details.labels
-    assert labels is not None  # the pair has some
+    assert labels is not None  # the demo's pair has labels
     return [(TISSUES[row.label], row.dice_before, row.dice_after) for row in labels.per_label]

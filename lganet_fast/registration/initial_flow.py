@@ -13,14 +13,14 @@ from ..volumes.grid import Grid
 from .optimiser import taper
 from .workspace import MARGIN, Workspace
 
-SAME_SPACING = 0.1  # relative difference of voxel sizes that a network is not warned about
+SAME_SPACING = 0.1  # relative difference of voxel sizes below which there is no warning
 
 
 def card_warnings(card: Card, grid: Grid, rule: str | None = None) -> list[str]:
-    """What the network is given otherwise than its card says.
+    """Warnings where the network's inputs differ from its card.
 
-    grid: of the images that it is given. rule: what was done to their intensities, as a card tells
-    it; None for what `register` does.
+    grid: of the input images. rule: their intensity rule, in the words of a card; None for that of
+    `register`.
     """
     found = []
     trained = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", card.spacing)]
@@ -28,22 +28,23 @@ def card_warnings(card: Card, grid: Grid, rule: str | None = None) -> list[str]:
     own = grid.spacing[::-1] if backwards else grid.spacing
     if len(trained) in (1, 3) and not np.allclose(own, trained, rtol=SAME_SPACING):
         found.append(
-            f"the network was trained on voxels of {card.spacing}, and is given voxels of "
+            f"the network was trained on voxels of {card.spacing}, but its input has voxels of "
             f"{' x '.join(f'{x:.3g}' for x in own)} mm"
         )
     same = ("unknown", PUBLISHED_CARD.intensity, rule or "range")
     if card.intensity not in same:
-        given = f"by {rule}" if rule else "with background 0 and foreground of about 1"
+        given = f"by {rule}" if rule else "to background 0 and foreground of about 1"
         found.append(
-            f"the network was trained on intensities by {card.intensity}, and is given them {given}"
+            f"the network was trained on intensities scaled by {card.intensity}, but its input is "
+            f"scaled {given}"
         )
     return found
 
 
 def predict(checkpoint: Checkpoint, work: Workspace, keep: bool = False) -> Tensor:
-    """The network's flow: (1, 3, H, W, D) in voxels of the working grid, 0 at its border.
+    """Predict the network's flow: (1, 3, H, W, D) in voxels of the working grid, 0 at its border.
 
-    The images go in as the workspace holds them, background 0 and foreground of about unit
+    The network's input are the workspace's images, background 0 and foreground of about unit
     intensity. keep: as in `network_flow`.
     """
     flow = network_flow(checkpoint, work.moving, work.fixed, keep)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FINEST_VELOCITY = 2  # the velocity's grid is never finer than this many working voxels
-LEAST_SIDE = 4  # a level whose smallest side has fewer voxels is left out
+LEAST_SIDE = 4  # levels whose smallest side has fewer voxels are skipped
 
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution: the images' shrink factor, both grids' sizes, the iterations."""
+    """One resolution: the shrink factor, sizes of both grids, iterations."""
 
     factor: int
     images: tuple[int, int, int]
@@ -32,8 +32,8 @@ def shrunk(size: tuple[int, ...], factor: int) -> tuple[int, int, int]:
 def plan_levels(size: tuple[int, ...], iterations: tuple[int, ...]) -> list[Level]:
     """Levels for a working grid of `size`, coarse to fine; the last is at full resolution.
 
-    Levels without iterations, and those too coarse to hold anything, are left out; the last one
-    that has iterations never is. None of them where no level has any.
+    Levels without iterations and levels that are too coarse are skipped, but never the last level
+    with iterations. Returns no level if none has iterations.
     """
     factors = [2 ** (len(iterations) - 1 - k) for k in range(len(iterations))]
     wanted = [(f, n) for f, n in zip(factors, iterations, strict=True) if n > 0]

@@ -1,4 +1,4 @@
-"""What a registration's report says of its result."""
+"""The measures of a result in a registration's report."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ class SimilarityChange:
 
     name: of the measure. For "lncc" the numbers are the mean squared local correlation (higher is
     better), else the mean squared difference (lower is better).
-    before: of the images as they came, or after the affine. start: of what the search started from,
-    the same or after a network. found: of what the search found. perfect: of the fixed image with
-    itself.
+    before: of the input images, or after the affine. start: at the start of the search, the same
+    or after a network. found: at the end of the search. perfect: of the fixed image with itself.
     """
 
     name: str
@@ -54,7 +53,7 @@ class SimilarityChange:
 
     @property
     def dropped(self) -> bool:
-        """Whether the search found something worse than its start, which is the result then."""
+        """Whether the search ended worse than it started; its start is then the result."""
         return not math.isfinite(self.found) or self.better(self.start, self.found)
 
     @property
@@ -63,7 +62,7 @@ class SimilarityChange:
         return self.start if self.dropped else self.found
 
     def report(self) -> SimilarityScores:
-        """What the report says of it."""
+        """The values for the report."""
         return SimilarityScores(
             self.name, self.before, self.after, self.found if self.dropped else None
         )
@@ -73,9 +72,9 @@ class SimilarityChange:
 def similarity_change(
     velocity: Tensor, start: Workspace, work: Workspace, similarity: str
 ) -> SimilarityChange:
-    """How the similarity changed, over the fixed image's foreground as seen at the start.
+    """Measure the change of similarity over the fixed image's foreground at the start.
 
-    velocity: as `optimise` returns it for `work`; a network may have brought that on from `start`.
+    velocity: as `optimise` returns it for `work`, which is `start` or `start` after a network.
     """
     measure = SIMILARITIES[similarity]
     counts = (work.fixed > 0).to(work.fixed)
@@ -96,10 +95,10 @@ def similarity_change(
 
 @dataclass(frozen=True)
 class Reach:
-    """How far anatomy is moved, within what the working grid admits.
+    """Displacements of the anatomy, relative to the size of the working grid.
 
     largest_mm: the largest displacement. side_mm: the grid's shortest side. pressed_percent: share
-    of the fixed foreground that is sent into the outer half of the grid's margin.
+    of the fixed foreground that is mapped into the outer half of the grid's margin.
     """
 
     largest_mm: float
@@ -109,7 +108,7 @@ class Reach:
 
 @torch.no_grad()
 def reach_of(velocity: Tensor, work: Workspace) -> Reach:
-    """What a velocity, after what `work` was warped by, makes of the fixed foreground."""
+    """Measure the displacements of the fixed foreground, by a velocity and the flow before it."""
     flow = flow_of(velocity, work.grid.shape)
     if work.first is not None:
         flow = compose(work.first, flow)
@@ -136,24 +135,24 @@ def jacobian_summary(det: Tensor) -> Jacobian:
 def inverse_residual(
     pair: Pair, transform: DisplacementField, inverse: DisplacementField
 ) -> InverseConsistency:
-    """How far, in mm, `transform` after `inverse` misses the voxels of the moving foreground."""
+    """Round-trip error in mm of `transform` after `inverse` over the moving foreground."""
     shown = pair.moving.data > window_of(pair.moving.data).low
     return InverseConsistency(**inverse_consistency(transform, inverse, shown))
 
 
 def unmatched_labels(fixed: Volume, moving: Volume, after: Volume) -> tuple[list[int], ...]:
-    """Labels of the fixed map alone, of the moving map alone, and of both but lost by the warp."""
+    """Labels only in the fixed map, only in the moving map, and in both but lost by the warp."""
     one, other, left = (set(present(volume.data)) for volume in (fixed, moving, after))
     return sorted(one - other), sorted(other - one), sorted((one & other) - left)
 
 
 def label_warnings(scores: LabelScores | None) -> list[str]:
-    """What to look at in the scores of labels before trusting their means."""
+    """Warnings about the label scores whose means could mislead."""
     if scores is None:
         return []
     phrases = [
-        (scores.only_fixed, "are in the fixed map alone"),
-        (scores.only_moving, "are in the moving map alone"),
+        (scores.only_fixed, "are only in the fixed map"),
+        (scores.only_moving, "are only in the moving map"),
     ]
     total = len(scores.per_label)
     return [
@@ -164,7 +163,7 @@ def label_warnings(scores: LabelScores | None) -> list[str]:
 
 
 def listed(labels: Sequence[int], total: int) -> str:
-    """The first few labels, and how many they are of all."""
+    """The first few labels, their number and the total."""
     more = ", ..." * (len(labels) > NAMED)
     return f"{', '.join(map(str, labels[:NAMED]))}{more} ({len(labels)} of {total})"
 
@@ -177,8 +176,8 @@ def label_scores(
 ) -> LabelScores | None:
     """Dice and HD95 of every label before and after, and their means over labels.
 
-    All on the fixed grid, but `moving`, which is the map as it was. Returns None where either image
-    came without labels. A label that one map lacks has no HD95 (NaN) and is left out of its mean.
+    All maps are on the fixed grid, except `moving`, the original map. Returns None if an image has
+    no label map. The HD95 of a label that one map lacks is NaN and is left out of its mean.
     """
     if fixed is None or moving is None or before is None or after is None:
         return None

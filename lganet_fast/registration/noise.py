@@ -1,4 +1,4 @@
-"""Noise that a search must not follow."""
+"""The noise level of images, so that a search does not fit noise."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def noise_of(image: Tensor) -> Tensor:
-    """The standard deviation of noise in what an image (1, 1, H, W, D) shows, robustly.
+    """A robust estimate of the standard deviation of noise in the foreground of an image.
 
-    From the finest diagonal differences, in which there is little but noise: their median (Donoho
-    and Johnstone, 1994). 0 where nothing is shown.
+    image: (1, 1, H, W, D). From the median of the finest diagonal differences, which are mostly
+    noise (Donoho and Johnstone, 1994). 0 without foreground.
     """
     detail, shown = image, image > 0
     for axis in (2, 3, 4):
@@ -23,10 +23,10 @@ def noise_of(image: Tensor) -> Tensor:
 
 
 def noise_between(fixed: Tensor, moving: Tensor) -> Tensor:
-    """The standard deviation of noise that a search must not follow.
+    """The standard deviation of noise that a search must not fit.
 
-    That of the noisier image (1, 1, H, W, D) where noise explains how the two differ, as they lie;
-    less by as much as they differ more than that.
+    That of the noisier image (1, 1, H, W, D) if noise explains the difference of the unregistered
+    images; reduced in proportion if they differ by more than noise.
     """
     parts = torch.stack([noise_of(fixed), noise_of(moving)])
     apart = torch.where((fixed > 0) | (moving > 0), (fixed - moving).abs(), torch.nan)

@@ -1,7 +1,7 @@
-"""What a search minimises: a sum of terms, each a part of the loss.
+"""The objective of a search: a sum of terms.
 
-A term says of itself, once per resolution, how its loss is computed there. A further one (labels or
-points that steer, another channel) is a further Term, in the list that `stages.objective` makes.
+Each term makes, once per resolution, an object that computes its loss there. A further term (of
+labels, points or another channel) is a further Term in the list that `stages.objective` makes.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ..ops import gradient_loss, warp
 from .levels import Level
 from .separable import shrink
 
-DAMPING = 2.0  # of the noise: parts of the loss per voxel moved below which steps are shorter
-STILL = 0.005  # such a part where there is no noise: what rounding may come to
-FAINT = 2.5  # of the noise: contrast that it explains
-QUIET = 0.002  # of the foreground's range: less noise has no say
-LEAST_WEIGHT = 1e-3  # of a voxel's value beside others', where it has no say
+DAMPING = 2.0  # times the noise: slope of the loss per voxel moved below which steps are shorter
+STILL = 0.005  # the least such slope, without noise: the size of rounding errors
+FAINT = 2.5  # times the noise: contrast that noise explains
+QUIET = 0.002  # fraction of the foreground's range: less noise is ignored
+LEAST_WEIGHT = 1e-3  # of a voxel of weight 0 relative to its neighbours
 
 
 @dataclass(frozen=True, eq=False)
 class HalfWay:
-    """Where a velocity v moves both images, so that they meet.
+    """The two half flows of a velocity v, which move both images so that they meet half way.
 
     ways: (2, 3, h, w, d), exp(-v/2) and exp(v/2) on the velocity's grid, in its voxels. flows: the
-    same two, each (1, 3, H, W, D), on the images' grid, in its voxels: the first one is the fixed
-    image's, the second one the moving image's.
+    same two, each (1, 3, H, W, D), on the images' grid, in its voxels: the first for the fixed
+    image, the second for the moving image.
     """
 
     ways: Tensor
@@ -39,33 +39,33 @@ class HalfWay:
 
 
 class TermAtLevel(Protocol):
-    """A term at one resolution. Its state lies in tensors that it does not replace."""
+    """A term at one resolution. Its state is in tensors that it never replaces."""
 
     @property
     def weight(self) -> float:
-        """Of its loss in the sum."""
+        """Weight of the loss in the sum."""
 
     @property
     def least_slope(self) -> float:
-        """Loss per voxel moved that noise may come to: below it steps are shorter."""
+        """Slope of the loss, per voxel moved, due to noise: below it steps are shorter."""
 
     def loss(self, moved: HalfWay) -> Tensor:
-        """The loss, a scalar that has a gradient."""
+        """The loss, a differentiable scalar."""
 
 
 class Term(Protocol):
     """A part of the objective, on the working grid."""
 
     def at(self, level: Level) -> TermAtLevel:
-        """The same at one resolution."""
+        """The term at one resolution."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageTerm:
-    """The dissimilarity of two images (1, 1, H, W, D), where both have a say.
+    """The dissimilarity of two images (1, 1, H, W, D), where both have weight.
 
-    weights: (1, 1, H, W, D) in [0, 1], where the fixed and where the moving image has a say; None
-    for one that has everywhere. similarity: a name of SIMILARITIES. noise: see `noise_between`.
+    weights: (1, 1, H, W, D) in [0, 1], of the fixed and of the moving image; None for 1 everywhere.
+    similarity: a name of SIMILARITIES. noise: see `noise_between`.
     """
 
     fixed: Tensor
@@ -76,7 +76,7 @@ class ImageTerm:
     weight: float = 1.0
 
     def at(self, level: Level) -> ImagesAtLevel:
-        """The images at one resolution."""
+        """The term at one resolution."""
         return ImagesAtLevel(self, level)
 
 
@@ -94,7 +94,7 @@ class ImagesAtLevel:
         self.least_slope = max(STILL, DAMPING * term.noise) * self.measure.scale
 
     def loss(self, moved: HalfWay) -> Tensor:
-        """The dissimilarity half way, times the part of the grid where it counts."""
+        """The dissimilarity half way, times the mean weight over the grid."""
         images = [warp(image, flow) for image, flow in zip(self.images, moved.flows, strict=True)]
         seen, counts = self.say(moved.flows)
         fixed, moving = images if seen is None else (x * seen for x in images)
@@ -103,9 +103,9 @@ class ImagesAtLevel:
 
     @torch.no_grad()
     def say(self, flows: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-        """Where both images are seen half way, and where their similarity counts; None: everywhere.
+        """The weights of both images half way, and those of the similarity; None: 1 everywhere.
 
-        Of what is seen, that where either image shows more than noise counts, where there is noise.
+        With noise, only places where either image shows more than noise count.
         """
         pairs = zip(self.weights, flows, strict=True)
         parts = [warp(weight, flow) for weight, flow in pairs if weight is not None]
@@ -124,7 +124,7 @@ class SmoothnessTerm:
     """The squared gradients of both half displacements; the same at every resolution.
 
     smoothness: weight of the squared gradient of the whole displacement, which is twice the half
-    one where that is small.
+    displacement if that is small.
     """
 
     smoothness: float
@@ -132,11 +132,11 @@ class SmoothnessTerm:
 
     @property
     def weight(self) -> float:
-        """Of the mean over both half displacements."""
+        """Weight of the mean over both half displacements."""
         return 4 * self.smoothness
 
     def at(self, level: Level) -> SmoothnessTerm:
-        """The same at one resolution."""
+        """The term at one resolution, which is the same."""
         return self
 
     def loss(self, moved: HalfWay) -> Tensor:
@@ -156,7 +156,7 @@ def total(parts: Sequence[TermAtLevel], moved: HalfWay) -> Tensor:
 
 
 def shrunk_image(image: Tensor, weight: Tensor | None, size: tuple[int, ...]) -> Tensor:
-    """An image on a coarser grid: where it has no weight, others' values reach over there."""
+    """Shrink an image to a coarser grid; voxels without weight take their neighbours' values."""
     if weight is None:
         return shrink(image, size)
     least = weight.clamp_min(LEAST_WEIGHT)

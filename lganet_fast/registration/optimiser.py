@@ -1,15 +1,15 @@
-"""Instance optimisation: the best diffeomorphism for one pair, with no weights.
+"""Instance optimisation: the best diffeomorphism for one pair, without a network.
 
-A stationary velocity field v is sought, coarse to fine, by Adam:
+Adam optimises a stationary velocity field v, coarse to fine:
 
     minimise  dissimilarity(fixed o exp(-v/2), moving o exp(v/2))
               + 2 smoothness * (|grad exp(-v/2)|^2 + |grad exp(v/2)|^2)
 
 with exp by scaling and squaring (Arsigny et al., 2006): half way between the images (Avants et al.,
-2008), so that neither is favoured and equal ones stay where they are. A point where either image
-has no say has none in the dissimilarity. The parameters are smoothed by a Gaussian of one voxel
-before they count as a velocity, which preconditions the descent and keeps v smooth. What was tried:
-docs/registration.md.
+2008), so that neither is favoured and equal images are not moved. A point where either image has
+weight 0 has weight 0 in the dissimilarity. The velocity is the parameters smoothed by a Gaussian of
+one voxel, which preconditions the descent and keeps v smooth. docs/registration.md lists what was
+tried.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ STEPS = 4  # squarings while optimising, and in the result
 LEARNING_RATE = 0.3  # voxels of the velocity's grid
 BETAS = (0.9, 0.999)  # of Adam's means
 SIGMA = 1.0  # smoothing of the velocity, in voxels of its grid
-LOOK = 5  # iterations between looks at the loss, on a device that must be waited for
+LOOK = 5  # iterations between two reads of the loss from a device
 PATIENCE = 10  # iterations over which progress is judged
-TOLERANCE = 0.01  # a level ends when they bring less than this part of its gain so far
+TOLERANCE = 0.01  # a level ends when they gain less than this fraction of its gain so far
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a progress display is told after each iteration."""
+    """The state of a search after an iteration, for a progress display."""
 
     level: Level
     iteration: int
@@ -61,7 +61,7 @@ def taper(size: tuple[int, ...], margin: float) -> Tensor:
 
 
 def stalled(losses: list[float]) -> bool:
-    """True where the last PATIENCE iterations brought little of the level's whole gain."""
+    """Whether the last PATIENCE iterations gained little of the level's whole gain."""
     if len(losses) < 2 * PATIENCE:
         return False
     recent = sum(losses[-PATIENCE:]) / PATIENCE
@@ -98,10 +98,10 @@ class Adam:
 
 
 class Search:
-    """The search at one level. All of its state is in tensors: an iteration can be replayed.
+    """The search at one level. All of its state is in tensors, so an iteration can be replayed.
 
-    terms: what is minimised. start: the velocity's parameters (1, 3, h, w, d) to begin with, on any
-    grid over the same extent. margin: voxels of the velocity's grid over which it falls to 0.
+    terms: of the objective. start: the initial parameters (1, 3, h, w, d), on any grid over the
+    same extent. margin: voxels of the velocity's grid over which the velocity falls to 0.
     raw: the parameters (1, 3, h, w, d). loss: of the parameters before the last iteration.
     """
 
@@ -116,28 +116,28 @@ class Search:
         self.loss = start.new_zeros(())
 
     def velocity(self) -> Tensor:
-        """The velocity that the parameters stand for."""
+        """Compute the velocity from the parameters."""
         return along_axes(self.raw, self.blur) * self.window
 
     def objective(self) -> Tensor:
-        """What is minimised."""
+        """Compute the objective."""
         velocity = self.velocity()
         ways = integrate(torch.cat([-velocity, velocity]) / 2, STEPS - 1)
         first, second = (self.stretch(way) for way in ways.chunk(2))
         return total(self.parts, HalfWay(ways, (first, second)))
 
     def iterate(self) -> None:
-        """One iteration."""
+        """Run one iteration."""
         loss = self.objective()
         (slope,) = torch.autograd.grad(loss, self.raw)
         self.adam.step(slope)
         self.loss.copy_(loss.detach())
 
     def run(self, iterations: int, look: int, record: Recorder | None) -> Iterator[float]:
-        """Iterate until the last or until it has stalled, yielding each iteration's loss.
+        """Iterate to the last iteration or until the loss stalls, yielding each loss.
 
-        look: iterations between looks at the loss, for which a device must be waited for. The
-        parameters end as they were when the loss stalled, however many iterations came after.
+        look: iterations between two reads of the loss, each of which waits for the device. The
+        final parameters are those at which the loss stalled, even if more iterations were run.
         """
         step, losses = Repeated(self.iterate, record), []
         seen = self.loss.new_empty(look)
@@ -171,7 +171,7 @@ def optimise(
     look: int | None = None,
     record: Recorder | None = None,
 ) -> Tensor:
-    """Find the velocity field that registers one pair by its images alone.
+    """Find the velocity field that registers a pair, from its images alone.
 
     fixed, moving: (1, 1, H, W, D) on one isotropic working grid, foreground of about unit
     intensity, background 0. weights, similarity, noise: see `ImageTerm`. smoothness: see
@@ -196,13 +196,13 @@ def minimise(
     look: int | None = None,
     record: Recorder | None = None,
 ) -> Tensor:
-    """Find the velocity field that minimises the sum of some terms.
+    """Find the velocity field that minimises a sum of terms.
 
-    like: (1, C, H, W, D) on the isotropic working grid; it gives size, type and device. iterations:
-    most per level, coarse to fine. margin: working voxels at the border over which the velocity
+    like: (1, C, H, W, D) on the isotropic working grid, for size, type and device. iterations:
+    maximum per level, coarse to fine. margin: working voxels at the border over which the velocity
     falls to zero. on_step: called after each iteration.
-    look: iterations between looks at the loss; record: what records an iteration. Neither changes
-    the result; where omitted, they are the device's own.
+    look: iterations between two reads of the loss; record: records an iteration. Neither changes
+    the result; the defaults depend on the device.
     Returns the velocity (1, 3, h, w, d) on its own, coarser grid over the same extent, in voxels
     of that grid; `flow_of` turns it into a flow.
     """

@@ -1,4 +1,4 @@
-"""The pair to register, read and checked."""
+"""Reading and checking the pair to register."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPACING_RATIO = 4
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Both images and what came with them; labels and mask lie on their image's grid."""
+    """Both images, their labels and the mask, each on its image's grid."""
 
     fixed: Volume
     moving: Volume
@@ -29,9 +29,9 @@ class Pair:
 
 
 def read_pair(sources: Sources) -> Pair:
-    """Read the images and what comes with them.
+    """Read the images, labels and mask.
 
-    Raises InputError with one line on what is wrong.
+    Raises InputError with a one-line message.
     """
     given = sources.given()
     for role in ("fixed", "moving"):
@@ -52,12 +52,12 @@ def read_pair(sources: Sources) -> Pair:
 
 
 def apply_affine(matrix: NDArray[np.floating], points: NDArray[np.floating]) -> Array:
-    """(..., 3) points through a (4, 4) matrix."""
+    """Map (..., 3) points by a (4, 4) matrix."""
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3], np.float64)
 
 
 def overlap(fixed: Grid, moving: Grid, affine: Array) -> float:
-    """Part of the fixed grid, 0 to 1, that falls inside the moving one."""
+    """Fraction of the fixed grid, 0 to 1, that lies inside the moving grid."""
     lines = [np.linspace(0, n - 1, LATTICE) for n in fixed.shape]
     points = fixed.to_world(np.stack(np.meshgrid(*lines, indexing="ij"), -1))
     index = moving.to_index(apply_affine(affine, points))
@@ -66,10 +66,10 @@ def overlap(fixed: Grid, moving: Grid, affine: Array) -> float:
 
 
 def pair_warnings(pair: Pair, part: float) -> list[str]:
-    """What the user should look at before trusting a result.
+    """Warnings that the user should check before trusting a result.
 
-    part: of the fixed grid, 0 to 1, that falls inside the moving one: `overlap`.
-    Raises InputError where the two images do not overlap at all.
+    part: fraction of the fixed grid, 0 to 1, inside the moving grid: `overlap`.
+    Raises InputError if the two images do not overlap.
     """
     found = []
     fixed, moving = pair.fixed.grid, pair.moving.grid

@@ -43,11 +43,11 @@ from .verdict import Verdict
 
 log = logging.getLogger(__name__)
 
-BESIDE = {"cpu": 1, "cuda": 4}  # threads that score and write beside the rest
+BESIDE = {"cpu": 1, "cuda": 4}  # threads that score and write in the background
 
 
 class RegistrationWarning(InputWarning):
-    """Something about the input or the result that its user should look at."""
+    """Something about the input or the result that the user should check."""
 
 
 class VerdictWarning(RegistrationWarning):
@@ -72,7 +72,7 @@ class Registration:
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """The details as what report.json holds."""
+        """The details as the contents of report.json."""
         return self.details.as_dict()
 
     @property
@@ -82,7 +82,7 @@ class Registration:
 
 
 class Clock:
-    """Seconds per stage, in the order in which they ran."""
+    """Seconds per stage, in running order."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -123,31 +123,32 @@ def register(
     share: bool = RUN.share,
     quiet: bool = RUN.quiet,
 ) -> Registration:
-    """Find, for every voxel of `fixed`, where it lies in `moving`, by instance optimisation.
+    """Find the position in `moving` of every voxel of `fixed`, by instance optimisation.
 
     fixed, moving, fixed_labels, moving_labels, fixed_mask: a path, a nibabel image, or a pair
-        (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). Labels lie on their image's
-        grid; they are carried along and scored, and do not steer. fixed_mask: non-zero where the
-        similarity counts.
+        (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). Labels are on their image's
+        grid; they are warped and scored, and do not affect the transform. fixed_mask: non-zero
+        where the similarity counts.
     out: a folder to write warped.nii.gz, warp.nii.gz, inverse_warp.nii.gz, warped_labels.nii.gz
-        (with moving_labels), report.json and, with `qc`, qc.html into: all of them or none. Those
-        of an earlier run are replaced; where some would go without any in their place, they are
-        only with `overwrite`.
-    share: have names in the place of paths in the report and in qc.html.
+        (with moving_labels), report.json and, with `qc`, qc.html into: all of them or none. Files
+        of an earlier run are replaced; files that this run does not write are removed only with
+        `overwrite`.
+    share: write names instead of paths in the report and in qc.html.
     similarity: "lncc" (local cross-correlation, 5^3 windows), "mse" (one modality, one scale) or
         "mind" (MIND-SSC, across modalities).
-    iterations: most iterations per level, coarse to fine, each level twice as fine as the one
-        before, the last at full resolution; 0 leaves a level out. None for (40, 40, 10, 10).
-    smoothness: weight of the squared gradient of the displacement; None for the similarity's own.
+    iterations: maximum per level, coarse to fine, each level twice as fine as the one before, the
+        last at full resolution; 0 skips a level. None for (40, 40, 10, 10).
+    smoothness: weight of the squared gradient of the displacement; None for the similarity's
+        default.
     affine: align by an affine transform first (needs SimpleITK).
-    checkpoint: an LGANet++ checkpoint, of the published format or our own (.safetensors), whose
-        network registers first; then iterations are (0, 0, 10, 10) where None, and (0,) leaves it
-        at the network.
-    device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, all where None. seed: of the
+    checkpoint: an LGANet++ checkpoint, in the published format or ours (.safetensors), whose
+        network registers first; iterations None is then (0, 0, 10, 10), and (0,) uses the network
+        alone.
+    device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, None for all. seed: of the
         affine stage's random samples. precision: "float32" or "float64". quiet: no progress bar.
-    Where the search ends with a lower similarity than it began with, its start (the identity, the
-    affine map or the network's) is the result.
-    Raises InputError with one line on what is wrong. Warns with RegistrationWarning, also of every
+    If the search ends with a lower similarity than at its start, the start (the identity, the
+    affine map or the network's flow) is the result.
+    Raises InputError with a one-line message. Warns with RegistrationWarning, also for every
     reason for a verdict other than "good".
     """
     settings = check_settings(
@@ -161,15 +162,15 @@ def register(
 def register_sources(
     sources: Sources, settings: Settings, run: Run = RUN, network: Opened | None = None
 ) -> Registration:
-    """What `register` does, once its arguments are sorted; it raises and warns as that does.
+    """Register like `register`, from checked arguments, with the same errors and warnings.
 
-    network: of settings.checkpoint, where it is open already and other pairs follow with it.
+    network: of settings.checkpoint, if it is already open and further pairs will use it.
     """
     place, threads = choose_device(run.device), set_threads(run.threads)
     clock = Clock()
     with (
         staging(run, sources, settings) as folder,
-        ThreadPoolExecutor(BESIDE.get(place.type, 1)) as beside,  # what it does leaves Python free
+        ThreadPoolExecutor(BESIDE.get(place.type, 1)) as beside,  # its work releases the GIL
     ):
         beside.submit(load_ahead, place, run.qc and folder is not None)
         with clock.stage("read"):
@@ -209,7 +210,7 @@ def report_of(
     settings: Settings,
     ran_on: Backend,
 ) -> Report:
-    """What is known of a registration before it is written."""
+    """Make the report of a registration before its files are written."""
     return Report(
         inputs=given.inputs,
         settings=asdict(settings),
@@ -230,7 +231,7 @@ def report_of(
 
 
 def warn(notes: Sequence[str], verdict: Verdict) -> None:
-    """Warn the caller of `register` of what its user should look at."""
+    """Issue the warnings and the verdict's reasons to the caller of `register`."""
     for message in notes:
         warnings.warn(message, RegistrationWarning, stacklevel=4)
     for reason in verdict.reasons:
@@ -238,13 +239,13 @@ def warn(notes: Sequence[str], verdict: Verdict) -> None:
 
 
 def backend(place: torch.device, threads: int) -> Backend:
-    """What runs where."""
+    """The device, the threads and each operation's backend."""
     operations = {op: choose_backend(op, place.type).backend for op in OPERATIONS}
     return Backend(str(place), threads, operations)
 
 
 def load_ahead(place: torch.device, page: bool) -> None:
-    """Open the device, and load what draws the page, while files are read and the search runs."""
+    """Open the device, and load the page's modules, while files are read and the search runs."""
     torch.zeros((), device=place)
     if page:
         importlib.import_module("..report.page", __package__)

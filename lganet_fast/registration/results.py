@@ -1,4 +1,4 @@
-"""What a registration leaves in its folder: volumes, fields, page and report, all or none."""
+"""The files of a registration: volumes, fields, page and report, all or none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .stages import Moved, Quality
 
 
 def staging(run: Run, sources: Sources, settings: Settings) -> AbstractContextManager[Path | None]:
-    """The folder in which the results are made; None where none are to be written."""
+    """The staging folder of the results; None if no results are written."""
     if run.out is None:
         return nullcontext()
     return staged_folder(
@@ -51,7 +51,7 @@ def paths_of(sources: Sources, settings: Settings) -> list[str | os.PathLike[str
 
 
 def writers(moved: Moved, folder: Path) -> list[Callable[[], None]]:
-    """What writes each volume and field of a registration into a folder."""
+    """Functions that write each volume and field of a registration into a folder."""
     volumes = {WARPED: moved.after.image}
     if moved.after.labels is not None:
         volumes[WARPED_LABELS] = moved.after.labels
@@ -86,9 +86,9 @@ def write_report(report: Report, folder: Path) -> None:
 
 
 def read_report(folder: Path) -> Report:
-    """The report of an earlier run. Raises InputError where there is none, or a damaged one."""
+    """Read the report of an earlier run. Raises InputError if it is missing or damaged."""
     with reading(f"the result in {folder}"):
         report = Report.from_dict(json.loads((folder / REPORT).read_text(encoding="utf-8")))
         if "total" not in report.seconds:
-            raise ValueError("its report has no time in all")
+            raise ValueError("its report has no total time")
     return report

@@ -22,7 +22,7 @@ def along_axes(x: Tensor, maps: Sequence[Tensor]) -> Tensor:
 
 
 def positions(size: int, samples: int) -> Tensor:
-    """Where `samples` points spread evenly from end to end of an axis lie, in its voxels."""
+    """Positions, in voxels, of `samples` points spread evenly from end to end of an axis."""
     return torch.linspace(0, size - 1, samples, dtype=torch.float64)
 
 
@@ -39,16 +39,16 @@ def linear_map(size: int, at: Tensor) -> Tensor:
 
 
 def growth(old: Sequence[int], new: Sequence[int]) -> list[float]:
-    """Per axis, the voxels of the `new` grid to one of the `old`, over the same extent."""
+    """Voxels of the `new` grid per voxel of the `old` grid, per axis, over the same extent."""
     return [(n - 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
 
 
 def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
     """The image on a coarser grid over the same extent, smoothed against aliasing.
 
-    image: (B, C, H, W, D). size: three lengths, none above the image's. On a grid as fine it is
-    smoothed too: else reading it between voxels would smooth it more than at them, and two images
-    would agree better for their noise alone where they are moved by half a voxel.
+    image: (B, C, H, W, D). size: three lengths, none above the image's. At the same size the image
+    is smoothed too: otherwise interpolation would smooth it more between voxels than at voxels,
+    and noise alone would make two images agree better after a shift by half a voxel.
     """
     maps = []
     for old, new in zip(image.shape[2:], size, strict=True):
@@ -58,11 +58,11 @@ def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class Stretch:
-    """Flows of one grid on another over the same extent, their values in that grid's voxels.
+    """Resamples flows to another grid over the same extent, with values in that grid's voxels.
 
     old, new: three lengths. like: a tensor of the flows' type on their device. On the CPU this is
-    `ops.resize`; elsewhere a matrix along each axis, whose gradient is a product again and no sum
-    by many threads at once.
+    `ops.resize`; elsewhere a matrix along each axis, whose gradient is a matrix product too and
+    needs no atomic sums.
     """
 
     def __init__(self, old: Sequence[int], new: Sequence[int], like: Tensor) -> None:
@@ -86,5 +86,5 @@ class Stretch:
 
 
 def stretch_flow(flow: Tensor, size: Sequence[int]) -> Tensor:
-    """A flow (B, 3, h, w, d) on another grid, (B, 3, *size); see `Stretch`."""
+    """Resample a flow (B, 3, h, w, d) to another grid, (B, 3, *size); see `Stretch`."""
     return Stretch(flow.shape[2:], size, flow)(flow)

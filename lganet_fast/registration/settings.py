@@ -1,6 +1,6 @@
-"""What a registration takes and gives: roles of files, settings, checked once, and outputs.
+"""Inputs, settings and outputs of a registration; settings are checked once.
 
-The defaults stand here alone: DEFAULTS and RUN are what Python, the command and the help take.
+The defaults are defined here alone: Python, the command and its help use DEFAULTS and RUN.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ WARP, INVERSE_WARP = "warp.nii.gz", "inverse_warp.nii.gz"
 REPORT, PAGE = "report.json", "qc.html"
 OUTPUTS = (WARPED, WARP, INVERSE_WARP, WARPED_LABELS, REPORT, PAGE)
 MOST_LEVELS = 8
-STIFFEST = 1e6  # smoothness from which on nothing moves
+STIFFEST = 1e6  # largest smoothness; nothing moves from here on
 PRECISIONS = ("float32", "float64")
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What goes with a similarity measure.
+    """Defaults and constants of a similarity measure.
 
-    smoothness: weight of the squared gradient of the displacement. bytes_per_voxel: of the working
-    grid, measured, optimising in float32. nothing_left: similarity that leaves nothing to gain: an
-    image against itself with a little noise.
+    smoothness: weight of the squared gradient of the displacement. bytes_per_voxel: memory per
+    voxel of the working grid, measured, optimising in float32. nothing_left: distance from perfect
+    similarity with nothing left to gain: an image against itself with a little noise.
     """
 
     smoothness: float
@@ -53,9 +53,9 @@ AFTER_NETWORK = (0, 0, 10, 10)
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """The images to register and what comes with them; None where there is none.
+    """The images to register, their labels and the mask; None for those not given.
 
-    fixed_labels, moving_labels: on their image's grid. fixed_mask: on the fixed image's.
+    fixed_labels, moving_labels: on their image's grid. fixed_mask: on the fixed grid.
     """
 
     fixed: Source | None
@@ -65,7 +65,7 @@ class Sources:
     fixed_mask: Source | None = None
 
     def given(self) -> dict[str, Source]:
-        """Those that are there, by role."""
+        """The given sources, by role."""
         found = ((role, getattr(self, role)) for role in ROLES)
         return {role: source for role, source in found if source is not None}
 
@@ -75,9 +75,9 @@ ROLES = tuple(field.name for field in fields(Sources))
 
 @dataclass(frozen=True)
 class Settings:
-    """What a result depends on besides the images; `register` explains each.
+    """The settings that affect the result; `register` explains each.
 
-    To be made by `check_settings`, which refuses what is not allowed.
+    Made by `check_settings`, which rejects invalid values.
     """
 
     similarity: str = "lncc"
@@ -90,7 +90,7 @@ class Settings:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that the optimiser computes in."""
+        """The optimiser's data type."""
         import torch
 
         return getattr(torch, self.precision)
@@ -98,7 +98,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """How a registration is run and what is written: nothing of it changes the transform.
+    """Options on how to run and what to write; none of them changes the transform.
 
     `register` explains each.
     """
@@ -112,7 +112,7 @@ class Run:
     quiet: bool = True
 
     def outputs(self, sources: Sources) -> list[str]:
-        """The files that are written for a pair."""
+        """The names of the files written for a pair."""
         lacking = {WARPED_LABELS: sources.moving_labels is None, PAGE: not self.qc}
         return [name for name in OUTPUTS if not lacking.get(name)]
 
@@ -129,10 +129,10 @@ def check_settings(
     precision: str = DEFAULTS.precision,
     checkpoint: PathLike | None = DEFAULTS.checkpoint,
 ) -> Settings:
-    """Settings from what was asked for, and InputError for what is not allowed.
+    """Make Settings from the arguments. Raises InputError for invalid values.
 
-    None is for what goes with the rest: iterations with or without a network, the similarity's
-    smoothness.
+    None stands for the default, which depends on the network for iterations and on the similarity
+    for smoothness.
     """
     for name, value, allowed in (
         ("similarity", similarity, tuple(TUNING)),
@@ -144,15 +144,14 @@ def check_settings(
     counts = check_iterations(iterations, weights is not None)
     strength = TUNING[similarity].smoothness if smoothness is None else smoothness
     if not 0 <= strength <= STIFFEST:
-        wanted = f"a number from 0 on, at most {STIFFEST:g}"
-        raise InputError(f"smoothness must be {wanted}, got {strength}")
+        raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength}")
     return Settings(similarity, counts, float(strength), affine, seed, precision, weights)
 
 
 def check_iterations(iterations: Sequence[int] | None, network: bool) -> tuple[int, ...]:
-    """The iterations per level; network: one registers first, and may do so alone.
+    """Check the iterations per level; network: whether a network registers first.
 
-    Raises InputError for what is not allowed.
+    Raises InputError for invalid values; all 0 is allowed only with a network.
     """
     default = AFTER_NETWORK if network else ITERATIONS
     counts = default if iterations is None else tuple(iterations)

@@ -35,11 +35,11 @@ from .workspace import MARGIN, Workspace, prepare, transforms
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What was read.
+    """The inputs of a registration.
 
-    inputs: what the report says of the sources. network: that registers first, or None; card: what
-    the report says of it; others: whether other pairs follow with it. notes: what their user should
-    look at.
+    inputs: the report's entries on the sources. network: registers first, or None; card: the
+    report's entry on the network; others: whether further pairs will use it. notes: warnings for
+    the user.
     """
 
     pair: Pair
@@ -54,9 +54,9 @@ Opened: TypeAlias = tuple[Checkpoint | None, dict[str, Any] | None]
 
 
 def read(sources: Sources, settings: Settings, network: Opened | None = None) -> Given:
-    """Read the sources, and the network where it is not `opened` already.
+    """Read the sources, and the network unless it is `opened` already.
 
-    Raises InputError with one line on what is wrong.
+    Raises InputError with a one-line message.
     """
     with nifti.collected() as notes:
         pair = read_pair(sources)
@@ -67,7 +67,7 @@ def read(sources: Sources, settings: Settings, network: Opened | None = None) ->
 
 
 def opened(weights: str | None) -> Opened:
-    """The network of a file, if any, and what the report says of it."""
+    """Open the network of a file, if any, and make the report's entry on it."""
     if weights is None:
         return None, None
     network = open_checkpoint(weights)
@@ -78,8 +78,8 @@ def opened(weights: str | None) -> Opened:
 class Initial:
     """The linear transform before the search.
 
-    matrix: (4, 4), fixed to moving points in RAS+ mm. overlap: part of the fixed grid, 0 to 1, that
-    it sends into the moving one.
+    matrix: (4, 4), fixed to moving points in RAS+ mm. overlap: fraction of the fixed grid, 0 to 1,
+    that it maps into the moving grid.
     """
 
     matrix: Array
@@ -88,9 +88,9 @@ class Initial:
 
 
 def align(pair: Pair, settings: Settings) -> Initial:
-    """The linear transform that the settings ask for.
+    """Find the linear transform: affine alignment or, without it, the identity.
 
-    Raises InputError where it cannot be found, or leaves no overlap.
+    Raises InputError if the alignment fails, or if there is no overlap.
     """
     matrix = align_affine(pair.fixed, pair.moving, settings.seed) if settings.affine else np.eye(4)
     part = overlap(pair.fixed.grid, pair.moving.grid, matrix)
@@ -99,10 +99,10 @@ def align(pair: Pair, settings: Settings) -> Initial:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What the search found.
+    """The result of the search.
 
     start: the pair on its working grid; work: the same, or after a network. velocity: as `minimise`
-    returns it for `work`; 0 where nothing is better than what the search began with.
+    returns it for `work`; 0 if the search found nothing better than its start.
     """
 
     start: Workspace
@@ -115,7 +115,7 @@ class Found:
 def find(
     given: Given, initial: Initial, settings: Settings, place: torch.device, quiet: bool
 ) -> Found:
-    """Bring the pair onto its working grid, let the network register it, if any, and search."""
+    """Resample the pair to its working grid, apply the network, if any, and search."""
     work = start = prepare(given.pair, initial.matrix, place, settings.dtype)
     notes = []
     if given.network is not None:
@@ -126,7 +126,7 @@ def find(
 
 
 def objective(work: Workspace, settings: Settings) -> list[Term]:
-    """What the search minimises: the sum of these."""
+    """The terms whose sum the search minimises."""
     return [
         ImageTerm(work.fixed, work.moving, work.weights, settings.similarity, work.noise),
         SmoothnessTerm(settings.smoothness),
@@ -136,9 +136,9 @@ def objective(work: Workspace, settings: Settings) -> list[Term]:
 def search(
     start: Workspace, work: Workspace, settings: Settings, quiet: bool
 ) -> tuple[Tensor, SimilarityChange]:
-    """Optimise the velocity field, showing progress unless quiet; and how the similarity changed.
+    """Optimise the velocity field, showing progress unless quiet.
 
-    start, work and the velocity: as in `Found`.
+    Returns the velocity and the change of similarity. start, work, velocity: as in `Found`.
     """
     per_voxel = TUNING[settings.similarity].bytes_per_voxel * settings.dtype.itemsize // 4
     guard = guard_memory(work.grid.shape, work.fixed.device, per_voxel)
@@ -175,7 +175,7 @@ class Carried:
 
 
 def carry(pair: Pair, transform: DisplacementField) -> Carried:
-    """The moving image, linear, and labels, nearest, through a transform."""
+    """Warp the moving image (linear) and its labels (nearest) by a transform."""
     labels = pair.moving_labels
     moved = None if labels is None else transform.apply(labels, interpolation="nearest")
     return Carried(transform.apply(pair.moving), moved)
@@ -183,9 +183,9 @@ def carry(pair: Pair, transform: DisplacementField) -> Carried:
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """The transforms, and what they carry onto the fixed grid.
+    """The transforms, and the warped image and labels.
 
-    before: by the initial transform alone; after: by the whole one.
+    before: warped by the initial transform alone; after: by the whole transform.
     """
 
     transform: DisplacementField
@@ -195,7 +195,7 @@ class Moved:
 
 
 def transform(pair: Pair, initial: Initial, found: Found) -> Moved:
-    """Turn the velocity into transforms, and move the image and its labels."""
+    """Make the transforms from the velocity, and warp the image and its labels."""
     forward, inverse = transforms(found.velocity, found.work, pair)
     place = found.velocity.device
     linear = DisplacementField.from_affine(initial.matrix, pair.fixed.grid, place)
@@ -203,14 +203,14 @@ def transform(pair: Pair, initial: Initial, found: Found) -> Moved:
 
 
 def score(pair: Pair, moved: Moved) -> LabelScores | None:
-    """What the labels say of the result; None where either image came without."""
+    """Score the labels; None if either image has none."""
     before, after = moved.before.labels, moved.after.labels
     return measures.label_scores(pair.fixed_labels, pair.moving_labels, before, after)
 
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """What was measured of a result. det: its Jacobian determinant (X, Y, Z), on the fixed grid."""
+    """The measures of a result. det: its Jacobian determinant (X, Y, Z), on the fixed grid."""
 
     det: Tensor
     jacobian: Jacobian
@@ -228,7 +228,7 @@ def measure(
     settings: Settings,
     scores: Callable[[], LabelScores | None],
 ) -> Quality:
-    """Measure the result and judge it. scores: what waits for `score`."""
+    """Measure and judge the result. scores: waits for `score` and returns its result."""
     pair, det = given.pair, moved.transform.determinant()
     jacobian = measures.jacobian_summary(det)
     residual = measures.inverse_residual(pair, moved.transform, moved.inverse)
@@ -251,5 +251,5 @@ def measure(
 
 
 def notes_of(*stages: Given | Initial | Found | Quality) -> list[str]:
-    """What the user should look at, of every stage."""
+    """The warnings of all stages."""
     return [note for stage in stages for note in stage.notes]

@@ -1,4 +1,4 @@
-"""Whether the moving image fits the fixed one better when it is turned."""
+"""Whether a rotated moving image fits the fixed image better."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..volumes.grid import Array
 from .separable import shrink
 from .workspace import Workspace
 
-SIDE = 32  # voxels of the longest side of the grid that is turned
+SIDE = 32  # voxels of the coarse grid's longest side
 BINS, BRIGHTEST = 16, 1.2  # of the histograms; a foreground's 99th percentile is 1
 LEAST_SIDE = 4
 
@@ -25,9 +25,9 @@ LEAST_SIDE = 4
 class Turn:
     """The best of some rotations of the moving image about its centre of mass; see `rotations`.
 
-    straight: normalised mutual information of the images as they are, or with their centres of mass
-    on each other, whichever is more; 1 where they have nothing in common, 2 where one determines
-    the other. best: the most that any rotation gives; degrees: by what angle that one turns.
+    straight: normalised mutual information of the unrotated images, as they lie or with aligned
+    centres of mass, whichever is larger; 1 if they have nothing in common, 2 if one determines
+    the other. best: the largest over the rotations; degrees: the angle of that rotation.
     """
 
     straight: float
@@ -36,10 +36,10 @@ class Turn:
 
 
 def rotations() -> list[Array]:
-    """The 24 that take a cube onto itself, the first of which turns nothing, and 26 by 45 degrees.
+    """The 24 rotations of a cube onto itself, the identity first, and 26 rotations by 45 degrees.
 
-    As matrices. Those by 45 degrees are about the lines through the cube's faces, edges and
-    corners, to either side: any turn of 45 to 180 degrees has one of the 50 near it.
+    As matrices. Those by 45 degrees are about the axes through the cube's faces, edges and
+    corners, in both directions: any rotation by 45 to 180 degrees is near one of the 50.
     """
     found = []
     for order in permutations(range(3)):
@@ -57,7 +57,7 @@ def rotations() -> list[Array]:
 
 @torch.no_grad()
 def best_turn(work: Workspace) -> Turn:
-    """Turn the moving image of a pair, as the search starts from it; on a coarse grid."""
+    """Find the best rotation of a workspace's moving image, on a coarse grid."""
     size = work.grid.shape
     factor = max(1.0, max(size) / SIDE)
     a, b, c = (max(LEAST_SIDE, round(n / factor)) for n in size)
@@ -78,7 +78,7 @@ def best_turn(work: Workspace) -> Turn:
 
 
 def centre_of_mass(image: Tensor) -> Array:
-    """The mean place, in voxels, of an image (1, 1, H, W, D), weighted by intensity."""
+    """The mean position, in voxels, of an image (1, 1, H, W, D), weighted by intensity."""
     weight = image[0, 0].double().clamp(0, 1).numpy()
     total = weight.sum() or 1.0
     sums = (weight.sum((*{0, 1, 2} - {axis},)) for axis in range(3))

@@ -1,7 +1,7 @@
-"""Whether a registration's result can be trusted: a level and the reasons, from what was measured.
+"""Whether a registration's result can be trusted: a level and the reasons, from its measures.
 
-Each threshold lies between results that are right and such that are known to be wrong: brains of
-other subjects (LPBA40) as they are, and turned, shifted, inverted or replaced by noise.
+Each threshold separates correct results from results that are known to be wrong: brains of other
+subjects (LPBA40), unchanged, and rotated, shifted, inverted or replaced by noise.
 """
 
 from __future__ import annotations
@@ -18,27 +18,25 @@ from .settings import TUNING
 from .turns import Turn
 
 # Squared local correlation of the result: brains of two subjects reach 0.65 to 0.8, a brain and
-# noise 0.25 to 0.33; below 0.1 a search has found nothing at all.
+# noise 0.25 to 0.33; below 0.1 the search has failed.
 POOR_LNCC, NO_LNCC = 0.35, 0.1
-# Adults' brains differ by up to 1.3 along an axis, a newborn's and an adult's by 1.6; beyond 3 a
-# unit (inches, centimetres) or a spacing is wrong.
+# Adults' brains differ by a factor of up to 1.3 along an axis, a newborn's and an adult's by 1.6;
+# beyond 3 a unit (inches, centimetres) or a spacing is wrong.
 SCALES, NO_SCALES = (0.55, 1.8), (1 / 3, 3.0)
-SHEAR = 1.6  # longest over shortest axis of what a sphere becomes; brains: 1.1
-ROTATION = 60.0  # degrees: how far patients lie turned; beyond it headers differ from the images
+SHEAR = 1.6  # ratio of the longest to the shortest axis of a mapped sphere; brains: 1.1
+ROTATION = 60.0  # degrees: largest rotation of a patient; beyond it a header is wrong
 TURN_GAIN = 0.04  # normalised mutual information; anatomy with little structure differs by 0.02
-LITTLE_OVERLAP = 0.25  # part of the fixed image that is inside the moving one
-PRESSED_PERCENT = 1.0  # of the anatomy sent into the outer half of the margin; brains: 0
+LITTLE_OVERLAP = 0.25  # fraction of the fixed image that is inside the moving image
+PRESSED_PERCENT = 1.0  # of the anatomy mapped into the outer half of the margin; brains: 0
 FAR = 0.3  # largest displacement over the grid's shortest side: brains 0.12, shifted by half 0.37
 FOLDED_PERCENT, MANY_FOLDED_PERCENT = 1.0, 10.0  # networks without a guarantee fold 0.2 to 1%
-RESIDUAL_VOXELS = (
-    1.0  # of the way to the moving image and back; ours is 0.001 where it does not fold
-)
-DICE_LOSS = 0.01  # that nearest-neighbour labels may lose by moving at all
+RESIDUAL_VOXELS = 1.0  # round-trip error; ours is 0.001 where the field does not fold
+DICE_LOSS = 0.01  # that nearest-neighbour labels may lose by any resampling
 
 
 @dataclass(frozen=True)
 class Reason:
-    """What speaks against a result, in one line, and how much: "doubtful" or "bad"."""
+    """A reason against a result, in one line, and its level: "doubtful" or "bad"."""
 
     level: VerdictLevel
     text: str
@@ -46,7 +44,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The level of the worst reason, "good" where there is none, and what the reasons say."""
+    """The level of the worst reason, "good" without reasons, and the texts of the reasons."""
 
     level: VerdictLevel
     reasons: tuple[str, ...]
@@ -58,12 +56,12 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What is measured of a registration.
+    """The measures of a registration that the verdict depends on.
 
-    affine: (4, 4), RAS+ mm to RAS+ mm, of the affine alignment or the identity. overlap: part of
-    the fixed grid, 0 to 1, inside the moving one. folded_percent: of the voxels; smoothness: that
-    was asked for. spacing: (3,) of the moving image, in mm. labels: None where they steered, and
-    so are no evidence, or where there are none.
+    affine: (4, 4), RAS+ mm to RAS+ mm, of the affine alignment or the identity. overlap: fraction
+    of the fixed grid, 0 to 1, inside the moving grid. folded_percent: of the voxels; smoothness: of
+    the settings. spacing: (3,) of the moving image, in mm. labels: None if there are none, or if
+    they drove the registration and so are no evidence.
     """
 
     similarity: SimilarityChange
@@ -101,7 +99,7 @@ def similarity_reasons(change: SimilarityChange) -> list[Reason]:
     if not all(map(math.isfinite, values)):
         return [Reason("bad", f"the similarity is not a number ({change.name})")]
     found = []
-    # A search may then end a little below its start, and nothing is wrong.
+    # The search may then end slightly below its start without anything being wrong.
     near = abs(change.perfect - change.start) <= TUNING[change.name].nothing_left
     start, after = f"{change.start:.4g}", f"{change.after:.4g}"
     if change.dropped and not near:
@@ -109,7 +107,7 @@ def similarity_reasons(change: SimilarityChange) -> list[Reason]:
             Reason(
                 "doubtful",
                 f"the similarity fell from {start} to {change.found:.4g}: "
-                "what the search started from is the result",
+                "the start of the search is the result",
             )
         )
     elif change.better(change.before, change.after) and not near:
@@ -125,7 +123,7 @@ def similarity_reasons(change: SimilarityChange) -> list[Reason]:
 
 
 def affine_reasons(matrix: Array) -> list[Reason]:
-    """An affine map (4, 4), RAS+ mm to RAS+ mm, that no anatomy of one kind needs."""
+    """An affine map (4, 4), RAS+ mm to RAS+ mm, beyond the variation of one kind of anatomy."""
     left, scales, right = np.linalg.svd(matrix[:3, :3])
     if np.linalg.det(matrix[:3, :3]) <= 0:
         return [Reason("bad", "the affine alignment mirrors the image")]
@@ -141,17 +139,18 @@ def affine_reasons(matrix: Array) -> list[Reason]:
         text = f"the affine alignment stretches one axis {high / low:.2f} times as much as another"
         found.append(Reason("doubtful", text))
     if turn > ROTATION:
-        found.append(Reason("doubtful", f"the affine alignment turns by {turn:.0f} degrees"))
+        found.append(Reason("doubtful", f"the affine alignment rotates by {turn:.0f} degrees"))
     return found
 
 
 def turn_reasons(turn: Turn) -> list[Reason]:
-    """The moving image fits better in another orientation than in that it was searched from."""
+    """The moving image fits better when it is rotated before the search."""
     if not turn.best > turn.straight + TURN_GAIN:
         return []
-    level: VerdictLevel = "bad" if turn.degrees > ROTATION else "doubtful"  # found in part, perhaps
+    # A small rotation may have been recovered in part.
+    level: VerdictLevel = "bad" if turn.degrees > ROTATION else "doubtful"
     text = (
-        f"turned by {turn.degrees:.0f} degrees, the moving image fits better (normalised mutual "
+        f"rotated by {turn.degrees:.0f} degrees, the moving image fits better (normalised mutual "
         f"information {turn.best:.3f} against {turn.straight:.3f}): its orientation is wrong, or "
         "affine alignment is wrong or missing"
     )
@@ -159,33 +158,33 @@ def turn_reasons(turn: Turn) -> list[Reason]:
 
 
 def overlap_reasons(part: float) -> list[Reason]:
-    """part: of the fixed image's grid, 0 to 1, that lies inside the moving image's."""
+    """The images overlap little. part: fraction of the fixed grid inside the moving grid."""
     if part >= LITTLE_OVERLAP:
         return []
-    text = f"only {100 * part:.0f}% of the fixed image lies inside the moving one"
+    text = f"only {100 * part:.0f}% of the fixed image lies inside the moving image"
     return [Reason("doubtful", text)]
 
 
 def reach_reasons(reach: Reach) -> list[Reason]:
-    """Displacements as large as the working grid admits."""
+    """Displacements are as large as the working grid allows."""
     found = []
     if reach.pressed_percent > PRESSED_PERCENT:
         text = (
-            f"{reach.pressed_percent:.1f}% of the anatomy is sent to the border of the region "
-            "searched, where displacements are held at 0"
+            f"{reach.pressed_percent:.1f}% of the anatomy is mapped to the border of the search "
+            "region, where displacements are fixed at 0"
         )
         found.append(Reason("doubtful", text))
     if reach.largest_mm > FAR * reach.side_mm:
         text = (
             f"the largest displacement, {reach.largest_mm:.0f} mm, is over {FAR:.0%} of the "
-            f"region's shortest side, {reach.side_mm:.0f} mm"
+            f"search region's shortest side, {reach.side_mm:.0f} mm"
         )
         found.append(Reason("doubtful", text))
     return found
 
 
 def fold_reasons(percent: float, smoothness: float) -> list[Reason]:
-    """percent: of voxels whose determinant is not positive."""
+    """Many voxels fold. percent: of voxels whose determinant is not positive."""
     if percent <= FOLDED_PERCENT:
         return []
     text = f"{percent:.2f}% of voxels fold: raise smoothness above {smoothness:g}"
@@ -193,12 +192,12 @@ def fold_reasons(percent: float, smoothness: float) -> list[Reason]:
 
 
 def inverse_reasons(residual: InverseConsistency, spacing: Array) -> list[Reason]:
-    """Points do not come back. spacing: (3,) of the moving image, in mm."""
+    """The round-trip error is large. spacing: (3,) of the moving image, in mm."""
     voxel = float(np.mean(spacing))
     if residual.p99 <= RESIDUAL_VOXELS * voxel:
         return []
     if not math.isfinite(residual.mean):
-        return [Reason("doubtful", "no part of the moving anatomy is found in the fixed image")]
+        return [Reason("doubtful", "no part of the moving anatomy is mapped into the fixed image")]
     text = (
         f"the mean round-trip error to the moving image and back is {residual.mean:.2f} mm, "
         f"{residual.p99:.2f} mm at the 99th percentile"
@@ -207,7 +206,7 @@ def inverse_reasons(residual: InverseConsistency, spacing: Array) -> list[Reason
 
 
 def label_reasons(labels: LabelScores | None) -> list[Reason]:
-    """Labels are lost, or agree less than before; they did not steer, and so are evidence."""
+    """Labels are lost, or overlap less than before."""
     if labels is None:
         return []
     found = []

@@ -1,8 +1,8 @@
 """From two volumes in the world to one isotropic working grid, and back.
 
-The working grid runs along the fixed image's axes, has cubic voxels of the fixed voxels' volume (so
-that cost follows the voxel count), and covers the part of the fixed image where either image shows
-anything, with a margin in which the displacement falls to zero.
+The working grid has the fixed image's axes and cubic voxels of the fixed voxels' volume (so that
+the cost depends on the voxel count). It covers the part of the fixed image where either image has
+foreground, with a margin in which the displacement falls to zero.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from .pair import Pair, apply_affine
 from .separable import along_axes, growth, linear_map, positions
 
 MARGIN = 6  # working voxels around the anatomy
-BRIGHTEST = 1.5  # of the foreground's range: brighter voxels count as that bright
-ROUNDING = 1e-4  # of a voxel: what affines may be off by without changing the grid
+BRIGHTEST = 1.5  # times the foreground's range: brighter voxels are clipped to it
+ROUNDING = 1e-4  # voxels: rounding errors of affines that do not change the grid
 
 
 @dataclass(frozen=True, eq=False)
 class Workspace:
-    """The pair as the optimiser sees it.
+    """The pair on the working grid.
 
     grid: the working Grid. fixed, moving: (1, 1, H, W, D) on it, background 0 and foreground of
-    about unit range. weights: where the fixed and where the moving image counts, alike in [0, 1];
-    None for one that does everywhere. noise: see `noise_between`.
-    affine: (4, 4), fixed to moving points in RAS+ mm, as the moving image was pulled through.
-    first: a flow (1, 3, H, W, D) in working voxels that the moving image was warped by after that,
-    or None.
+    about unit range. weights: of the fixed and of the moving image, in [0, 1]; None for 1
+    everywhere. noise: see `noise_between`.
+    affine: (4, 4), fixed to moving points in RAS+ mm, by which the moving image was resampled.
+    first: a flow (1, 3, H, W, D) in working voxels by which the moving image was then warped, or
+    None.
     """
 
     grid: Grid
@@ -60,9 +60,9 @@ class Workspace:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """An image as the search reads it, and where it ends though the anatomy goes on.
+    """An image with scaled intensities, and the box of its foreground.
 
-    image: from 0, the background, to about 1. first, last: (3,) voxel indices of what it shows.
+    image: from 0, the background, to about 1. first, last: (3,) voxel indices of the foreground.
     """
 
     image: Volume
@@ -71,7 +71,7 @@ class Seen:
 
     @classmethod
     def of(cls, volume: Volume) -> Seen:
-        """What a volume shows."""
+        """Scale a volume and find its foreground."""
         window = window_of(volume.data)
         first, last = foreground_box(volume.data, window.low)
         data = window.scaled(volume.data, BRIGHTEST)
@@ -79,12 +79,12 @@ class Seen:
 
     @property
     def cut(self) -> list[tuple[bool, bool]]:
-        """Per axis, whether the anatomy goes on beyond the first and the last face."""
+        """Per axis, whether the first and the last face cut through the anatomy."""
         ends = np.array(self.image.grid.shape) - 1
         return [(f == 0, e == n) for f, e, n in zip(self.first, self.last, ends, strict=True)]
 
     def blurred(self, grid: Grid) -> Seen:
-        """The same at the resolution of a coarser grid."""
+        """The image at the resolution of a coarser grid."""
         coarser = grid.spacing.mean() / self.image.grid.spacing
         sigma = np.where(coarser > 1.2, 0.5 * coarser, 0)
         if not sigma.any():
@@ -95,11 +95,11 @@ class Seen:
         return replace(self, image=Volume(data, self.image.grid, self.image.name))
 
     def on(self, grid: Grid, affine: Array, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """The image on a grid, and its weight: 0 where it has no voxels, though anatomy goes on.
+        """The image on a grid, and its weight: 0 beyond the faces that cut through anatomy.
 
-        affine: (4, 4), from the grid's points to the image's, in RAS+ mm. The weight is None where
-        it is 1 everywhere. Beyond the faces that cut through anatomy the image keeps its value
-        there, so that it has no edge; beyond the others lies background.
+        affine: (4, 4), from the grid's points to the image's, in RAS+ mm. The weight is None if it
+        is 1 everywhere. Beyond the faces that cut through anatomy the image keeps the value at the
+        face, so that there is no edge; beyond the other faces it is background.
         """
         own = self.image.grid
         moved = Grid(own.shape, np.linalg.inv(affine) @ own.affine)
@@ -122,7 +122,7 @@ class Seen:
 
 
 def working_grid(fixed: Seen, moving: Seen, affine: Array) -> Grid:
-    """The grid to work on; see the module's text."""
+    """The working grid; see the module's docstring."""
     own = fixed.image.grid
     corners = Grid((2, 2, 2), np.eye(4)).world().reshape(-1, 3)
     world = moving.image.grid.to_world(moving.first + corners * (moving.last - moving.first))
@@ -144,10 +144,10 @@ def working_grid(fixed: Seen, moving: Seen, affine: Array) -> Grid:
 
 
 def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype) -> Workspace:
-    """Bring the pair onto its working grid.
+    """Resample the pair to its working grid.
 
     affine: (4, 4), fixed to moving points in RAS+ mm.
-    Raises InputError where the moving image shows nothing there, or a mask covers nothing.
+    Raises InputError if the moving image has no foreground there, or the mask covers nothing.
     """
     fixed, moving = Seen.of(pair.fixed), Seen.of(pair.moving)
     grid = working_grid(fixed, moving, affine)
@@ -165,8 +165,8 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     counted, shows, noise, *everywhere = numbers(asked)
     if pair.fixed_mask is not None and not counted:
         raise InputError(
-            f"the mask covers no part of what {pair.fixed.name} shows: it must be non-zero where "
-            "the similarity counts"
+            f"the mask does not overlap the foreground of {pair.fixed.name}: it must be non-zero "
+            "where the similarity counts"
         )
     if not shows:
         raise InputError(
@@ -182,10 +182,10 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
 def transforms(
     velocity: Tensor, work: Workspace, pair: Pair
 ) -> tuple[DisplacementField, DisplacementField]:
-    """The pulling field on the fixed grid, and its inverse on the moving grid.
+    """The displacement field on the fixed grid, and its inverse on the moving grid.
 
-    velocity: as `optimise` returns it. The inverse is that of the sampled field itself; it starts
-    from exp(-velocity), where that is all there is.
+    velocity: as `optimise` returns it. The inverse is that of the sampled field itself; without a
+    network its iteration starts from exp(-velocity).
     """
     fixed, moving = pair.fixed.grid, pair.moving.grid
     if work.first is not None:
@@ -209,9 +209,9 @@ def transforms(
 
 
 def field_of(flow: Tensor, own: Grid, work: Workspace, fixed: Grid) -> DisplacementField:
-    """A flow (1, 3, *own.shape) in voxels of `own`, after the affine, on the fixed grid.
+    """The field on the fixed grid of a flow (1, 3, *own.shape) in voxels of `own`, with the affine.
 
-    own: over the extent of the working grid.
+    own: covers the extent of the working grid.
     """
     vectors = turned(work.affine[:3, :3] @ own.affine[:3, :3], flow.float())
     first, *others = (sent(m, vectors) for m in maps_onto(fixed, work, own.shape))
@@ -225,9 +225,9 @@ def field_of(flow: Tensor, own: Grid, work: Workspace, fixed: Grid) -> Displacem
 
 
 def maps_onto(fixed: Grid, work: Workspace, coarse: Sequence[int]) -> list[Tensor]:
-    """One matrix per axis: linear from the velocity's grid to the working one, to the fixed one.
+    """One matrix per axis: linear from the velocity's grid to the working grid to the fixed grid.
 
-    Zero outside the working grid. The fixed grid's axes run along the working grid's.
+    Zero outside the working grid. Both grids have the same axes.
     """
     onto = np.linalg.inv(work.grid.affine) @ fixed.affine
     maps = []

@@ -86,7 +86,7 @@ def test_voxels_beyond_reason(affine):
 
 @pytest.mark.parametrize("strength", [1e30, -1, float("nan"), float("inf")])
 def test_a_smoothness_that_overflows(strength):
-    with pytest.raises(InputError, match="smoothness must be a number from 0 on, at most 1e"):
+    with pytest.raises(InputError, match="smoothness must be a number from 0 to 1e"):
         check_settings(smoothness=strength)
 
 

@@ -214,7 +214,7 @@ def test_names_come_from_the_files_and_paths_from_the_table(tmp_path):
         ("fixed,moving,moving_label\n", "a,b,c\n", "unknown column moving_label"),
         ("fixed,moving\n", "a,\n", "row 2: moving is empty"),
         ("fixed,moving\n", "a,b\na,b\n", "2 pairs are called b_to_a"),
-        ("fixed,moving,name\n", "a,b,../c\n", "a name is that of a folder, got '../c'"),
+        ("fixed,moving,name\n", "a,b,../c\n", "a name must be a valid folder name, got '../c'"),
         ("fixed,moving\n", "", "no row"),
     ],
 )

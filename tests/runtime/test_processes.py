@@ -66,9 +66,9 @@ def test_images_stored_in_other_directions():
         (Card(spacing="3 x 2 x 1 mm", axis_order="z, y, x"), []),
         (
             Card(spacing="3 x 2 x 1 mm"),
-            ["voxels of 3 x 2 x 1 mm, and is given voxels of 1 x 2 x 3"],
+            ["voxels of 3 x 2 x 1 mm, but its input has voxels of 1 x 2 x 3"],
         ),
-        (Card(intensity="('clip', -1000.0, 500.0)"), ["by ('clip', -1000.0, 500.0), and"]),
+        (Card(intensity="('clip', -1000.0, 500.0)"), ["by ('clip', -1000.0, 500.0), but"]),
     ],
 )
 def test_what_a_card_says_is_warned_about(card, said):
