@@ -174,9 +174,10 @@ def test_a_network_that_is_fed_otherwise_than_it_was_trained(place, weights, tmp
     with pytest.warns(InputWarning) as said:
         evaluate(settings, tmp_path / "n.safetensors", tmp_path / "out")
     assert [str(one.message) for one in said] == [
-        "the network was trained on voxels of 4 x 4 x 4 mm, but its input has voxels of 1 x 1 x 1 mm",
-        "the network was trained on intensities scaled by ('clip', -1000.0, 500.0), but its input is "
-        f"scaled by {settings.data.intensity}",
+        "the network was trained on voxels of 4 x 4 x 4 mm, but its input has voxels of "
+        "1 x 1 x 1 mm",
+        "the network was trained on intensities scaled by ('clip', -1000.0, 500.0), but its input "
+        f"is scaled by {settings.data.intensity}",
     ]
 
 
