@@ -114,8 +114,7 @@ struct ValueJob {
   LGANET_HD void finish(State& state, int i, const Voxel& v, const Box& m) const {
     const Agreement<T> agreement(m, epsilon);
     const T w = state.weight[i];
-    state.sums[0] += agreement.overflow;
-    state.sums[0] += w * agreement.value;
+    state.sums[0] += w * agreement.value();
     state.sums[1] += w;
     if (count == 0) return;
     const int64_t total = count_of(a.size);

@@ -78,8 +78,7 @@ double agree(T* fields, const T* moments, int64_t stride, const T* weight, const
     const Moments<Vec<T>> m = join.whole(inverse);
     const Agreement<Vec<T>> agreement(m, size.epsilon);
     const Vec<T> w = load(weight + d);
-    sum += agreement.overflow;
-    sum += w * agreement.value;
+    sum += w * agreement.value(m.ab);
     if constexpr (FIELDS > 0) {
       const Vec<T> across = (w * size.scale) * agreement.slope;
       Vec<T> along, rest;

@@ -73,21 +73,25 @@ struct Join {
   }
 };
 
-// c^2 / (var_a var_b + 1e-5) and its derivatives. Where the product overflows, the value is 0 and
-// `overflow`, to be added to the sum of values, is NaN; elsewhere `overflow` is 0.
+// c^2 / (var_a var_b + 1e-5) and what its derivatives need.
 // `epsilon` is 1e-5 over the square of the number of voxels, since the definition has sums where
 // the moments are means.
 template <typename V>
 struct Agreement {
-  V value, overflow, slope;  // slope: c / (var_a var_b + 1e-5)
+  V product;  // var_a var_b + 1e-5
+  V slope;    // c / product
 
   template <typename T>
   LGANET_HD Agreement(const Moments<V>& m, T epsilon) {
-    const V product = m.aa * m.bb + epsilon;
-    overflow = 0 * product;
+    product = m.aa * m.bb + epsilon;
     slope = m.ab / product;
-    value = m.ab * slope;
   }
+
+  // c slope; NaN, not 0, where the product overflows.
+  LGANET_HD V value(const V& c) const { return c * slope + 0 * product; }
+
+  // The same without c, which then takes no register beside the product; rounded otherwise.
+  LGANET_HD V value() const { return slope * product * slope; }
 };
 
 // The derivative of sum_p weight(p) value(p) by image y at voxel q, x being the other image, is
