@@ -1,6 +1,6 @@
-"""What report.json holds, the quality page of a result, and its pictures.
+"""The contents of report.json, the quality page of a result, and its pictures.
 
-Imports transforms and what comes before; Matplotlib only when something is drawn.
+Imports transforms and the rooms before it; loads Matplotlib only to draw.
 """
 
 from typing import Any

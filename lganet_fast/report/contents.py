@@ -1,4 +1,4 @@
-"""What report.json holds, typed: its fields, how they are written and how they are read back."""
+"""The typed contents of report.json: fields, writing and reading."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ VERDICTS: tuple[VerdictLevel, ...] = ("good", "doubtful", "bad")
 
 
 class NullIsNaN:
-    """Has pydantic read null as NaN, which is how JSON has a number that is none."""
+    """Makes pydantic read null as NaN, since JSON has no NaN."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """What pydantic asks a type for."""
+        """The schema for pydantic."""
         from pydantic_core.core_schema import no_info_before_validator_function
 
         return no_info_before_validator_function(
@@ -27,16 +27,16 @@ Number = Annotated[float, NullIsNaN()]
 
 
 def rises(similarity: str) -> bool:
-    """Whether more of a similarity measure is better: so for "lncc"; others are differences."""
+    """Whether a larger similarity is better: true for "lncc"; the others are differences."""
     return similarity == "lncc"
 
 
 @dataclass(frozen=True)
 class Input:
-    """An image that was read.
+    """An input image.
 
-    path, sha256: of its file; None for what is in memory. orientation: the world direction that
-    each array axis runs to, such as "RAS".
+    path, sha256: of its file; None for an image in memory. orientation: the world direction of
+    each array axis, such as "RAS".
     """
 
     path: str | None
@@ -48,7 +48,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Backend:
-    """What ran where: the device, CPU threads, and the implementation of each operation."""
+    """The device, the CPU threads, and the implementation of each operation."""
 
     device: str
     threads: int
@@ -59,8 +59,8 @@ class Backend:
 class SimilarityScores:
     """The similarity over the fixed image's foreground, before the search and of the result.
 
-    name: of the measure; see `rises`. found: what the search found,
-    where that was worse than its start and so is not the result; else None.
+    name: of the measure; see `rises`. found: at the end of the search, if that was worse than its
+    start and so is not the result; else None.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Jacobian:
 
 @dataclass(frozen=True)
 class InverseConsistency:
-    """Distance in mm by which points of the moving foreground miss themselves after a round trip.
+    """Round-trip error in mm over the moving foreground.
 
-    NaN where nothing could be measured. outside_percent: of the points, those that the inverse
-    sends outside the fixed grid.
+    NaN if nothing could be measured. outside_percent: of the points, those that the inverse maps
+    outside the fixed grid.
     """
 
     mean: Number
@@ -99,7 +99,7 @@ class InverseConsistency:
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One label's scores, without and with the transform; NaN for an HD95 that does not exist."""
+    """One label's scores, without and with the transform; NaN for an undefined HD95."""
 
     label: int
     dice_before: Number
@@ -110,11 +110,11 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """Scores of the moving labels on the fixed ones, and their means over labels.
+    """Scores of the moving labels against the fixed labels, and their means over labels.
 
-    interpolation: by which the labels were moved. labels_without_hd95_...: how many have none and
-    are left out of its mean. only_fixed, only_moving: labels of one map alone. lost: labels of both
-    that the warped map has no voxel of.
+    interpolation: of the warped labels. labels_without_hd95_...: how many have none and are left
+    out of its mean. only_fixed, only_moving: labels in one map only. lost: labels of both maps
+    without a voxel in the warped map.
     """
 
     interpolation: str
@@ -134,11 +134,11 @@ class LabelScores:
 class Report:
     """A registration's report, in the order of report.json.
 
-    inputs: by role, such as "fixed" or "moving_labels". settings: all that the result depends on
-    besides the inputs, defaults filled in. affine_matrix_ras_mm: (4, 4), the initial transform from
-    fixed to moving points. network: what the checkpoint says of itself, and its "sha256"; None
-    without one. labels: None where either image came without. reasons: why the verdict is not
-    "good". seconds: of each stage and "total". peak_memory_mb: None where it is not known.
+    inputs: by role, such as "fixed" or "moving_labels". settings: everything else that the result
+    depends on, defaults filled in. affine_matrix_ras_mm: (4, 4), the initial transform from fixed
+    to moving points. network: the checkpoint's card and configuration, and its "sha256"; None
+    without one. labels: None if either image has none. reasons: why the verdict is not "good".
+    seconds: of each stage and "total". peak_memory_mb: None if unknown.
     """
 
     inputs: dict[str, Input]
@@ -158,7 +158,7 @@ class Report:
     peak_memory_mb: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name, all the way down: what report.json holds."""
+        """The fields as nested dicts: the contents of report.json."""
         found = asdict(self)
         if self.similarity.found is None:
             del found["similarity"]["found"]
@@ -166,9 +166,9 @@ class Report:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Report:
-        """A report from `as_dict`, or from what report.json holds.
+        """A report from `as_dict` or from the contents of report.json.
 
-        Raises pydantic's ValidationError, a ValueError, for what is no such report.
+        Raises pydantic's ValidationError, a ValueError, for an invalid report.
         """
         from pydantic import TypeAdapter  # slow to load, and not needed to write a report
 

@@ -46,10 +46,10 @@ TEMPLATES.filters["picture"] = _picture
 
 
 def page(report: Report, shown: Pictured) -> str:
-    """An HTML page that shows and sums up one registration. It loads nothing from elsewhere.
+    """An HTML page that shows one registration. It loads nothing from elsewhere.
 
-    Run time and memory are left to report.json, so that the same input gives the same page. The
-    planes run through the centre of the fixed labels, or of the fixed image's foreground.
+    Run time and memory are only in report.json, so that the same input gives the same page. The
+    planes pass through the centre of the fixed labels, or of the fixed image's foreground.
     """
     fixed, labels = shown.fixed, shown.fixed_labels
     views = Views(fixed.grid, foreground(fixed.data) if labels is None else labels != 0)
@@ -88,9 +88,9 @@ def qc_page(
     labels_before: NDArray | None = None,
     labels_after: NDArray | None = None,
 ) -> str:
-    """`page` of a report as in `Registration.report` or report.json, and of what `Pictured` holds.
+    """`page` of a report as in `Registration.report` or report.json, and the fields of `Pictured`.
 
-    Raises pydantic's ValidationError, a ValueError, for what is no such report.
+    Raises pydantic's ValidationError, a ValueError, for an invalid report.
     """
     maps = fixed_labels, labels_before, labels_after
     shown = Pictured(fixed, before, after, transform, det, *maps)
@@ -98,7 +98,7 @@ def qc_page(
 
 
 def _where(views: Views) -> str:
-    """The point through which the planes run."""
+    """The point through which the planes pass."""
     point = views.grid.to_world(views.centre)
     return ", ".join(
         f"{abs(x):.1f} mm {names[int(x < 0)]}"
@@ -152,7 +152,7 @@ def _left_out(labels: LabelScores) -> str:
 
 
 def _labels(labels: LabelScores | None) -> Rows:
-    """The scores' mean and those of each label."""
+    """The mean scores and those of each label."""
     if not labels:
         return []
     means = [getattr(labels, f"mean_{kind}") for kind in LABEL_FORMS]

@@ -1,4 +1,4 @@
-"""The pictures of the quality-control page: one registration, seen in several ways."""
+"""The pictures of the quality-control page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Paint = Callable[[Any, Plane], None]
 
 @dataclass(frozen=True)
 class Panel:
-    """One way of looking at the result: a PNG for each of the three planes.
+    """One view of the result: a PNG for each of the three planes.
 
     light: the pictures have a light background. ramp: colours of a scale from low to high.
     ticks: labels of the scale's low end, middle and high end. keys: (colour, meaning) of lines.
@@ -41,7 +41,7 @@ class Panel:
 
 
 def foreground(data: NDArray) -> NDArray[np.bool_]:
-    """Voxels brighter than the mean: in CT and MR alike the body, without the air around it."""
+    """Voxels brighter than the mean: in CT and MR the body without the air around it."""
     if data.min() == data.max():
         return np.zeros(data.shape, bool)
     held = window_of(data).scaled(data, 1)
@@ -50,10 +50,10 @@ def foreground(data: NDArray) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Pictured:
-    """What the pictures show; every array lies on the fixed image's grid (X, Y, Z).
+    """The data of the pictures; every array is on the fixed grid (X, Y, Z).
 
-    before, after: the moving image, unmoved and warped. transform: a field on that grid. det: its
-    Jacobian determinant. The labels are None where there are none.
+    before, after: the moving image, unregistered and warped. transform: a field on that grid. det:
+    its Jacobian determinant. The labels are None if there are none.
     """
 
     fixed: Volume
@@ -92,7 +92,7 @@ def windowed(data: NDArray, *others: NDArray) -> list[NDArray[np.float32]]:
 
 
 def image(views: Views, data: NDArray) -> Paint:
-    """Draw a volume whose values were brought to one scale."""
+    """Draw a volume scaled by `windowed`."""
     return lambda axes, plane: views.show(axes, plane, views.cut(data, plane), *GREY)
 
 
@@ -108,7 +108,7 @@ def _checkerboard(views: Views, still: NDArray, warped: NDArray) -> Panel:
         odd = np.add.outer(*squares) % 2 == 1
         views.show(axes, plane, np.where(odd, *pair[::-1]), *GREY)
 
-    caption = f"Fixed and warped in alternate squares of {side:.3g} mm. Edges should run on."
+    caption = f"Fixed and warped in alternate squares of {side:.3g} mm. Edges should continue."
     return Panel("Checkerboard", caption, views.draw(paint))
 
 
@@ -144,14 +144,14 @@ def _lattice(views: Views, warped: NDArray, transform: DisplacementField) -> Pan
         views.show(axes, plane, views.cut(warped, plane), *GREY)
         draw_lattice(axes, views, plane, transform.displacement, side, LATTICE_COLOUR)
 
-    caption = f"A straight lattice of {side:g} mm in the moving image, carried along by the warp."
+    caption = f"A straight lattice of {side:g} mm in the moving image, deformed by the transform."
     return Panel("Deformed grid", caption, views.draw(paint))
 
 
 def draw_lattice(
     axes: Any, views: Views, plane: Plane, displacement: NDArray, side: float, colour: str
 ) -> None:
-    """The lines that a displacement (X, Y, Z, 3), in RAS+ mm, pulls into a straight lattice.
+    """Draw the lines that a displacement (X, Y, Z, 3), in RAS+ mm, maps to a straight lattice.
 
     side: distance in mm between the lattice's lines.
     """
@@ -183,7 +183,7 @@ def _jacobian(views: Views, det: Array) -> Panel:
     count = int(folded.sum())
     return Panel(
         "Jacobian determinant",
-        "Volume in the moving image per volume in the fixed one, on a log scale. "
+        "Volume in the moving image per volume in the fixed image, on a log scale. "
         "Above 1 the moving image is compressed, below 1 expanded.",
         views.draw(paint),
         light=True,

@@ -1,4 +1,4 @@
-"""Three planes through a volume, drawn as a radiologist hangs them."""
+"""Three planes through a volume, drawn in radiological orientation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Plane:
 
     @property
     def across(self) -> tuple[int, int]:
-        """Array axes that run horizontally and vertically in the picture."""
+        """Array axes of the picture's horizontal and vertical direction."""
         first, second = (axis for axis in range(3) if axis != self.axis)
         return first, second
 
@@ -41,10 +41,10 @@ PLANES = (Plane("Sagittal", 0, "APSI"), Plane("Coronal", 1, "RLSI"), Plane("Axia
 
 
 class Views:
-    """PLANES through one point of a grid, after turning it to the nearest RAS+ orientation.
+    """PLANES through one point of a grid, reoriented to the nearest RAS+ orientation.
 
-    grid: the grid of every array that is drawn. mask: (X, Y, Z); the planes run through its centre
-    of mass, or through the middle of the grid where it is empty.
+    grid: of every array that is drawn. mask: (X, Y, Z); the planes pass through its centre of mass,
+    or through the middle of the grid if the mask is empty.
     """
 
     def __init__(self, grid: Grid, mask: NDArray) -> None:
@@ -87,13 +87,13 @@ class Views:
         )
 
     def frame(self, axes: Any, plane: Plane, aspect: str = "equal") -> None:
-        """Hang what was drawn as the plane's letters say, cut to the volume."""
+        """Set the axes' directions to the plane's letters, and their limits to the volume."""
         (width, height), (dx, dy) = self.size(plane), self.spacing(plane)
-        # Both horizontal axes run towards the letter on the left: anterior, or the patient's right.
+        # The horizontal axis points to the letter on the left: anterior, or the patient's right.
         axes.set(xlim=(width - dx / 2, -dx / 2), ylim=(-dy / 2, height - dy / 2), aspect=aspect)
 
     def draw(self, paint: Callable[[Any, Plane], None]) -> list[bytes]:
-        """A PNG per plane. `paint` draws on axes in mm with the first voxel's centre at (0, 0)."""
+        """A PNG per plane. `paint` draws on axes in mm, the first voxel's centre at (0, 0)."""
         return [self._picture(paint, plane) for plane in PLANES]
 
     def _turned(self, data: NDArray) -> NDArray:

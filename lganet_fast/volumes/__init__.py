@@ -1,4 +1,4 @@
-"""Images, label maps and points: where they lie in the world, their files, reading between voxels.
+"""Images, label maps and points: grids in world space, files, interpolation.
 
 Imports runtime and ops.
 """

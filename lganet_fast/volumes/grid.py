@@ -1,4 +1,4 @@
-"""Where voxels lie in the world, and how a volume is read between them."""
+"""Grids, which place voxels in world space, and volumes on them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import torch
 
 Array = NDArray[np.float64]
-FARTHEST = 1e8  # mm: coordinates beyond are of no volume, but a fault of a file
+FARTHEST = 1e8  # mm: coordinates beyond mean that a file is faulty
 LPS = np.diag([-1.0, -1.0, 1.0])  # RAS+ to LPS and back
-SLAB = 500_000  # voxels whose coordinates are held at once
+SLAB = 500_000  # voxels whose coordinates are in memory at once
 LARGE_SLAB = 32 * SLAB  # the same on a device
 
 
 def slab_size(device: torch.device) -> int:
-    """How many voxels to work on at once on a device, as `Grid.slabs` takes it."""
+    """How many voxels to process at once on a device, for `Grid.slabs`."""
     return SLAB if device.type == "cpu" else LARGE_SLAB
 
 
@@ -41,7 +41,7 @@ def as_points(points: ArrayLike) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Forms:
-    """The two places that a NIfTI header may give, (4, 4) in RAS+ mm, and what each code says."""
+    """The qform and sform of a NIfTI header, (4, 4) in RAS+ mm, and their codes."""
 
     qform: Array
     qform_code: int
@@ -53,9 +53,9 @@ class Forms:
 class Grid:
     """A sampling grid: its size in voxels and the affine from voxel index to RAS+ millimetres.
 
-    shape: (X, Y, Z), the array's axis order as nibabel hands it out.
-    affine: (4, 4), invertible. forms: both places that its NIfTI file gives, if it is of one, so
-    that what is written on this grid overlays in every tool.
+    shape: (X, Y, Z), in nibabel's axis order.
+    affine: (4, 4), invertible. forms: qform and sform of its NIfTI file, if any, so that volumes
+    written on this grid overlay in every tool.
     """
 
     shape: tuple[int, int, int]
@@ -88,7 +88,7 @@ class Grid:
         return self.to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
 
     def slabs(self, size: int | None = None) -> Iterator[slice]:
-        """Runs of planes along X, in order, each of about `size` voxels; SLAB where omitted."""
+        """Slabs of planes along X, in order, each of about `size` voxels (default SLAB)."""
         planes = max(1, (size or SLAB) // (self.shape[1] * self.shape[2]))
         for start in range(0, self.shape[0], planes):
             yield slice(start, min(start + planes, self.shape[0]))
@@ -99,7 +99,7 @@ class Grid:
         return self.to_world(np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3))
 
     def matches(self, other: Grid) -> bool:
-        """True where both have one shape and their voxels coincide to 1% of a voxel."""
+        """Whether both have the same shape and their voxels coincide to 1% of a voxel."""
         if self.shape != other.shape:
             return False
         return bool(np.abs(self.corners() - other.corners()).max() < 0.01 * self.spacing.min())
@@ -114,7 +114,7 @@ class Grid:
 class Volume:
     """An image or label map on its grid.
 
-    data: (X, Y, Z). grid: its Grid, of that shape. name: what messages call it (a path or a role).
+    data: (X, Y, Z). grid: its Grid, of that shape. name: for messages (a path or a role).
     """
 
     data: NDArray

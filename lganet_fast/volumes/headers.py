@@ -1,4 +1,4 @@
-"""Where an image's header says that its voxels lie, and what other tools may read otherwise."""
+"""The voxel positions in an image's header, and ambiguities that tools resolve differently."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..runtime.reading import reading
 from .grid import Array, Forms, Grid
 
 UNITS = {1: 1e3, 3: 1e-3}  # NIfTI's codes of metres and micrometres, in mm; all others are mm
-APART = 0.1  # of a voxel: what qform and sform may differ by
+APART = 0.1  # voxels: allowed difference of qform and sform
 _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
 class _Ear(logging.Filter):
-    """Keeps what nibabel would print about a header, for a line that names the file."""
+    """Collects nibabel's messages about a header, for a line that names the file."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         notes = _heard.get()
@@ -35,7 +35,7 @@ imageglobals.logger.addFilter(_Ear())
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """What nibabel says in the block, which is not printed."""
+    """Collect nibabel's messages in the block instead of printing them."""
     notes: list[str] = []
     token = _heard.set(notes)
     try:
@@ -45,7 +45,7 @@ def listening() -> Iterator[list[str]]:
 
 
 def placement(image: nib.spatialimages.SpatialImage, label: str) -> Array:
-    """The affine from voxel index to RAS+ mm, whatever unit the header counts in; not checked."""
+    """The affine from voxel index to RAS+ mm, from any unit of the header; not checked."""
     with reading(label):
         return in_mm(np.asarray(image.affine, np.float64), image)
 
@@ -59,7 +59,7 @@ def in_mm(affine: Array, image: nib.spatialimages.SpatialImage) -> Array:
 
 
 def forms_of(image: nib.spatialimages.SpatialImage) -> Forms | None:
-    """Both forms of a NIfTI file; None for what is in memory, in another format, or not valid."""
+    """Qform and sform of a NIfTI file; None for an image in memory, another format, or invalid."""
     if not isinstance(image, nib.Nifti1Pair) or image.file_map["image"].filename is None:
         return None
     try:
@@ -73,16 +73,16 @@ def forms_of(image: nib.spatialimages.SpatialImage) -> Forms | None:
 
 
 def disagreements(image: nib.spatialimages.SpatialImage, grid: Grid) -> list[str]:
-    """What other tools may read otherwise, a phrase each."""
+    """Ambiguities of the header that other tools may resolve differently, a phrase each."""
     if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
-        return ["an Analyze file does not record left and right, which tools take differently"]
+        return ["an Analyze file does not record left and right: tools interpret it differently"]
     forms = forms_of(image)
     if forms is None:
         return []
     if forms.qform_code == forms.sform_code == 0:
         return [
-            "neither qform nor sform is set: its orientation is unknown, and taken as "
-            f"{''.join(nib.aff2axcodes(grid.affine))}, which other tools may not"
+            "neither qform nor sform is set: its orientation is unknown; it is read as "
+            f"{''.join(nib.aff2axcodes(grid.affine))}, but other tools may differ"
         ]
     if forms.qform_code == 0 or forms.sform_code == 0:
         return []

@@ -1,7 +1,7 @@
-"""The range of an image's intensities, and where it shows anything.
+"""The range of an image's intensities, and its foreground.
 
-A few voxels say nothing about it: dead or hot pixels, a metal clip. Nor does the noise of the air
-around a body.
+Robust against a few outliers (dead or hot pixels, a metal clip) and the noise of the air around a
+body.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from .grid import Array
 
-FEW = 0.1  # per cent of an image's voxels: what lies beyond may be faulty
+FEW = 0.1  # per cent of an image's voxels at either end that may be outliers
 BINS = 256
-DARK = 0.15  # part of the range that the background's level lies in
-NOISE = 5.0  # standard deviations above that level which noise does not reach
-LOUDEST = 0.1  # part of the range: noise that reaches higher is not told from anatomy
-BRIGHT = 99.0  # per cent of the foreground's voxels that lie below `high`
-SPECKS = 3  # voxels: a plane with fewer in the foreground shows nothing
-SAMPLED = 1 << 20  # voxels that the background is estimated from
+DARK = 0.15  # fraction of the range, from below, that contains the background's level
+NOISE = 5.0  # standard deviations above that level that noise does not reach
+LOUDEST = 0.1  # fraction of the range: higher noise cannot be told from anatomy
+BRIGHT = 99.0  # per cent of the foreground's voxels below `high`
+SPECKS = 3  # voxels: a plane with fewer foreground voxels counts as empty
+SAMPLED = 1 << 20  # voxels from which the background is estimated
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Window:
     high: float
 
     def scaled(self, data: NDArray, top: float) -> NDArray[np.float32]:
-        """The data with `low` at 0 and `high` at 1, held within 0 and `top`."""
+        """Scale the data, `low` to 0 and `high` to 1, and clip to [0, top]."""
         out = np.subtract(data, self.low, dtype=np.float32)
         out /= self.high - self.low
         return np.clip(out, 0, top, out=out)
@@ -40,8 +40,8 @@ class Window:
 def window_of(data: NDArray) -> Window:
     """The range of an image that is not constant.
 
-    The background is the peak of the histogram, where that lies at its dark end and is narrow:
-    exact values, or the noise of air; else the darkest values but for a few.
+    The background is the peak of the histogram if the peak is at the dark end and narrow (exact
+    values, or the noise of air); else the darkest values except outliers.
     """
     values = data.reshape(-1)
     some = values[:: max(1, values.size // SAMPLED)].astype(np.float64)
@@ -62,14 +62,14 @@ def background(values: Array, dark: float, bright: float) -> float:
     if peak >= DARK * BINS:
         return dark
     level = np.median(values[(values >= edges[peak]) & (values <= edges[peak + 1])])
-    # What is darker than the level is noise alone; half of a normal one lies within 0.6745 of it.
+    # Values below the level are noise; half of a normal distribution lies within 0.6745 of it.
     spread = np.median(level - values[values <= level]) / 0.6745
     reach = NOISE * spread
     return float(level + reach) if reach <= LOUDEST * (bright - dark) else dark
 
 
 def foreground_box(data: NDArray, low: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First and last index, per axis, of the planes that show something above `low`."""
+    """First and last index, per axis, of the planes with values above `low`."""
     present = data > low
     ends = []
     for axis in range(3):

@@ -1,4 +1,4 @@
-"""SimpleITK, where it is installed, and volumes for it."""
+"""SimpleITK, an optional package, and conversion of volumes to its images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .grid import LPS, Volume
 
 
 def import_simpleitk(purpose: str) -> Any:
-    """SimpleITK, or one line on how to get it. Raises InputError."""
+    """Import SimpleITK. Raises InputError, which says how to install it."""
     try:
         import SimpleITK
     except ImportError as error:
@@ -23,7 +23,7 @@ def import_simpleitk(purpose: str) -> Any:
 def to_simpleitk(volume: Volume) -> Any:
     """The volume as a float32 SimpleITK image on the same grid, sheared axes made orthogonal.
 
-    Raises InputError where SimpleITK is missing.
+    Raises InputError if SimpleITK is missing.
     """
     sitk = import_simpleitk("affine alignment")
     image = sitk.GetImageFromArray(np.asarray(volume.data, np.float32).T)

@@ -23,10 +23,10 @@ from .headers import disagreements, forms_of, listening, placement
 
 Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tuple[Any, Any]
 
-IMAGE_EXTENSIONS = (".nii", ".nii.gz")  # that are written
-READABLE = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")  # that data sets have
+IMAGE_EXTENSIONS = (".nii", ".nii.gz")  # of files written
+READABLE = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")  # of files in data sets
 LARGEST_LABEL = np.iinfo(np.int32).max
-LARGEST_VALUE = 1e15  # of an image: its square, and sums of such, must fit into float32
+LARGEST_VALUE = 1e15  # of an image: sums of squares must fit into float32
 SMALLEST_VOXEL = 1e-6  # mm
 
 
@@ -41,10 +41,10 @@ def stem(path: Path) -> str:
 def load_image(source: Source, role: str) -> Volume:
     """Read an image as float32.
 
-    source: a path (.nii, .nii.gz, .mgz or whatever else nibabel reads), a nibabel image, or a pair
+    source: a path (.nii, .nii.gz, .mgz or another format of nibabel), a nibabel image, or a pair
     (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). A fourth axis of length 1 is
-    dropped. NaN is taken as background, with a warning. role: what messages call it, as "fixed".
-    Raises InputError where it is no readable volume of real, finite numbers that vary.
+    dropped. NaN becomes background, with a warning. role: the name in messages, such as "fixed".
+    Raises InputError unless it is a readable volume of real, finite numbers that is not constant.
     """
     image, label = open_image(source, role)
     grid = noted_grid(image, label)
@@ -61,9 +61,9 @@ def load_image(source: Source, role: str) -> Volume:
 def load_labels(source: Source, role: str, grid: Grid | None = None) -> Volume:
     """Read a label map as int32: whole numbers from 0 on, in integers, scaled ones, or floats.
 
-    source, role: as in `load_image`. grid: where given, the grid it must lie on.
-    Raises InputError for what `load_image` refuses (a constant map is allowed), for a value that is
-    no label, and for another grid.
+    source, role: as in `load_image`. grid: the required grid, if given.
+    Raises InputError as `load_image` does (a constant map is allowed), for a value that is not a
+    label, and for another grid.
     """
     image, label = open_image(source, role)
     own = noted_grid(image, label)
@@ -75,19 +75,19 @@ def load_labels(source: Source, role: str, grid: Grid | None = None) -> Volume:
         whole = np.round(data)
         odd = data[np.abs(data - whole) > 1e-4 + 1e-6 * np.abs(data)]  # of scaled integers
         if odd.size:
-            raise InputError(f"{label} must hold whole numbers, found {odd[0]:g}")
+            raise InputError(f"{label} must contain whole numbers, found {odd[0]:g}")
         data = whole
     if data.min() < 0:
-        raise InputError(f"{label} must hold labels from 0 on, found {data.min():g}")
+        raise InputError(f"{label} must contain labels from 0 on, found {data.min():g}")
     if data.max() > LARGEST_LABEL:
-        raise InputError(f"{label} holds {data.max():g}; the largest label is {LARGEST_LABEL}")
+        raise InputError(f"{label} contains {data.max():g}; the largest label is {LARGEST_LABEL}")
     return Volume(data.astype(np.int32), own, label)
 
 
 def load_mask(source: Source, role: str, grid: Grid | None = None) -> Volume:
     """Read a mask as bool: any value other than 0 is inside. Arguments as in `load_labels`.
 
-    Raises InputError for what `load_labels` refuses, and for an empty mask.
+    Raises InputError as `load_labels` does, and for an empty mask.
     """
     labels = load_labels(source, role, grid)
     mask = labels.data != 0
@@ -97,14 +97,14 @@ def load_mask(source: Source, role: str, grid: Grid | None = None) -> Volume:
 
 
 def load_grid(source: Source, role: str) -> Grid:
-    """The grid of an image, whose values may be anything. Arguments and errors as `load_image`."""
+    """Read an image's grid, whatever its values are. Arguments and errors as `load_image`."""
     image, label = open_image(source, role)
     check_whole(image, label)
     return noted_grid(image, label)
 
 
 def check_same_grid(own: Grid, grid: Grid, label: str) -> None:
-    """Raise InputError where what `label` names is not on its image's grid."""
+    """Raise InputError if `own` is not its image's grid. label: the name in messages."""
     if not own.matches(grid):
         raise InputError(
             f"{label} is on {describe_grid(own)}, but must be on its image's grid, "
@@ -113,11 +113,11 @@ def check_same_grid(own: Grid, grid: Grid, label: str) -> None:
 
 
 def describe(source: Source, role: str = "image") -> dict[str, Any]:
-    """What a report says of an input: path, sha256, shape, spacing_mm and orientation.
+    """The report's entry on an input: path, sha256, shape, spacing_mm and orientation.
 
-    path and sha256 (of its file, or files in the order of their names) are None for what is
-    in memory. orientation: the world direction that each array axis runs to, such as "RAS".
-    Raises InputError where it cannot be read.
+    path and sha256 (of its file, or files in the order of their names) are None for an image in
+    memory. orientation: the world direction of each array axis, such as "RAS".
+    Raises InputError if the image cannot be read.
     """
     image, label = open_image(source, role)
     grid = image_grid(image, label)
@@ -135,12 +135,12 @@ def describe(source: Source, role: str = "image") -> dict[str, Any]:
 
 
 def orientation(grid: Grid) -> str:
-    """The world direction that each array axis runs to, such as "RAS" or "LPI"."""
+    """The world direction of each array axis, such as "RAS" or "LPI"."""
     return "".join(nib.aff2axcodes(grid.affine))
 
 
 def describe_grid(grid: Grid) -> str:
-    """One phrase that tells grids apart: size, spacing, orientation and first voxel's place."""
+    """One phrase that identifies a grid: size, spacing, orientation, position of voxel 0."""
     spacing = " x ".join(f"{s:.4g}" for s in grid.spacing)
     origin = ", ".join(f"{x:.5g}" for x in grid.affine[:3, 3])
     size = " x ".join(map(str, grid.shape))
@@ -148,20 +148,20 @@ def describe_grid(grid: Grid) -> str:
 
 
 def open_image(source: Source, role: str) -> tuple[nib.spatialimages.SpatialImage, str]:
-    """The source as a nibabel image whose data are not read yet, and what messages call it.
+    """The source as a nibabel image whose data are not read yet, and its name in messages.
 
-    Raises InputError where it is missing, unreadable or of a kind that is no image.
+    Raises InputError if it is missing, unreadable or not an image.
     """
     if isinstance(source, nib.spatialimages.SpatialImage):
         return source, role
     if isinstance(source, tuple) and len(source) == 2:
-        with reading(role, "is no array"):
+        with reading(role, "is not an array"):
             data = np.asarray(source[0])
         affine = check_affine(source[1], role)
         if data.dtype == bool:
             data = data.astype(np.uint8)
-        with reading(f"{role} of {data.dtype} values", "cannot be taken as an image"):
-            # nibabel asks for a type before it takes 64-bit integers
+        with reading(f"{role} of {data.dtype} values", "cannot be used as an image"):
+            # nibabel requires an explicit type for 64-bit integers
             return nib.Nifti1Image(data, affine, dtype=data.dtype), role
     if not isinstance(source, str | os.PathLike):
         raise InputError(
@@ -180,20 +180,20 @@ def open_image(source: Source, role: str) -> tuple[nib.spatialimages.SpatialImag
     with reading(label, "cannot be read as an image"), listening() as notes:
         image = nib.load(path)
     if not isinstance(image, nib.spatialimages.SpatialImage):
-        raise InputError(f"{label} holds a {type(image).__name__}, not a volume")
+        raise InputError(f"{label} contains a {type(image).__name__}, not a volume")
     for note in notes:
-        warn(f"{label}: {note}; other tools may place or read its voxels otherwise")
+        warn(f"{label}: {note}; other tools may place or read its voxels differently")
     return image, label
 
 
 def warn(message: str) -> None:
-    """Tell the user what to look at, in one line."""
+    """Warn the user in one line."""
     warnings.warn(one_line(message), InputWarning, stacklevel=2)
 
 
 @contextmanager
 def collected() -> Iterator[list[str]]:
-    """What the block warns about its input; other warnings go on to where they went."""
+    """Collect the block's warnings about its input; other warnings are issued as before."""
     found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
@@ -206,7 +206,7 @@ def collected() -> Iterator[list[str]]:
 
 
 def noted_grid(image: nib.spatialimages.SpatialImage, label: str, series: bool = False) -> Grid:
-    """As `image_grid`, with a warning where other tools may place the voxels elsewhere."""
+    """As `image_grid`, with a warning if other tools may place the voxels elsewhere."""
     grid = image_grid(image, label, series)
     for note in disagreements(image, grid):
         warn(f"{label}: {note}")
@@ -214,9 +214,9 @@ def noted_grid(image: nib.spatialimages.SpatialImage, label: str, series: bool =
 
 
 def image_grid(image: nib.spatialimages.SpatialImage, label: str, series: bool = False) -> Grid:
-    """The grid of a nibabel image. Raises InputError where it is not one volume in the world.
+    """The grid of a nibabel image. Raises InputError unless it is one volume in world space.
 
-    series: it may be several volumes, along the fourth axis.
+    series: also allow several volumes, along the fourth axis.
     """
     with reading(label):
         size = tuple(int(n) for n in image.shape)
@@ -243,9 +243,9 @@ def save_volume(
 ) -> None:
     """Write a volume as NIfTI: float32 for floats, the smallest integer type that holds integers.
 
-    path: ends in .nii or .nii.gz. data: (X, Y, Z) or, of a series, (X, Y, Z, N). step, unit: as of
+    path: ends in .nii or .nii.gz. data: (X, Y, Z) or, of a series, (X, Y, Z, N). step, unit: see
     `series.Series`. The same data always give the same bytes.
-    Raises InputError for another extension or where the file cannot be written.
+    Raises InputError for another extension, or if the file cannot be written.
     """
     check_extension(path, IMAGE_EXTENSIONS)
     if data.dtype.kind == "f":
@@ -267,17 +267,17 @@ def save_nifti(
     step: float = 0.0,
     unit: str = "unknown",
 ) -> None:
-    """Write an array as it is, the grid's affine in both sform and qform.
+    """Write an array unchanged, with the grid's affine as both sform and qform.
 
-    intent: a NIfTI intent code. forms: to be written instead, where given.
-    Raises InputError where the file cannot be written, and for values that are NaN or infinite.
+    intent: a NIfTI intent code. forms: qform and sform to write instead, if given.
+    Raises InputError if the file cannot be written, and for values that are NaN or infinite.
     """
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise InputError(f"cannot write {path}: values would be NaN or infinite")
     image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
     image.set_sform(grid.affine, 1)
     image.set_qform(grid.affine, 1)
-    # A qform cannot shear: better none than one that puts the voxels elsewhere.
+    # A qform cannot represent shear: better none than a wrong one.
     if not grid.matches(Grid(grid.shape, image.get_qform())):
         image.set_qform(None, 0)
     if intent is not None:
@@ -297,7 +297,7 @@ def save_nifti(
 
 
 def check_affine(affine: ArrayLike | None, label: str) -> Array:
-    """The affine as a (4, 4) float64 array. Raises InputError where it places no voxels."""
+    """The affine as a (4, 4) float64 array. Raises InputError if it is invalid or singular."""
     try:
         matrix = np.array(affine, np.float64)
     except (TypeError, ValueError):
@@ -324,7 +324,7 @@ def check_affine(affine: ArrayLike | None, label: str) -> Array:
 def read_values(image: nib.spatialimages.SpatialImage, label: str) -> NDArray:
     """The voxel values with the file's scaling.
 
-    Raises InputError where they are not real numbers, or the file is damaged in any place.
+    Raises InputError if they are not real numbers, or if the file is damaged anywhere.
     """
     check_type(image, label)
     check_whole(image, label)
@@ -333,9 +333,9 @@ def read_values(image: nib.spatialimages.SpatialImage, label: str) -> NDArray:
 
 
 def check_whole(image: nib.spatialimages.SpatialImage, label: str) -> None:
-    """Raise InputError where a file of the image is damaged, or shorter than its header promises.
+    """Raise InputError if a file of the image is damaged, or shorter than its header says.
 
-    To be called before values are read: memory is taken as the header says.
+    Call it before the values are read, because the header decides how much memory is allocated.
     """
     if not nib.is_proxy(image.dataobj):
         return
@@ -345,14 +345,14 @@ def check_whole(image: nib.spatialimages.SpatialImage, label: str) -> None:
 
 
 def files_of(image: nib.spatialimages.SpatialImage) -> list[str]:
-    """The files that an image was read from, such as .hdr and .img."""
+    """The files of an image, such as .hdr and .img."""
     names = (holder.filename for holder in image.file_map.values())
     found = [os.fspath(name) for name in names if name is not None and os.path.exists(name)]
     return list(dict.fromkeys(sorted(found)))
 
 
 def promised(image: nib.spatialimages.SpatialImage) -> int:
-    """How many bytes the image's file must hold, unpacked; 0 where the format is no plain array."""
+    """The size in bytes of the image's file, unpacked; 0 if the format is not a plain array."""
     proxy = image.dataobj
     if not isinstance(proxy, nib.arrayproxy.ArrayProxy):
         return 0
@@ -360,20 +360,20 @@ def promised(image: nib.spatialimages.SpatialImage) -> int:
 
 
 def check_type(image: nib.spatialimages.SpatialImage, label: str) -> None:
-    """Raise InputError where the header says that the values are not real numbers."""
+    """Raise InputError if the header's type is not real numbers."""
     with reading(label):
         stored = image.get_data_dtype()
     if stored.fields is not None:
-        raise InputError(f"{label} holds colours ({'/'.join(stored.fields)}), not one value")
+        raise InputError(f"{label} contains colours ({'/'.join(stored.fields)}), not one value")
     if stored.kind not in "iuf":
         kind = "complex" if stored.kind == "c" else str(stored)
-        raise InputError(f"{label} holds {kind} values, not real numbers")
+        raise InputError(f"{label} contains {kind} values, not real numbers")
 
 
 def without_nan(data: NDArray, label: str) -> NDArray:
-    """The values with background in the place of NaN: 0, or the least value where that is less.
+    """Replace NaN by background: 0, or the smallest value if that is below 0.
 
-    Raises InputError for infinite values, and where all are NaN.
+    Raises InputError for infinite values, and if all are NaN.
     """
     if data.dtype.kind != "f" or np.isfinite(data).all():
         return data
@@ -381,9 +381,7 @@ def without_nan(data: NDArray, label: str) -> NDArray:
     if absent.all() or np.isinf(data).any():
         _check_finite(data, label)
     background = min(0, data[~absent].min())
-    warn(
-        f"{label} has {int(absent.sum())} voxels that are NaN, of {data.size}: taken as background"
-    )
+    warn(f"{label} has {int(absent.sum())} voxels that are NaN, of {data.size}: read as background")
     return np.where(absent, background, data)
 
 

@@ -1,4 +1,4 @@
-"""The table of pairs, a CSV file: one form for registration, training and evaluation."""
+"""The table of pairs, a CSV file: one format for registration, training and evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES = (
     "fixed_labels",
     "moving_labels",
     "fixed_mask",  # for registration
-    "fixed_points",  # and moving ones: for training and evaluation
+    "fixed_points",  # for training and evaluation, like moving_points
     "moving_points",
 )
 COLUMNS = (*FILES, "name", "split")
@@ -24,9 +24,9 @@ COLUMNS = (*FILES, "name", "split")
 
 @dataclass(frozen=True)
 class PairRow:
-    """A row: where it is in the table, the pair's name, its files by column, and its split, if any.
+    """A row: its place in the table, the pair's name, its files by column, and its split, if any.
 
-    A pair that the table does not name is called after its images, "moving_to_fixed".
+    The default name is made of the images' names, "moving_to_fixed".
     """
 
     place: str
@@ -36,10 +36,10 @@ class PairRow:
 
 
 def read_pair_table(table: str | os.PathLike[str]) -> list[PairRow]:
-    """The rows of a table of pairs, whose first line names its columns.
+    """Read the rows of a table of pairs, whose first line names its columns.
 
-    `fixed` and `moving` are needed, the others of COLUMNS may be there. Paths are relative to the
-    file; an empty cell means that there is none.
+    `fixed` and `moving` are required, the others of COLUMNS optional. Paths are relative to the
+    table's folder; an empty cell means no file.
     Raises InputError for another column and for a row without its images.
     """
     rows = read_rows(table, NEEDED)

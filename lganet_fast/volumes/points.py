@@ -1,4 +1,4 @@
-"""Points in CSV files, as ANTs and Learn2Reg keep them."""
+"""Points in CSV files, in the formats of ANTs and Learn2Reg."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ UNITS = ("lps", "ras", "voxel")
 class PointTable:
     """A CSV file of points.
 
-    points: (N, 3), the numbers of the columns x, y and z. columns: where those are in a row.
-    header: the first row, or None where the file has none. rows: N rows as text.
+    points: (N, 3), the numbers of the columns x, y and z. columns: their positions in a row.
+    header: the first row, or None if the file has none. rows: N rows as text.
     """
 
     points: Array
@@ -33,7 +33,7 @@ class PointTable:
 def read_table(path: str | os.PathLike[str]) -> PointTable:
     """Read a CSV file: with a header that names x, y and z (ANTs), or three bare columns.
 
-    Other columns are kept as they are. Raises InputError, with the line, where it is neither.
+    Other columns are kept. Raises InputError, with the line, for any other file.
     """
     with reading(f"points {path}"), open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -47,11 +47,11 @@ def read_table(path: str | os.PathLike[str]) -> PointTable:
         if not {"x", "y", "z"} <= set(names):
             raise InputError(f"points {path}, line 1: no columns x, y and z in {','.join(header)}")
         if repeated := [name for name in "xyz" if names.count(name) > 1]:
-            raise InputError(f"points {path}, line 1: the column {repeated[0]} is there twice")
+            raise InputError(f"points {path}, line 1: the column {repeated[0]} occurs twice")
         columns = (names.index("x"), names.index("y"), names.index("z"))
         width = len(header)
     if not lines:
-        raise InputError(f"points {path} holds no point")
+        raise InputError(f"points {path} contains no point")
     points = np.empty((len(lines), 3))
     for i, (line, row) in enumerate(lines):
         if len(row) != width:
@@ -59,16 +59,17 @@ def read_table(path: str | os.PathLike[str]) -> PointTable:
         for axis, column in enumerate(columns):
             if not (_is_number(row[column]) and abs(float(row[column])) <= FARTHEST):
                 raise InputError(
-                    f"points {path}, line {line}: {row[column]!r} is no number within {FARTHEST:g}"
+                    f"points {path}, line {line}: {row[column]!r} is not a number within "
+                    f"{FARTHEST:g}"
                 )
             points[i, axis] = float(row[column])
     return PointTable(points, columns, header, [row for _, row in lines])
 
 
 def write_table(path: str | os.PathLike[str], table: PointTable, points: Array) -> None:
-    """Write the table with other coordinates, points (N, 3), to 1e-6, whole or not at all.
+    """Write the table with new coordinates, points (N, 3), to 1e-6, completely or not at all.
 
-    Raises InputError where a coordinate is not finite.
+    Raises InputError if a coordinate is not finite.
     """
     if not np.isfinite(points).all():
         raise InputError(f"cannot write {path}: a point is NaN or infinite")
@@ -84,9 +85,9 @@ def write_table(path: str | os.PathLike[str], table: PointTable, points: Array) 
 
 
 def read_points(path: str | os.PathLike[str]) -> Array:
-    """The points (N, 3), in RAS+ mm, of a CSV file with a header, whose unit is LPS mm as in ANTs.
+    """Read the points (N, 3), in RAS+ mm, of a CSV file with a header, in LPS mm as in ANTs.
 
-    Raises InputError where it is not such a file.
+    Raises InputError for another file.
     """
     table = read_table(path)
     if table.header is None:
@@ -95,7 +96,7 @@ def read_points(path: str | os.PathLike[str]) -> Array:
 
 
 def to_world(points: Array, units: str, grid: Grid | None = None) -> Array:
-    """Points (N, 3) in some unit of UNITS, to RAS+ mm. grid: of the image whose voxels count."""
+    """Convert points (N, 3) from a unit of UNITS to RAS+ mm. grid: of the image, for "voxel"."""
     if units == "voxel":
         assert grid is not None
         return grid.to_world(points)

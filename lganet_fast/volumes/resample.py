@@ -1,7 +1,7 @@
-"""Reading volumes on a grid, straight or through a displacement, by the package's own warp.
+"""Resampling volumes on a grid, with or without a displacement, by `ops.warp`.
 
-Where a voxel of the result lies in the source is held as `ops.warp` takes it: as a flow, the way
-from the voxel's own index in its slab. All are (1, 3, x, Y, Z) for a slab of x planes.
+The position in the source of each voxel of the result is a flow for `ops.warp`: the displacement
+from the voxel's index in its slab. Flows are (1, 3, x, Y, Z) for a slab of x planes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..ops import warp
 from ..runtime.device import CPU, fetched, placed, sent
 from .grid import Grid, Volume, slab_size
 
-HALF_UP = 1e-9  # of a voxel: lifts a half over the edge
+HALF_UP = 1e-9  # voxels: added so that halves round up
 
 
 def linear_on(
@@ -27,7 +27,7 @@ def linear_on(
 ) -> Tensor:
     """The product matrix @ (i, j, k, 1) at the voxels of some planes: (1, 3, x, Y, Z).
 
-    matrix: (3, 4) or (4, 4), of which three rows count.
+    matrix: (3, 4) or (4, 4), of which three rows are used.
     """
     lines = [torch.arange(n, dtype=torch.float64, device=device) for n in grid.shape]
     lines[0] = lines[0][planes]
@@ -45,7 +45,7 @@ def index_flow(
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
 ) -> Tensor:
-    """Where the voxels of `onto` lie in `into`, in its voxels, less their index in the slab."""
+    """Positions of the voxels of `onto` in voxels of `into`, minus their index in the slab."""
     matrix = np.linalg.inv(into.affine) @ onto.affine - np.eye(4)
     matrix[0, 3] += planes.start
     return linear_on(onto, matrix, planes, dtype, device)
@@ -73,7 +73,7 @@ def channels_last(data: Tensor) -> NDArray:
 
 
 def places(flow: Tensor) -> list[Tensor]:
-    """The voxel coordinates that a flow points at, each (x, Y, Z)."""
+    """The voxel coordinates to which a flow points, each (x, Y, Z)."""
     return [
         line
         + torch.arange(n, dtype=line.dtype, device=line.device).reshape([-1, *[1] * (2 - axis)])
@@ -82,14 +82,14 @@ def places(flow: Tensor) -> list[Tensor]:
 
 
 def reaches(flow: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """True (x, Y, Z) where a flow points up to half a voxel from a voxel of the source."""
+    """Mask (x, Y, Z) of flows that point to within half a voxel of the source's voxels."""
     lines = zip(places(flow), shape, strict=True)
     first, second, third = ((at >= -0.5) & (at < n - 0.5) for at, n in lines)
     return first & second & third
 
 
 def read(image: Tensor, flow: Tensor, padding: str = "half") -> Tensor:
-    """Trilinear values of an image (1, C, h, w, d) where a flow points: (1, C, x, Y, Z).
+    """Trilinear values of an image (1, C, h, w, d) at a flow's positions: (1, C, x, Y, Z).
 
     padding: "zeros" or "border" as in `ops.warp`, or "half": the edge's value up to half a voxel
     outside, 0 farther out (ITK's rule).
@@ -100,15 +100,15 @@ def read(image: Tensor, flow: Tensor, padding: str = "half") -> Tensor:
 
 
 def read_nearest(image: Tensor, flow: Tensor) -> Tensor:
-    """The nearest voxels' values where a flow points; halves round up, as in ITK.
+    """The nearest voxels' values at a flow's positions; halves round up, as in ITK.
 
-    Both float64, so that no label hangs on rounding.
+    Both are float64, so that no label depends on rounding.
     """
     return warp(image, flow + HALF_UP, mode="nearest")
 
 
 def pull(volume: Volume, onto: Grid, device: torch.device = CPU, padding: str = "zeros") -> Tensor:
-    """The volume on another grid: trilinear, float32 (1, 1, X, Y, Z). padding: as of `read`."""
+    """Resample a volume to a grid: trilinear, float32 (1, 1, X, Y, Z). padding: see `read`."""
     image = placed(np.array(volume.data, np.float32), device)[None, None]
     out = torch.empty(1, 1, *onto.shape, device=device)
     for part in onto.slabs(slab_size(device)):

@@ -1,4 +1,4 @@
-"""Reading arrays between their voxels, in the world's coordinates."""
+"""Interpolating arrays at fractional voxel coordinates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .grid import Array
 
 
 def inside(index: Array, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """True up to half a voxel from a voxel centre: where ITK reads an array at all.
+    """True within half a voxel of a voxel centre: the region in which ITK interpolates.
 
     index: (..., 3) voxel coordinates. Returns (...,).
     """
@@ -57,7 +57,7 @@ def sample_channels(data: NDArray, points: Array, padding: str) -> NDArray:
     size = np.array(data.shape[:3])
     low = np.clip(np.floor(points.min(1)), 0, size - 1).astype(int)
     high = np.clip(np.floor(points.max(1)) + 2, low + 1, size).astype(int)
-    crop = data[tuple(map(slice, low, high))]  # only the part that is read changes type
+    crop = data[tuple(map(slice, low, high))]  # only the part that is read is converted
     image = torch.from_numpy(crop.astype(kind).reshape(*crop.shape[:3], -1))
     axes = torch.from_numpy((points - low[:, None]).astype(kind)).reshape(3, 1, -1, 1, 1)
     out = reference.read(image.permute(3, 0, 1, 2)[None], list(axes), "trilinear", padding)
@@ -65,7 +65,7 @@ def sample_channels(data: NDArray, points: Array, padding: str) -> NDArray:
 
 
 def cell(index: Array, shape: tuple[int, ...]) -> Iterator[tuple[NDArray[np.int64], Array, Array]]:
-    """The eight voxels around each point, as the nearest point of the array sees them.
+    """The eight voxels around each point, clamped to the array.
 
     index: (N, 3) voxel coordinates; those outside are moved to the array's edge.
     Yields eight times: voxel (N, 3); the factors (N, 3) whose product is its trilinear weight; and

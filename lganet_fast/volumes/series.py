@@ -1,4 +1,4 @@
-"""Images that are only resampled, one or several on one grid."""
+"""Images to be resampled only, one or several on one grid."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ STEP_UNITS = {8: "sec", 16: "msec", 24: "usec", 32: "hz", 40: "ppm", 48: "rads"}
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Volumes on one grid, to be resampled: values of any range, in the type they are stored in.
+    """Volumes on one grid, to be resampled: values of any range, in their stored type.
 
-    data: (X, Y, Z, N). step: from one volume to the next, 0 where there is none. unit: of the step.
+    data: (X, Y, Z, N). step: from one volume to the next, 0 if unknown. unit: of the step.
     """
 
     data: NDArray
@@ -30,16 +30,16 @@ class Series:
     unit: str = "unknown"
 
     def volumes(self) -> Iterator[Volume]:
-        """One after the other."""
+        """The volumes, one after the other."""
         for number in range(self.data.shape[3]):
             yield Volume(self.data[..., number], self.grid, self.name)
 
 
 def load_series(source: Source, role: str) -> Series:
-    """Read an image or a series (X, Y, Z, N) that is to be resampled, not registered.
+    """Read an image or a series (X, Y, Z, N) to be resampled, not registered.
 
-    NaN is taken as background, with a warning. Arguments as in `load_image`. Raises InputError
-    where it is not readable, not of real numbers, or has infinite values or such beyond float32.
+    NaN becomes background, with a warning. Arguments as in `load_image`. Raises InputError if it
+    is unreadable, not of real numbers, or has values that are infinite or beyond float32.
     """
     image, label = open_image(source, role)
     grid = noted_grid(image, label, series=True)

@@ -184,7 +184,7 @@ def test_warns_of_an_empty_result(run, tmp_path, pair):
         (["--image", "none.nii"], "image none.nii does not exist"),
         (["--image", "moving.nii.gz", "--interpolation", "label"], "must be linear or nearest"),
         (["--labels", "moving_labels.nii.gz", "--interpolation", "linear"], "nearest or label"),
-        (["--labels", "moving.nii.gz"], "must hold whole numbers"),
+        (["--labels", "moving.nii.gz"], "must contain whole numbers"),
         (["--image", "moving.nii.gz", "--inverse"], "--inverse needs --reference"),
         (["--image", "moving.nii.gz", "--units", "ras"], "--units is for --points"),
         (["--image", "moving.nii.gz", "--reference", "none.nii"], "reference none.nii does not"),
@@ -228,8 +228,8 @@ def test_point_errors(run, words, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no point"),
-        ("x,y,z\n", "holds no point"),
+        ("", "contains no point"),
+        ("x,y,z\n", "contains no point"),
         ("a,b,c\n1,2,3\n", "line 1: no columns x, y and z in a,b,c"),
         ("x,y,z\n1,2,3\n\n1,2\n", "line 4: 2 columns, not 3"),
         ("x,y,z\n1,2,3\n1,2,three\n", "line 3: 'three' is no number"),

@@ -78,7 +78,7 @@ BAD_IMAGES = {
         lambda pair: save("bad.nii.gz", np.stack([image(pair)] * 3, -1)),
         "has shape 24 x 26 x 22 x 3: 3 time points, one is needed",
     ),
-    "RGB": (colours, "holds colours (R/G/B), not one value"),
+    "RGB": (colours, "contains colours (R/G/B), not one value"),
     "complex": (lambda pair: save("bad.nii.gz", image(pair) * 1j), "holds complex values"),
     "NaN": (with_nan, f"has 5 voxels that are NaN or infinite, of {24 * 26 * 22}"),
     "constant": (
@@ -124,11 +124,11 @@ BAD_LABELS = {
     "another place": (labels_elsewhere, "but must be on its image's grid"),
     "negative": (
         lambda pair: (pair.fixed_labels.data.astype(np.int16) - 1, None),
-        "must hold labels from 0 on, found -1",
+        "must contain labels from 0 on, found -1",
     ),
     "fractions": (
         lambda pair: (pair.fixed_labels.data * np.float32(0.5), None),
-        "must hold whole numbers, found",
+        "must contain whole numbers, found",
     ),
 }
 

@@ -45,7 +45,7 @@ def test_points_beyond_any_volume(tmp_path, far):
         with pytest.raises(InputError, match="points must be finite and within 1e"):
             there([[far, 0, 0]])
     (tmp_path / "p.csv").write_text(f"x,y,z\n0,0,0\n0,{far},0\n")
-    with pytest.raises(InputError, match=r"line 3: .* is no number within 1e"):
+    with pytest.raises(InputError, match=r"line 3: .* is not a number within 1e"):
         read_table(tmp_path / "p.csv")
 
 

@@ -309,7 +309,7 @@ def made_up(sources, settings, run, network):
 @pytest.mark.parametrize("name", ["failures.csv", "cohort.csv", "Cohort.CSV", ".hidden"])
 def test_a_pair_may_not_be_called_like_a_file_of_ours(place, name):
     table(place / "data", f"{name},fixed.nii.gz,moving.nii.gz,,\n")
-    with pytest.raises(InputError, match="cannot be the name of a pair"):
+    with pytest.raises(InputError, match="a pair cannot be called"):
         read_pairs("data/pairs.csv")
 
 

@@ -101,7 +101,7 @@ def test_a_mirrored_form_is_named(tmp_path):
 def test_no_form_at_all(tmp_path):
     path = written(tmp_path / "a.nii", (GRID.affine, 0), (GRID.affine, 0))
     line, volume = said(path)
-    assert "neither qform nor sform is set: its orientation is unknown, and taken as LAS" in line
+    assert "neither qform nor sform is set: its orientation is unknown; it is read as LAS" in line
     nifti.save_volume(tmp_path / "b.nii", DATA, volume.grid)
     one, other = (nib.load(tmp_path / name).header for name in ("a.nii", "b.nii"))
     assert (int(other["qform_code"]), int(other["sform_code"])) == (0, 0)
@@ -129,7 +129,7 @@ def test_nan_is_background(tmp_path):
         data = np.abs(DATA) + 3
         data[0, 0, 0], data[1, 1, :2] = lowest, np.nan
         nib.save(nib.Nifti1Image(data, GRID.affine), tmp_path / "a.nii")
-        with pytest.warns(InputWarning, match="2 voxels that are NaN, of 210: taken as background"):
+        with pytest.warns(InputWarning, match="2 voxels that are NaN, of 210: read as background"):
             found = nifti.load_image(tmp_path / "a.nii", "moving").data
         np.testing.assert_array_equal(found, np.where(np.isnan(data), background, data))
     with pytest.raises(InputError, match="210 voxels that are NaN"):
@@ -146,5 +146,5 @@ def test_labels_stored_as_scaled_integers(tmp_path, kind):
     np.testing.assert_array_equal(nifti.load_labels(tmp_path / "a.nii.gz", "labels").data, labels)
     np.testing.assert_array_equal(nifti.load_mask(tmp_path / "a.nii.gz", "mask").data, labels > 0)
     for odd in (0.001, 1.5, 7.01):
-        with pytest.raises(InputError, match="must hold whole numbers"):
+        with pytest.raises(InputError, match="must contain whole numbers"):
             nifti.load_labels((np.where(labels == 1, odd, labels), GRID.affine), "labels")
