@@ -1,4 +1,4 @@
-"""Data sets in the layouts that people have them in, as pairs of prepared volumes."""
+"""Data sets in common layouts, as pairs of prepared volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of one split, prepared when asked for."""
+"""Pairs of one split, prepared on access."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .pair_files import Item, PairFiles
 from .sample import Sample
 from .volumes import Prepared, prepare
 
-RECENT = 4  # volumes kept where not all are: an atlas is always among them
+RECENT = 4  # volumes kept without data.cache: an atlas is always among them
 
 
 class PairDataset(Dataset[Sample]):
     """The pairs of a split: `len` and `[i]`, a Sample; safe to read from several threads.
 
-    cases: what to read. data: how to prepare it. marks: labels, points and masks too.
-    Reading raises InputError where a pair cannot be used, naming the file.
+    cases: the files to read. data: how to prepare them. marks: read labels, points and masks too.
+    Reading raises InputError, naming the file, if a pair cannot be used.
     """
 
     def __init__(self, cases: Sequence[PairFiles], data: DataSection, marks: bool = True) -> None:
@@ -70,8 +70,8 @@ class PairDataset(Dataset[Sample]):
 def open_split(config: Config, split: str, marks: bool = True) -> PairDataset:
     """The pairs of a split, "train", "val" or "test".
 
-    marks: read labels, points and masks too, where there are any.
-    Raises InputError where the data set is not laid out as configured.
+    marks: read labels, points and masks too, if there are any.
+    Raises InputError if the data set does not have the configured layout.
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -79,10 +79,10 @@ def open_split(config: Config, split: str, marks: bool = True) -> PairDataset:
 
 
 def check_paired(case: PairFiles, moving: Prepared, fixed: Prepared) -> None:
-    """Raise InputError where sides differ in shape or direction, or their points do not pair."""
+    """Raise InputError if the sides differ in shape or orientation, or in number of points."""
     if moving.image.shape != fixed.image.shape:
         raise InputError(
-            f"moving {case.moving.image} and fixed {case.fixed.image} must be one shape, have "
+            f"moving {case.moving.image} and fixed {case.fixed.image} must have one shape, have "
             f"{moving.image.shape} and {fixed.image.shape} voxels"
         )
     if fault := turned(moving.affine, fixed.affine):
@@ -97,7 +97,7 @@ def check_paired(case: PairFiles, moving: Prepared, fixed: Prepared) -> None:
 
 
 def turned(moving: Array, fixed: Array) -> str:
-    """What is wrong where the voxels of two images are stored in different directions, else ""."""
+    """The error if the voxels of two images are stored in different orientations, else ""."""
     one, other = ("".join(nib.aff2axcodes(affine)) for affine in (moving, fixed))
     if one == other:
         return ""
@@ -105,9 +105,9 @@ def turned(moving: Array, fixed: Array) -> str:
 
 
 class Shelf:
-    """Values made once and kept, also where several threads ask for one at the same time.
+    """A cache of values that are made once, even if several threads request one at the same time.
 
-    room: how many of the last used are kept; None for all.
+    room: how many of the most recently used values are kept; None for all.
     """
 
     def __init__(self, room: int | None) -> None:
@@ -116,11 +116,11 @@ class Shelf:
         self._kept: OrderedDict[Any, Future] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[Shelf], tuple[int | None]]:
-        """For another process: an empty one, as a lock cannot be sent."""
+        """Pickle as an empty cache, since a lock cannot be pickled."""
         return Shelf, (self.room,)
 
     def get(self, key: Any, make: Callable[[], Prepared]) -> Prepared:
-        """What is kept under the key, else what `make` returns; an exception is not kept."""
+        """The value kept under the key, else the result of `make`; exceptions are not kept."""
         with self._lock:
             future = self._kept.get(key)
             mine = future is None

@@ -1,4 +1,4 @@
-"""What is missing, misshapen or unreadable in a data set, file by file, from headers."""
+"""Checking a data set from headers: files that are missing, unreadable or of the wrong shape."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .volumes import called, prepared_grid, sources
 
 @dataclass(frozen=True)
 class Findings:
-    """problems: a line each. pairs: how many per split. files: how many they are made of."""
+    """problems: a line each. pairs: number per split. files: number of files of the pairs."""
 
     problems: list[str]
     pairs: dict[str, int]
@@ -43,18 +43,18 @@ class Findings:
 
 @dataclass
 class Seen:
-    """What was learnt of one side: its prepared grid and its number of points, None if unknown."""
+    """One side's prepared grid and number of points, None if unknown."""
 
     grid: Grid | None = None
     points: int | None = None
 
 
 def inspect(config: Config) -> Findings:
-    """Look at every file of a data set.
+    """Check every file of a data set.
 
-    Of images, labels and masks the headers are read, and the sizes of the files compared with what
-    those promise; of pickles the shapes; points are read whole. Wrong values inside a file that is
-    whole are found when it is loaded.
+    Reads the headers of images, labels and masks and compares the file sizes with them; reads the
+    shapes of pickles, and points completely. Wrong values in an intact file are found only when it
+    is loaded.
     """
     data = config.data
     problems: list[str] = []
@@ -70,7 +70,7 @@ def inspect(config: Config) -> Findings:
                         seen[item] = look_at(item, data, problems)
                 compare(case, seen[case.moving], seen[case.fixed], problems)
     if not problems and not any(pairs.values()):
-        problems.append(f"{data.folder()} holds no pair")
+        problems.append(f"{data.folder()} contains no pair")
     files = {
         file
         for item in seen
@@ -87,7 +87,7 @@ def check(config: Config) -> list[str]:
 
 @contextmanager
 def noted(problems: list[str]) -> Iterator[None]:
-    """Go on after an InputError, its message among the problems."""
+    """Catch an InputError and add its message to the problems."""
     try:
         yield
     except InputError as error:
@@ -95,7 +95,7 @@ def noted(problems: list[str]) -> Iterator[None]:
 
 
 def look_at(item: Item, data: DataSection, problems: list[str]) -> Seen:
-    """One image and what belongs to it."""
+    """Check one image with its labels, points and mask."""
     seen = Seen()
     own = labels = None
     with noted(problems):
@@ -115,7 +115,7 @@ def look_at(item: Item, data: DataSection, problems: list[str]) -> Seen:
 
 
 def compare(case: PairFiles, moving: Seen, fixed: Seen, problems: list[str]) -> None:
-    """Whether two sides, each in order, fit each other."""
+    """Check whether two valid sides fit each other."""
     sides = f"moving {case.moving.image} and fixed {case.fixed.image}"
 
     def by(values: Array) -> str:
@@ -125,12 +125,12 @@ def compare(case: PairFiles, moving: Seen, fixed: Seen, problems: list[str]) -> 
         a, b = moving.grid, fixed.grid
         if a.shape != b.shape:
             sizes = f"{by(np.array(a.shape))} and {by(np.array(b.shape))}"
-            problems.append(f"{sides} must be one shape, have {sizes} voxels after data.crop")
+            problems.append(f"{sides} must have one shape, have {sizes} voxels after data.crop")
         elif fault := turned(a.affine, b.affine):
             problems.append(f"{sides} {fault}")
         elif not np.allclose(a.spacing, b.spacing, rtol=0.01):
             sizes = f"{by(a.spacing)} and {by(b.spacing)}"
-            problems.append(f"{sides} must have voxels of one size, have {sizes} mm")
+            problems.append(f"{sides} must have the same voxel size, have {sizes} mm")
     if None not in (moving.points, fixed.points) and moving.points != fixed.points:
         problems.append(
             f"points {case.moving.points} and {case.fixed.points} must be paired by row, have "
@@ -139,21 +139,21 @@ def compare(case: PairFiles, moving: Seen, fixed: Seen, problems: list[str]) -> 
 
 
 def whole_grid(source: Source, role: str) -> tuple[Grid, str]:
-    """An image's grid and what messages call it, its file being as long as its header promises.
+    """An image's grid and its name in messages, after a check of the file's length.
 
-    Of a gzip file that is what its own note at the end says; the values are not unpacked.
+    The length of a gzip file is taken from its trailer; the values are not unpacked.
     Raises InputError.
     """
     image, label = open_image(source, role)
     grid = image_grid(image, label)
     check_type(image, label)
     if isinstance(source, str | os.PathLike) and not as_long_as_promised(Path(source), image):
-        check_whole(image, label)  # raises, unless the file is packed in several parts
+        check_whole(image, label)  # raises, unless the gzip file has several members
     return grid, label
 
 
 def as_long_as_promised(path: Path, image: nib.spatialimages.SpatialImage) -> bool:
-    """Whether a file holds as many bytes as its header says, from its size or gzip's note of it."""
+    """Whether a file has as many bytes as its header says, from its size or gzip trailer."""
     if not path.name.lower().endswith((".gz", ".mgz")):
         return False
     with reading(os.fspath(path)), open(path, "rb") as file:

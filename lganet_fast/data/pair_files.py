@@ -1,4 +1,4 @@
-"""What a layout finds: which files make a pair, and which pair belongs to which split."""
+"""The result of a layout: the files of each pair, and the pairs of each split."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Item:
     """One side of a pair.
 
-    name: the subject's. image, labels, points, mask: files, None where there is none. slots: where
-    the image and its labels are in the tuple that the image's file, a pickle, holds.
+    name: the subject's. image, labels, points, mask: files, None if there is none. slots: positions
+    of the image and its labels in the tuple in the image's file, a pickle.
     """
 
     name: str
@@ -53,7 +53,7 @@ Case = PairFiles  # its former name
 
 
 def listing(folder: Path, *endings: str) -> list[Path]:
-    """A folder's files with one of some endings, in order. Raises InputError where none has."""
+    """A folder's files with one of some endings, in order. Raises InputError if there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
     found = [
@@ -69,7 +69,7 @@ def listing(folder: Path, *endings: str) -> list[Path]:
 def with_atlas(
     data: DataSection, split: str, atlas: Item, items: Sequence[Item]
 ) -> list[PairFiles]:
-    """Each item with the atlas in its role; of training images, all ordered pairs if so wanted."""
+    """Each item paired with the atlas; for training, all ordered pairs if so configured."""
     if split == "train" and data.pairing == "all":
         return [PairFiles(moving, fixed) for fixed in items for moving in items if moving != fixed]
     if data.atlas == "fixed":
@@ -85,9 +85,9 @@ def chain(items: Sequence[Item]) -> list[PairFiles]:
 def divided(
     items: Sequence[T], split: str, validation: int | float, testing: int | float = 0
 ) -> list[T]:
-    """The part of some items that is a split: the last for testing, before them for validation.
+    """The items of a split: the last ones for testing, those before for validation.
 
-    validation, testing: counts, or fractions of all. Raises InputError where none stays to train.
+    validation, testing: counts, or fractions of all. Raises InputError if none is left to train on.
     """
     total = len(items)
     val, test = (
@@ -107,7 +107,7 @@ def random_pairs(
 ) -> list[PairFiles]:
     """`count` different pairs of different subjects, the same for the same seed.
 
-    count: 0 for as many as the longer sequence has. Raises InputError where there are not so many.
+    count: 0 for the length of the longer sequence. Raises InputError if there are fewer.
     """
     count = count or max(len(moving), len(fixed))
     possible = sum(m.name != f.name for m in moving for f in fixed)

@@ -1,8 +1,8 @@
-"""Pickles of numpy arrays, read without Python's unpickler: only numbers come out of one.
+"""Pickles of numpy arrays, read without Python's unpickler: the result is only numbers.
 
 A pickle is a program for a small stack machine. `Machine` runs the few instructions that plain
-arrays need; the names of numpy that a pickle calls stand for functions of this module, which make
-arrays from bytes. Nothing else can be called, and no object of Python has its state set.
+arrays need; numpy's names in a pickle refer to functions of this module, which make arrays from
+bytes. Nothing else can be called, and no Python object has its state set.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ..errors import InputError
 from ..runtime.reading import reading
 
 MOST = 10_000  # instructions; a few dozen make an array
-LONG = 1 << 16  # bytes from which on a run is an array's data
-TYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")  # an array's type that is plain numbers
+LONG = 1 << 16  # bytes: a run of this length is an array's data
+TYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")  # array types of plain numbers
 ORDERS = ("<", ">", "=", "|")
 
 
 @dataclass
 class Made:
-    """What a pickle builds in two steps: an array or a type. value: None before the second."""
+    """An array or type that a pickle builds in two steps. value: None before the second step."""
 
     value: NDArray | np.dtype | None = None
 
 
 @dataclass(frozen=True)
 class Name:
-    """Something of a module that a pickle refers to."""
+    """A name in a module to which a pickle refers."""
 
     module: str
     name: str
@@ -49,9 +49,9 @@ class Name:
 
 
 def plain_type(text: Any, *_: Any) -> Made:
-    """numpy.dtype(text, align, copy): a type of numbers, its byte order still to be told."""
+    """numpy.dtype(text, align, copy): a type of numbers, whose byte order follows later."""
     if not isinstance(text, str) or not TYPE.fullmatch(text):
-        raise InputError(f"holds values of type {text!r}, not plain numbers")
+        raise InputError(f"contains values of type {text!r}, not plain numbers")
     return Made(np.dtype(text))
 
 
@@ -60,12 +60,12 @@ def ordered_type(made: Made, state: Any) -> None:
     kind = made.value
     fields = state[2:5] if isinstance(state, tuple) and len(state) >= 5 else None
     if not isinstance(kind, np.dtype) or fields != (None, None, None) or state[1] not in ORDERS:
-        raise InputError("holds a type that is not one of plain numbers")
+        raise InputError("contains a type other than plain numbers")
     made.value = kind.newbyteorder(state[1])
 
 
 def array(raw: Any, made: Any, shape: Any, order: str) -> NDArray:
-    """The array that some bytes hold."""
+    """Make an array from bytes."""
     if isinstance(shape, int):
         shape = (shape,)
     kind = made.value if isinstance(made, Made) else None
@@ -73,12 +73,12 @@ def array(raw: Any, made: Any, shape: Any, order: str) -> NDArray:
     if not (isinstance(kind, np.dtype) and isinstance(raw, bytes | bytearray) and whole):
         raise InputError("holds an array that is not made of a type, a shape and bytes")
     if math.prod(shape) * kind.itemsize != len(raw):
-        raise InputError(f"holds {len(raw)} bytes for an array of shape {shape} of {kind}")
+        raise InputError(f"contains {len(raw)} bytes for an array of shape {shape} of {kind}")
     return np.frombuffer(raw, kind).reshape(shape, order="F" if order == "F" else "C")
 
 
 def empty_array(*_: Any) -> Made:
-    """What numpy calls _reconstruct: an array of which nothing is known yet."""
+    """numpy's _reconstruct: an array whose type and shape follow later."""
     return Made()
 
 
@@ -91,7 +91,7 @@ def filled_array(made: Made, state: Any) -> None:
 
 
 def buffer_array(raw: Any, kind: Any, shape: Any, order: Any) -> Made:
-    """What numpy calls _frombuffer: an array from bytes."""
+    """numpy's _frombuffer: an array from bytes."""
     return Made(array(raw, kind, shape, str(order)))
 
 
@@ -114,7 +114,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, file: Any) -> Any:
-        """What the pickle holds; arrays and types are still `Made`."""
+        """The pickle's contents; arrays and types are still `Made`."""
         for code, argument, _ in islice(pickletools.genops(file), MOST):
             if code.name == "STOP":
                 return self.stack.pop()
@@ -128,23 +128,23 @@ class Machine:
         self.stack.append(value)
 
     def mark(self, _: None) -> None:
-        """Remember how high the stack is."""
+        """Record the height of the stack."""
         self.marks.append(len(self.stack))
 
     def tuple_of(self, count: int) -> None:
-        """The last values as a tuple."""
+        """Replace the last values by a tuple of them."""
         self.push(tuple(self.taken(len(self.stack) - count)))
 
     def tuple_from_mark(self, _: None) -> None:
-        """All values from the mark on as a tuple."""
+        """Replace all values after the mark by a tuple of them."""
         self.push(tuple(self.taken(self.marks.pop())))
 
     def append(self, _: None) -> None:
-        """The last value at the end of the list below it."""
+        """Append the last value to the list below it."""
         self.extend(self.taken(len(self.stack) - 1))
 
     def append_from_mark(self, _: None) -> None:
-        """All values from the mark on at the end of the list below them."""
+        """Append all values after the mark to the list below them."""
         self.extend(self.taken(self.marks.pop()))
 
     def remember(self, number: int | str | None) -> None:
@@ -156,7 +156,7 @@ class Machine:
         self.push(self.memo[int(number)])
 
     def name(self, words: str | None) -> None:
-        """Something of a module. Raises InputError for what arrays do not need."""
+        """Look up a name in a module. Raises InputError for names that arrays do not need."""
         parts = self.taken(len(self.stack) - 2) if words is None else words.split(" ", 1)
         found = Name(*map(str, parts))
         if found not in ADMITTED:
@@ -171,16 +171,16 @@ class Machine:
         self.push(CALLS[called](*arguments))
 
     def build(self, _: None) -> None:
-        """The second step of an array or a type."""
+        """Run the second step of an array or a type."""
         state, made = self.stack.pop(), self.stack[-1]
         if not isinstance(made, Made):
-            raise InputError("sets the state of what is no array")
+            raise InputError("sets the state of something other than an array")
         (filled_array if made.value is None else ordered_type)(made, state)
 
     def taken(self, start: int) -> list[Any]:
-        """What lies on the stack from a place on, taken away."""
+        """Pop all values of the stack from a position on."""
         if not 0 <= start <= len(self.stack):
-            raise EOFError("it takes more than it has")
+            raise EOFError("it pops more values than it has")
         found = self.stack[start:]
         del self.stack[start:]
         return found
@@ -188,7 +188,7 @@ class Machine:
     def extend(self, values: list[Any]) -> None:
         """Add to the list on top."""
         if not isinstance(self.stack[-1], list):
-            raise InputError("appends to what is no list")
+            raise InputError("appends to something other than a list")
         self.stack[-1].extend(values)
 
 
@@ -219,7 +219,7 @@ INSTRUCTIONS: dict[str, Callable[[Machine, Any], None]] = {
 
 
 class _Bounded:
-    """A file of which no more is asked for than it has. skim: long runs are read as zeros."""
+    """A file that is never read beyond its end. skim: long runs are read as zeros."""
 
     def __init__(self, file: BufferedReader, skim: bool) -> None:
         self.file = file
@@ -242,11 +242,11 @@ class _Bounded:
 
 
 def read_arrays(path: str | os.PathLike[str], *, skim: bool = False) -> tuple[NDArray, ...]:
-    """The arrays, read-only, in a pickle that holds one, or a tuple or list of them.
+    """Read the arrays, read-only, of a pickle of one array, or of a tuple or list of arrays.
 
-    skim: read shapes and types alone, quickly; the values are zeros.
-    Raises InputError where the file cannot be read, holds anything else, or asks for anything but
-    arrays of plain numbers, which is named and not run.
+    skim: read only shapes and types, quickly; the values are zeros.
+    Raises InputError if the file cannot be read or contains anything other than arrays of plain
+    numbers, which the error names and which is not run.
     """
     place, label = Path(path), f"pickle {path}"
     with reading(label):
@@ -262,6 +262,6 @@ def read_arrays(path: str | os.PathLike[str], *, skim: bool = False) -> tuple[ND
     for item in found if isinstance(found, tuple | list) else (found,):
         value = item.value if isinstance(item, Made) else item
         if not isinstance(value, np.ndarray):
-            raise InputError(f"{label} holds a {type(value).__name__}, not an array")
+            raise InputError(f"{label} contains a {type(value).__name__}, not an array")
         arrays.append(value)
     return tuple(arrays)

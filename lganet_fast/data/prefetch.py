@@ -1,4 +1,4 @@
-"""Reading ahead in the background, so that loading overlaps computing."""
+"""Reading ahead in the background, so that loading overlaps computation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.utils.data import Dataset
 from .sample import Sample
 from .sampler import ShardedSampler
 
-AHEAD = 2  # samples per thread that may be ready before they are asked for
+AHEAD = 2  # samples that each thread may read ahead
 
 
 class Prefetcher:
-    """Iterates over the samples that a sampler has left in its epoch, in the sampler's order.
+    """Iterates over the remaining samples of a sampler's epoch, in the sampler's order.
 
-    workers: threads that read ahead; 0 reads when asked. The sampler moves on when a sample is
-    handed out, never when it is read, so that its state is where the consumer is. An exception
-    while reading is raised in its sample's place. Threads read files and touch no GPU.
+    workers: threads that read ahead; 0 reads on demand. The sampler advances when a sample is
+    returned, not when it is read, so its state is that of the consumer. An exception while reading
+    is raised in place of its sample. The threads only read files and never use a GPU.
     """
 
     def __init__(self, dataset: Dataset[Sample], sampler: ShardedSampler, workers: int = 1) -> None:
@@ -29,7 +29,7 @@ class Prefetcher:
         self.workers = workers
 
     def __iter__(self) -> Iterator[Sample]:
-        """The samples left in this epoch."""
+        """The remaining samples of this epoch."""
         indices = iter(self.sampler.upcoming())
         if not self.workers:
             yield from map(self._handed, map(self.dataset.__getitem__, indices))

@@ -1,4 +1,4 @@
-"""One pair as the network and the scores take it."""
+"""One prepared pair, the input of the network and the scores."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..volumes.grid import Array, Grid
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A moving and a fixed image, prepared; what a data set does not have is None.
+    """A moving and a fixed image, prepared; fields that a data set lacks are None.
 
-    name: such as "S02_to_S01", moving to fixed. moving, fixed: (H, W, D) float32, cropped, of the
-    configured intensity and pooled. labels: int32 on the same grids. points: (N, 3) float64 in
-    voxels of these arrays, paired by row; some may lie outside a crop. masks: bool.
+    name: such as "S02_to_S01", moving to fixed. moving, fixed: (H, W, D) float32, cropped, scaled
+    and pooled as configured. labels: int32 on the same grids. points: (N, 3) float64 in voxels of
+    these arrays, paired by row; some may lie outside a crop. masks: bool.
     affine, moving_affine: (4, 4) float64, from voxels of these arrays to RAS+ mm, of the fixed and
     the moving image.
     """
@@ -37,7 +37,7 @@ class Sample:
 
     @property
     def grid(self) -> Grid:
-        """Where the voxels of both arrays lie, by the fixed image."""
+        """The grid of both arrays, from the fixed image."""
         first, second, third = self.fixed.shape
         return Grid((first, second, third), self.affine)
 

@@ -1,4 +1,4 @@
-"""Which pair comes when: an order that ranks share and that a run can take up again."""
+"""The order of the pairs: shared by ranks and resumable."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..errors import InputError
 
 
 class ShardedSampler(Sampler[int]):
-    """The part of one global order that belongs to a rank.
+    """A rank's part of one global order.
 
-    Every epoch the pairs are put in an order that depends on the seed and the epoch alone, and rank
-    r takes places r, r + world, ...: the ranks together take the same pairs in each step as one
-    process with `world` times the batch. The last length % world pairs of an epoch's order are left
-    out, so that all ranks take equally many.
+    The order of each epoch depends only on the seed and the epoch, and rank r takes positions
+    r, r + world, ...: in each step the ranks together take the same pairs as one process with
+    `world` times the batch. The last length % world pairs of an epoch's order are left out, so that
+    all ranks take the same number.
 
-    length: number of pairs. shuffle: False keeps their order. Iterating gives what is left of the
-    epoch and moves on with each index; after the last one the next epoch begins.
-    Raises InputError where there are fewer pairs than ranks.
+    length: number of pairs. shuffle: False keeps their order. Iterating yields the rest of the
+    epoch and advances with each index; after the last index the next epoch begins.
+    Raises InputError if there are fewer pairs than ranks.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class ShardedSampler(Sampler[int]):
         return self.length // self.world
 
     def __iter__(self) -> Iterator[int]:
-        """The indices that are left of this epoch."""
+        """The remaining indices of this epoch."""
         for index in self.upcoming():
             self.advance()
             yield index
 
     def upcoming(self) -> list[int]:
-        """The indices that are left of this epoch, without moving on."""
+        """The remaining indices of this epoch, without advancing."""
         order = np.arange(self.length)
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
@@ -69,14 +69,14 @@ class ShardedSampler(Sampler[int]):
         self.position = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on exactly here, the same for all ranks."""
+        """The state to resume exactly here, the same for all ranks."""
         return {
             name: getattr(self, name)
             for name in ("length", "seed", "world", "shuffle", "epoch", "position")
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another sampler was. Raises InputError where its order was another."""
+        """Resume another sampler's state. Raises InputError if its order was different."""
         for name in ("length", "seed", "world", "shuffle"):
             if state[name] != getattr(self, name):
                 raise InputError(

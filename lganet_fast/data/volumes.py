@@ -21,7 +21,7 @@ from .pickles import read_arrays
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What `Sample` keeps of one side, with its affine."""
+    """One side of a `Sample`, with its affine."""
 
     image: NDArray[np.float32]
     affine: Array
@@ -33,11 +33,11 @@ class Prepared:
 def prepare(item: Item, data: DataSection, rule: Intensity, *, marks: bool = True) -> Prepared:
     """Read an item and prepare it.
 
-    The crop comes first, then the intensity rule on what it leaves, then pooling: a voxel of the
-    result is the mean of a box of voxels, and has the label of the voxel at the box's centre, of
-    two in the middle the first. Voxels that fill no box at the end of an axis are left out.
-    rule: what is done to intensities. marks: read labels, points and mask too.
-    Raises InputError for what cannot be read, does not fit together, or is constant in the crop.
+    The order is crop, intensity rule on the cropped image, pooling: a voxel of the result is the
+    mean of a box of voxels, with the label of the voxel at the box's centre (the first of two
+    central voxels). Voxels that do not fill a box at the end of an axis are left out.
+    rule: the intensity rule. marks: read labels, points and mask too.
+    Raises InputError for files that cannot be read or do not fit together, or a constant crop.
     """
     source, labels = sources(item)
     image = load_image(source, called("image", item))
@@ -67,14 +67,14 @@ def sources(item: Item, *, skim: bool = False) -> tuple[Source, Source | None]:
     arrays = read_arrays(item.image, skim=skim)
     if max(item.slots) >= len(arrays):
         raise InputError(
-            f"pickle {item.image} holds {len(arrays)} arrays, at least {max(item.slots) + 1} needed"
+            f"pickle {item.image} has {len(arrays)} arrays, at least {max(item.slots) + 1} needed"
         )
     image, labels = ((arrays[slot], np.eye(4)) for slot in item.slots)
     return image, labels
 
 
 def called(what: str, item: Item) -> str:
-    """What messages call an image or labels: a path names itself, an array in a pickle does not."""
+    """The name of an image or labels in messages; for an array in a pickle, with the file."""
     return what if item.slots is None else f"{what} in {item.image}"
 
 
@@ -84,7 +84,7 @@ def limits(shape: tuple[int, int, int], data: DataSection) -> list[tuple[int, in
 
 
 def prepared_grid(grid: Grid, data: DataSection, name: str) -> Grid:
-    """Where the prepared voxels lie. Raises InputError where the crop does not fit the grid."""
+    """The grid of the prepared voxels. Raises InputError if the crop does not fit the grid."""
     ends = limits(grid.shape, data)
     for axis, ((_, end), length) in enumerate(zip(ends, grid.shape, strict=True), start=1):
         if end > length:
@@ -126,7 +126,7 @@ def pooled(image: NDArray[np.float32], factors: tuple[int, int, int]) -> NDArray
 def voxel_points(path: Path, grid: Grid, prepared: Grid) -> Array:
     """Points (N, 3) in voxels of the prepared grid.
 
-    A CSV without a header has voxels of the image (Learn2Reg), one with x,y,z LPS mm (ANTs).
+    A CSV without a header is in voxels of the image (Learn2Reg); with x,y,z, in LPS mm (ANTs).
     """
     table = read_table(path)
     units = "voxel" if table.header is None else "lps"

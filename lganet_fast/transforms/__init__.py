@@ -1,6 +1,6 @@
-"""Displacement fields: applied, inverted, composed, measured, and in the files of other tools.
+"""Displacement fields: applying, inverting, composing, measuring, and the files of other tools.
 
-Imports volumes and what comes before.
+Imports volumes and the rooms before it.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""How each format of a displacement field is read and written; `formats` says which one it is.
+"""Readers and writers of each format of a displacement field; `formats` selects the format.
 
 Readers take (path, fixed, moving), the images' grids or None, and return a field: its vectors
 (X, Y, Z, 3), float32 in RAS+ mm, and its grid. Writers take (vectors, grid, path, moving).
-All raise InputError for a file that does not hold what its format says.
+All raise InputError for a file that does not match its format.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Field = tuple[Vectors, Grid]
 VECTOR, DISPLACEMENT = 1007, 1006  # NIfTI intent codes
 FLIP = np.diag(LPS).astype(np.float32)  # RAS to LPS and back
 NPZ_KEYS = ("flow", "fixed_affine", "moving_affine", "fixed_shape", "moving_shape")
-DEFLATES = 1032  # bytes that one packed byte can stand for at most
-EXPANDS = 64  # times its size that a file of ITK may take in memory
+DEFLATES = 1032  # maximum bytes that one compressed byte can expand to
+EXPANDS = 64  # maximum ratio of memory to file size of an ITK file
 TRIAL = """
 import sys
 try:
@@ -47,11 +47,11 @@ except (ImportError, OSError, ValueError):
 import SimpleITK
 SimpleITK.ReadTransform(sys.argv[1])
 """
-ABOUT = "flow[p] in voxels: voxel p of the fixed image lies at voxel p + flow[p] of the moving one"
+ABOUT = "flow[p] in voxels: voxel p of the fixed image is at p + flow[p] in the moving image"
 
 
 def read_itk(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
-    """NIfTI with LPS mm, as ITK and ANTs read it."""
+    """NIfTI in LPS mm, the format of ITK and ANTs."""
     vectors, grid = _read_vectors(path)
     return _field(vectors * FLIP, grid, path)
 
@@ -62,7 +62,7 @@ def write_itk(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> 
 
 
 def read_slicer(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
-    """NIfTI with RAS mm."""
+    """NIfTI in RAS mm."""
     return _field(*_read_vectors(path), path)
 
 
@@ -72,7 +72,7 @@ def write_slicer(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) 
 
 
 def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
-    """Any ITK transform, evaluated on the fixed grid, or else on that of the first field in it."""
+    """Any ITK transform, evaluated on the fixed grid or, without one, on its first field's grid."""
     sitk = import_simpleitk(f"reading {path}")
     with _reading_itk(path):
         _try_in_another_process(path)
@@ -81,11 +81,11 @@ def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Field
         transform.FlattenTransform()
         parts = [transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())]
         fields = [part for part in parts if isinstance(part, sitk.DisplacementFieldTransform)]
-        # The last transform of a composite is the first to be applied.
+        # The last transform of a composite is applied first.
         grid = fixed or (_grid_of(fields[-1].GetDisplacementField()) if fields else None)
         if grid is None:
             raise InputError(
-                f"transform {path} holds no displacement field: give the fixed image, on whose "
+                f"transform {path} contains no displacement field: give the fixed image, on whose "
                 "grid to evaluate it"
             )
         image = sitk.TransformToDisplacementField(
@@ -112,7 +112,7 @@ def write_composite(vectors: Vectors, grid: Grid, path: Path, moving: Grid | Non
     image.SetDirection((LPS @ affine[:3, :3] / spacing).ravel().tolist())
     composite = sitk.CompositeTransform([sitk.DisplacementFieldTransform(image)])
     with atomic(path) as temporary:
-        temporary.touch()  # where this fails the reason is plain; ITK would not tell it
+        temporary.touch()  # fails with a clear error, which ITK would not give
         try:
             with _silence():
                 sitk.WriteTransform(composite, str(temporary))
@@ -158,7 +158,7 @@ def write_learn2reg2021(vectors: Vectors, grid: Grid, path: Path, moving: Grid |
 
 
 def read_npz(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
-    """What `write_npz` writes."""
+    """The format of `write_npz`."""
     present = array_shapes(path)
     if missing := [key for key in NPZ_KEYS if key not in present]:
         raise InputError(f"transform {path} lacks the arrays {', '.join(missing)}")
@@ -167,7 +167,7 @@ def read_npz(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
     for side in ("fixed", "moving"):
         sizes = arrays[f"{side}_shape"]
         if sizes.shape != (3,) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
-            raise InputError(f"transform {path}: {side}_shape must hold 3 sizes, got {sizes}")
+            raise InputError(f"transform {path}: {side}_shape must be 3 sizes, got {sizes}")
         shape = int(sizes[0]), int(sizes[1]), int(sizes[2])
         affine = check_affine(arrays[f"{side}_affine"], f"the {side} side of transform {path}")
         grids.append(Grid(shape, affine))
@@ -189,16 +189,16 @@ def write_npz(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> 
 
 
 def array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every array in an .npz file, whose values are not read."""
+    """The name and shape of every array in an .npz file, without reading the values."""
     with reading(f"transform {path}"), zipfile.ZipFile(path) as file:
         return {_name(info): _header(file, info)[0] for info in file.infolist()}
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray]:
-    """Some arrays of an .npz file, all of real numbers, their checksums compared.
+    """Read some arrays of an .npz file, all of real numbers, and verify their checksums.
 
-    Raises InputError for other values, and where the file is damaged or holds less than it claims:
-    before memory is taken for it.
+    Raises InputError for other values, and, before it allocates memory, if the file is damaged or
+    shorter than its headers say.
     """
     with reading(f"transform {path}"), zipfile.ZipFile(path) as file:
         members = {_name(info): info for info in file.infolist()}
@@ -210,7 +210,7 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 
 def _header(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and type of a member, as many bytes as it says it has."""
+    """Shape, Fortran order and type of a member, whose length in bytes is checked."""
     npy: Any = np.lib.format
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     with file.open(info) as stream:
@@ -222,14 +222,14 @@ def _header(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ..
     promised = math.prod(shape) * dtype.itemsize
     room = DEFLATES * info.compress_size + BLOCK
     if any(n < 0 for n in shape) or promised != held or info.file_size > room:
-        raise ValueError(f"{info.filename} promises {promised} bytes, but holds {held}")
+        raise ValueError(f"{info.filename} must have {promised} bytes, but has {held}")
     return shape, fortran, dtype
 
 
 def _read_array(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray:
     shape, fortran, dtype = _header(file, info)
     if dtype.kind not in "iuf":
-        raise ValueError(f"{info.filename} holds {dtype} values, not real numbers")
+        raise ValueError(f"{info.filename} contains {dtype} values, not real numbers")
     values = file.read(info)[info.file_size - math.prod(shape) * dtype.itemsize :]
     return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
 
@@ -245,7 +245,7 @@ def _write_arrays(path: Path, **arrays: Any) -> None:
 def _only_array(path: Path) -> NDArray:
     name, *others = array_shapes(path) or [""]
     if not name or others:
-        raise InputError(f"transform {path} must hold one array, got {len(others) + bool(name)}")
+        raise InputError(f"transform {path} must contain one array, got {len(others) + bool(name)}")
     array = read_arrays(path, (name,))[name]
     if not array.size:
         raise InputError(f"transform {path} is empty: its array has shape {array.shape}")
@@ -267,12 +267,12 @@ def _read_vectors(path: Path) -> tuple[NDArray, Grid]:
 def _from_voxels(flow: NDArray, path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
     if fixed is None or moving is None:
         raise InputError(
-            f"transform {path} counts in voxels and does not say which: give the fixed and the "
-            "moving image (lganet-fast convert --fixed F --moving M)"
+            f"transform {path} is in voxels of grids that it does not store: give the fixed and "
+            "the moving image (lganet-fast convert --fixed F --moving M)"
         )
     if flow.shape != (*fixed.shape, 3):
         raise InputError(
-            f"transform {path} holds a flow of shape {flow.shape}, but the fixed image needs "
+            f"transform {path} contains a flow of shape {flow.shape}, but the fixed image needs "
             f"{(*fixed.shape, 3)}"
         )
     _check_vectors(flow, path)
@@ -280,13 +280,13 @@ def _from_voxels(flow: NDArray, path: Path, fixed: Grid | None, moving: Grid | N
 
 
 def _field(vectors: NDArray, grid: Grid, path: Path) -> Field:
-    """A field of RAS+ mm, whose numbers are checked."""
+    """A field in RAS+ mm, with checked numbers."""
     _check_vectors(vectors, path)
     return np.ascontiguousarray(vectors, np.float32), grid
 
 
 def _check_vectors(vectors: NDArray, path: Path) -> None:
-    """Raise InputError where a number is not finite or beyond any volume."""
+    """Raise InputError if a number is not finite or larger than any volume."""
     if bad := int(vectors.size - np.isfinite(vectors).sum()):
         raise InputError(f"transform {path} has {bad} numbers that are NaN or infinite")
     if max(vectors.max(), -vectors.min()) > FARTHEST:
@@ -295,15 +295,13 @@ def _check_vectors(vectors: NDArray, path: Path) -> None:
 
 def _needed(moving: Grid | None, path: Path) -> Grid:
     if moving is None:
-        raise InputError(
-            f"{path}: this format counts in voxels of both images: give the moving one"
-        )
+        raise InputError(f"{path}: this format is in voxels of both images: give the moving image")
     return moving
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the HDF5 library from printing its stack: it writes to file descriptor 2 itself."""
+    """Suppress the error stack that the HDF5 library writes to file descriptor 2."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -316,9 +314,9 @@ def _silence() -> Iterator[None]:
 
 
 def _try_in_another_process(path: Path) -> None:
-    """Raise RuntimeError where ITK cannot read a file: a damaged one may end its process.
+    """Raise RuntimeError if ITK cannot read a file; a damaged file may crash the process.
 
-    The other process has no more memory than a whole file of this size can need.
+    The other process gets at most the memory that an intact file of this size can need.
     """
     most = EXPANDS * path.stat().st_size + (1 << 30)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -332,7 +330,7 @@ def _try_in_another_process(path: Path) -> None:
 
 @contextmanager
 def _reading_itk(path: Path) -> Iterator[None]:
-    """Put what ITK says, which is lines of C++, in plain words."""
+    """Replace ITK's error messages, several lines of C++, by plain ones."""
     with reading(f"transform {path}"):
         try:
             yield

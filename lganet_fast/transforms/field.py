@@ -1,4 +1,4 @@
-"""A displacement field that knows its grid, its units and its direction."""
+"""The displacement field, with its grid, units and direction."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from .units import from_voxels, to_voxels
 
 
 class DisplacementField:
-    """The map T(x) = x + d(x) from points of the fixed image to points of the moving one.
+    """The map T(x) = x + d(x) from points of the fixed image to points of the moving image.
 
-    displacement: (X, Y, Z, 3) float32, d at the voxel centres, in RAS+ mm; or d on a device, (1, 3,
-    X, Y, Z) float32, where then all work on it is done until `displacement` is asked for.
+    displacement: (X, Y, Z, 3) float32, d at the voxel centres, in RAS+ mm; or d as a tensor,
+    (1, 3, X, Y, Z) float32, whose device then computes everything until `displacement` is read.
     grid: the fixed image's Grid, of shape (X, Y, Z).
 
-    Between voxels d is linear; up to half a voxel outside the grid it keeps the edge's value, and
-    farther out it is 0, as in ITK. Raises InputError for another shape or type.
+    d is interpolated linearly between voxels; up to half a voxel outside the grid it keeps the
+    value at the edge, and farther out it is 0, as in ITK. Raises InputError for another shape or
+    type.
     """
 
     def __init__(self, displacement: NDArray[np.float32] | Tensor, grid: Grid) -> None:
@@ -65,11 +66,11 @@ class DisplacementField:
 
     @property
     def device(self) -> torch.device:
-        """Where work on it is done."""
+        """The device that computes on the field."""
         return CPU if self._tensor is None else self._tensor.device
 
     def vectors(self, planes: slice = slice(None)) -> Tensor:
-        """The displacement in some planes, (1, 3, x, Y, Z), on the device where work is done."""
+        """The displacement in some planes, (1, 3, x, Y, Z), on the field's device."""
         if self._tensor is None:
             return channels_first(self.displacement[planes])
         return self._tensor[:, :, planes]
@@ -78,7 +79,7 @@ class DisplacementField:
     def of_slabs(
         cls, part: Callable[[slice], Tensor], grid: Grid, device: torch.device
     ) -> DisplacementField:
-        """The field whose vectors in some planes `part` computes on a device, as `vectors`."""
+        """The field whose vectors `part` computes, plane range by plane range, on a device."""
         slabs = grid.slabs(slab_size(device))
         if device.type != "cpu":
             return cls(torch.cat([part(planes) for planes in slabs], 2), grid)
@@ -90,7 +91,7 @@ class DisplacementField:
     def map(self, points: ArrayLike) -> Array:
         """T(x): fixed points (..., 3) to moving points (..., 3), both in RAS+ mm.
 
-        Raises InputError for what are no points.
+        Raises InputError for invalid points.
         """
         x = as_points(points)
         return x + sample(self.displacement, self.grid.to_index(x), padding="half")
@@ -98,9 +99,9 @@ class DisplacementField:
     def map_inverse(self, points: ArrayLike) -> Array:
         """The x with T(x) = y: moving points (..., 3) to fixed points (..., 3), in RAS+ mm.
 
-        |T(x) - y| is under 1e-3 mm wherever such an x exists; elsewhere x is the nearest guess, and
-        `map` shows by how much it misses. A y outside the grid that no x inside reaches stays.
-        Raises InputError for what are no points.
+        |T(x) - y| is under 1e-3 mm wherever such an x exists; elsewhere x is the nearest point
+        found, and `map` shows its error. A y outside the grid that no x inside reaches is not
+        moved. Raises InputError for invalid points.
         """
         y = as_points(points)
         flat = y.reshape(-1, 3)
@@ -114,9 +115,9 @@ class DisplacementField:
     def apply(
         self, volume: Volume, reference: Grid | None = None, interpolation: str = "linear"
     ) -> Volume:
-        """The moving volume on the fixed side: at each x of the result, volume(T(x)).
+        """Warp the moving volume: the result at x is volume(T(x)).
 
-        reference: the grid of the result; the field's own where omitted.
+        reference: the grid of the result; by default the field's own.
         interpolation: "linear" (float32 result), "nearest", or "label": the label whose indicator,
         interpolated linearly, is largest. The last two keep the data's type. As in ITK, the volume
         keeps its edge value up to half a voxel outside and is 0 farther out.
@@ -149,9 +150,9 @@ class DisplacementField:
     ) -> DisplacementField:
         """The inverse map, from moving points to fixed points, as a field on another grid.
 
-        grid: usually the moving image's; the field's own where omitted. guess: a field near the
+        grid: usually the moving image's; by default the field's own. guess: a field near the
         inverse, which saves time. |T(x) - y| is under 1e-3 mm at every voxel y that some x
-        reaches, d keeping its edge's value outside its grid; elsewhere it is locally least.
+        reaches, where d keeps its edge value outside its grid; elsewhere it is a local minimum.
         """
         grid = grid or self.grid
         inverter = Inverter(self.vectors(), self.grid)
@@ -177,7 +178,7 @@ class DisplacementField:
     def voxels(self, moving: Grid) -> NDArray[np.float32]:
         """The flow u, (X, Y, Z, 3), in voxels: voxel p of the fixed grid moves to p + u(p).
 
-        moving: the moving image's grid, whose voxels p + u(p) counts.
+        moving: the moving image's grid; p + u(p) is in its voxels.
         """
         return to_voxels(self.displacement, self.grid, moving)
 
@@ -185,7 +186,7 @@ class DisplacementField:
     def from_affine(
         cls, matrix: NDArray[np.floating], grid: Grid, device: torch.device = CPU
     ) -> DisplacementField:
-        """The field of an affine map (4, 4) of RAS+ mm; device: where work on it is done."""
+        """The field of an affine map (4, 4) of RAS+ mm; device: computes on the field."""
         way = (matrix - np.eye(4)) @ grid.affine
         return cls.of_slabs(lambda part: linear_on(grid, way, part, device=device), grid, device)
 
@@ -202,7 +203,7 @@ class DisplacementField:
         return fetched(self.determinant())
 
     def determinant(self) -> Tensor:
-        """What `jacobian_determinant` gives, as a float64 tensor on the device of the work."""
+        """`jacobian_determinant` as a float64 tensor on the field's device."""
         if self._tensor is None:
             return torch.from_numpy(jacobian.jacobian_determinant(self.displacement, self.grid))
         displacement = self._tensor[0].permute(1, 2, 3, 0)
@@ -213,11 +214,11 @@ class DisplacementField:
     def save(
         self, path: str | os.PathLike[str], format: str | None = None, moving: Grid | None = None
     ) -> None:
-        """Write the field to a file, whole or not at all.
+        """Write the field to a file, completely or not at all.
 
-        format: a name of `lganet_fast.transforms.FORMATS`; where omitted, .nii and .nii.gz mean
-        "itk" and .h5 means "h5". moving: the moving image's grid, for formats that count in voxels.
-        Raises InputError for a name, extension or grid that does not fit, or an unwritable file.
+        format: a name of `lganet_fast.transforms.FORMATS`; by default "itk" for .nii and .nii.gz,
+        "h5" for .h5. moving: the moving image's grid, for formats in voxels.
+        Raises InputError for an invalid name, extension or grid, or an unwritable file.
         """
         write_vectors(self.displacement, self.grid, path, format, moving)
 
@@ -231,16 +232,16 @@ class DisplacementField:
     ) -> DisplacementField:
         """Read a field from a file of any of `lganet_fast.transforms.FORMATS`.
 
-        format: recognised by the content where omitted. fixed, moving: the images' grids, for
-        formats that do not carry them.
-        Raises InputError where the file is unreadable, not a field, or of unknown units.
+        format: by default detected from the content. fixed, moving: the images' grids, for
+        formats that do not store them.
+        Raises InputError if the file is unreadable, not a field, or of unknown units.
         """
         return cls(*read_vectors(path, format, fixed, moving))
 
     def _flows(
         self, grid: Grid, into: Grid, dtype: torch.dtype = torch.float32
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Where T takes the voxels of a grid, slab by slab, as `resample.read` reads `into`."""
+        """The flows by which `resample.read` reads `into` at T of a grid's voxels, slab by slab."""
         own = grid.shape == self.grid.shape and np.array_equal(grid.affine, self.grid.affine)
         field = None if own else self.vectors()
         to_index = np.linalg.inv(into.affine)[:3, :3]

@@ -1,6 +1,6 @@
 """Displacement fields in the files of other tools.
 
-Every field lives on the fixed image's grid and points from fixed to moving.
+Every field is defined on the fixed grid and maps fixed points to moving points.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Write = Callable[[Vectors, Grid, Path, Grid | None], None]
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: what it holds, its extensions, and how it is read and written.
+    """A file format: its contents, its extensions, its reader and writer.
 
     read(path, fixed, moving) and write(vectors, grid, path, moving) take the grids of the two
-    images for formats that count in voxels, None where they were not given.
+    images for formats in voxels, None if they are not given.
     """
 
     holds: str
@@ -48,9 +48,9 @@ def read_vectors(
 ) -> Field:
     """Read a displacement field: its vectors (X, Y, Z, 3) in RAS+ mm, and their grid.
 
-    format: a name of FORMATS, recognised by the content where omitted. fixed, moving: the images'
-    grids, for formats that do not carry them.
-    Raises InputError where the file is unreadable, no field, of unknown units, or lacks a grid.
+    format: a name of FORMATS; by default detected from the content. fixed, moving: the images'
+    grids, for formats that do not store them.
+    Raises InputError if the file is unreadable, not a field, of unknown units, or lacks a grid.
     """
     path = Path(path)
     with reading(f"transform {path}"):
@@ -73,12 +73,12 @@ def write_vectors(
     format: str | None = None,
     moving: Grid | None = None,
 ) -> None:
-    """Write a displacement field, whole or not at all; the same field gives the same bytes.
+    """Write a displacement field, completely or not at all; the same field gives the same bytes.
 
     vectors: (X, Y, Z, 3) in RAS+ mm, on the grid.
-    format: a name of FORMATS; where omitted, .nii and .nii.gz mean "itk" and .h5 means "h5".
-    moving: the moving image's grid, for formats that count in voxels.
-    Raises InputError for a name, extension or grid that does not fit, or an unwritable file.
+    format: a name of FORMATS; by default "itk" for .nii and .nii.gz, "h5" for .h5.
+    moving: the moving image's grid, for formats in voxels.
+    Raises InputError for an invalid name, extension or grid, or an unwritable file.
     """
     name = _known(format) if format else format_of(path)
     check_extension(path, FORMATS[name].extensions)
@@ -86,7 +86,7 @@ def write_vectors(
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The format that an extension alone stands for. Raises InputError where there are several."""
+    """The format of an extension. Raises InputError if there are several."""
     extension = check_extension(path, (*IMAGE_EXTENSIONS, ".h5", ".npz"))
     if extension == ".npz":
         names = [name for name, kind in FORMATS.items() if extension in kind.extensions]
@@ -95,7 +95,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def recognise(path: Path) -> str:
-    """The format of a file, by its content. Raises InputError where it cannot be told."""
+    """Detect a file's format from its content. Raises InputError if it is ambiguous."""
     with reading(f"transform {path}"), open(path, "rb") as file:
         start = file.read(8)
     if start == HDF5:
@@ -112,7 +112,7 @@ def _recognise_nifti(path: Path) -> str:
     intent = int(image.header["intent_code"])
     if len(image.shape) == 5 and image.shape[3:] == (1, 3):
         if image.header.get_intent()[2] == "Mapping":
-            raise InputError(f"{label} holds coordinates (an SPM deformation), not displacements")
+            raise InputError(f"{label} contains coordinates (SPM deformation), not displacements")
         if intent == VECTOR:
             return "itk"
         if intent == DISPLACEMENT:
@@ -143,7 +143,7 @@ def _recognise_arrays(path: Path) -> str:
         if shapes[0][0] == 3:
             return "learn2reg2021"
     found = ", ".join(f"{name} {shape}" for name, shape in arrays.items())
-    raise InputError(f"transform {path} holds no known kind of field, but: {found or 'nothing'}")
+    raise InputError(f"transform {path} contains no known kind of field: {found or 'nothing'}")
 
 
 def _known(name: str) -> str:

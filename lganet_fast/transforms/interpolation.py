@@ -1,4 +1,4 @@
-"""How a volume is read between its voxels, by name; the first of each kind is the usual one."""
+"""Names of interpolations; the first of each kind is the default."""
 
 from __future__ import annotations
 

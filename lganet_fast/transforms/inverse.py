@@ -15,18 +15,18 @@ from ..volumes.grid import Array, Grid
 from ..volumes.resample import index_flow, turned
 
 MAX_NEWTON = 60
-LOOK = 6  # iterations between looks at which points are left, on a device that must be waited for
-TOLERANCE = 9e-4  # of a mm, or of a smaller voxel: the rest of 1e-3 is left to rounding
+LOOK = 6  # iterations between two reads of the remaining points from a device
+TOLERANCE = 9e-4  # mm, or of a smaller voxel: the rest of 1e-3 is left for rounding
 
 
 class Inverter:
     """The inverse of T(x) = x + d(x), where d keeps its edge value outside its grid.
 
-    vectors: d, (1, 3, X, Y, Z) in RAS+ mm on `grid`; on its device is where the work is done.
-    Points are iterated as x <- x - M (T(x) - y) (Chen et al., Med. Phys. 2008, with M = 1), M being
-    the inverse of the linear map nearest to T, so that a rotation or a scale in d does no harm.
-    Where that converges slowly or not at all, the Levenberg-Marquardt method with the field's own
-    derivative takes over.
+    vectors: d, (1, 3, X, Y, Z) in RAS+ mm on `grid`; its device computes.
+    Points are iterated as x <- x - M (T(x) - y) (Chen et al., Med. Phys. 2008, with M = 1), where M
+    is the inverse of the linear map nearest to T, so that a rotation or scale in d does no harm.
+    Where this converges slowly or not at all, the Levenberg-Marquardt method with the field's own
+    derivative is used.
     """
 
     def __init__(self, vectors: Tensor, grid: Grid) -> None:
@@ -44,11 +44,11 @@ class Inverter:
     def solve(self, targets: Array, start: Array) -> Array:
         """Points x (N, 3) with |T(x) - y| under 1e-3 mm (or of a voxel), for targets y (N, 3).
 
-        start: (N, 3), a guess. All in RAS+ mm. Where no x exists, one of locally least error.
+        start: (N, 3), a guess. All in RAS+ mm. If no x exists, a point of locally minimal error.
         """
         if not len(targets):
             return targets.copy()
-        # Piled up as a cube, whose indices are small numbers, and the rest of it filled up.
+        # Arranged as a padded cube, whose indices are small numbers.
         side = math.ceil(len(targets) ** (1 / 3))
         pile = np.arange(side**3) % len(targets)
         own = np.indices((side, side, side)).reshape(3, -1)
@@ -66,9 +66,9 @@ class Inverter:
         return points
 
     def solve_on(self, grid: Grid, planes: slice, guess: Tensor | None) -> Tensor:
-        """The way x - y for the voxels y of some planes of a grid: (1, 3, x, Y, Z) RAS+ mm.
+        """The displacement x - y for the voxels y of some planes: (1, 3, x, Y, Z) RAS+ mm.
 
-        guess: a first x - y, alike.
+        guess: an initial x - y, of the same shape.
         """
         device = self.field.device
         goal = index_flow(grid, self.grid, planes, device=device)
@@ -93,7 +93,7 @@ class Inverter:
         return out
 
     def _iterate(self, goal: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """The flow where the iteration converges well, and where that is."""
+        """The flow, and the mask of the voxels where the iteration converges well."""
         matrix = self.grid.affine[:3, :3]
         step = self.to_index @ self.linear @ matrix
         numbers = step.ravel().tolist(), matrix.ravel().tolist()
@@ -108,7 +108,7 @@ class Inverter:
         one = torch.eye(3, dtype=points.dtype, device=points.device)
         going = torch.arange(len(points), device=points.device)
         for turn in range(MAX_NEWTON):
-            if turn % look == 0:  # those that are done stay as they are in between
+            if turn % look == 0:  # finished points do not change in between
                 going = going[true_places(self._unsolved(size, damping)[going])]
                 if not len(going):
                     break
@@ -168,7 +168,7 @@ class Cells:
     def evaluate(self, points: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """T(x) - y, (N, 3), and the derivative of T, (N, 3, 3), at points x (N, 3) in RAS+ mm.
 
-        The derivative is that of a d which keeps its edge value outside.
+        For the derivative d keeps its edge value outside.
         """
         index = points @ self.back[:3, :3].T + self.back[:3, 3]
         nearest = index.clamp(min=torch.zeros_like(self.last), max=self.last)

@@ -42,8 +42,8 @@ def jacobian_determinant(
 def determinants(
     displacement: Tensor, grid: Grid, difference: str, size: int | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """The determinant slab by slab of about `size` voxels, float64 (x, Y, Z) on the device of
-    `displacement` (X, Y, Z, 3); on the last plane of an axis "forward" means nothing.
+    """The determinant in slabs of about `size` voxels, float64 (x, Y, Z) on the device of
+    `displacement` (X, Y, Z, 3); on the last plane of an axis "forward" is undefined.
     """
     derivative = _central if difference == "central" else forward_difference
     volume = float(np.linalg.det(grid.affine[:3, :3]))
@@ -58,7 +58,7 @@ def determinants(
 
 
 def _central(field: Tensor, axis: int) -> Tensor:
-    """Half the difference of both neighbours; at the border that to the only one."""
+    """Half the difference of both neighbours; one-sided at the border."""
     n = field.shape[axis]
     if n == 1:
         return torch.zeros_like(field)
@@ -68,7 +68,7 @@ def _central(field: Tensor, axis: int) -> Tensor:
 
 
 def forward_difference(field: Tensor, axis: int) -> Tensor:
-    """The next voxel along an axis less this one; 0 for the last."""
+    """The next voxel along an axis minus this voxel; 0 for the last."""
     return field.diff(dim=axis, append=field.narrow(axis, -1, 1))
 
 

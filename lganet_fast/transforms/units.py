@@ -1,4 +1,4 @@
-"""Displacements in mm of the world and in voxels of the two images."""
+"""Conversion between displacements in mm and in voxels of the two images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def to_voxels(displacement: NDArray, fixed: Grid, moving: Grid) -> NDArray[np.fl
 
 
 def from_voxels(flow: NDArray, fixed: Grid, moving: Grid) -> NDArray[np.float32]:
-    """The displacement, (X, Y, Z, 3) in RAS+ mm, that `to_voxels` gives as this flow.
+    """The displacement, (X, Y, Z, 3) in RAS+ mm, of a flow in voxels; inverse of `to_voxels`.
 
     Raises InputError for a flow that is not on the fixed grid.
     """

@@ -61,7 +61,7 @@ def test_format_by_extension_and_by_name(work, field):
         (["a.nii.gz", "o.npz"], "several formats: name one of learn2reg, learn2reg2021, npz"),
         (["a.nii.gz", "o.txt"], "o.txt must end in"),
         (["a.nii.gz", "o.nii", "--to", "h5"], "o.nii must end in .h5"),
-        (["a.nii.gz", "o.npz", "--to", "npz"], "counts in voxels of both images"),
+        (["a.nii.gz", "o.npz", "--to", "npz"], "is in voxels of both images"),
         (["d.npz", "o.nii"], "give the fixed and the moving image"),
         (["none.nii", "o.nii"], "transform none.nii does not exist"),
         (["fixed.nii", "o.nii"], "not a displacement field"),

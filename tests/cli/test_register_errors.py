@@ -79,7 +79,7 @@ BAD_IMAGES = {
         "has shape 24 x 26 x 22 x 3: 3 time points, one is needed",
     ),
     "RGB": (colours, "contains colours (R/G/B), not one value"),
-    "complex": (lambda pair: save("bad.nii.gz", image(pair) * 1j), "holds complex values"),
+    "complex": (lambda pair: save("bad.nii.gz", image(pair) * 1j), "contains complex values"),
     "NaN": (with_nan, f"has 5 voxels that are NaN or infinite, of {24 * 26 * 22}"),
     "constant": (
         lambda pair: save("bad.nii.gz", np.full(GRID.shape, 7, np.int16)),

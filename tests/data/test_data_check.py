@@ -65,7 +65,7 @@ def test_opening_what_check_refuses_raises_the_same(lpba40):
     root, overrides = lpba40
     nib.save(nib.Nifti1Image(np.eye(5)[:, :, None] * np.ones(6), np.eye(4)), root / "fixed.nii.gz")
     settings = config.load("lpba40", [*overrides, "data.crop=[]"])
-    assert any("must be one shape" in line for line in data.check(settings))
+    assert any("must have one shape" in line for line in data.check(settings))
     (root / "label/S01.delineation.structure.label.nii.gz").unlink()
     assert any("S01.delineation.structure.label.nii.gz does" in x for x in data.check(settings))
     with pytest.raises(InputError, match=r"S01\.delineation"):
@@ -82,9 +82,9 @@ def test_looks_into_pickles(tmp_path):
     problems = data.check(config.load("oasis", [*overrides, "data.pairs=6"]))
     for pattern in (
         r"labels in .*p_0001\.pkl is on 8 x 12 x 14 voxels",
-        r"p_0002\.pkl holds 1 arrays, at least 2 needed",
+        r"p_0002\.pkl has 1 arrays, at least 2 needed",
         r"p_0003\.pkl references builtins\.print",
-        r"p_0440_0441\.pkl holds 3 arrays, at least 4 needed",
+        r"p_0440_0441\.pkl has 3 arrays, at least 4 needed",
     ):
         assert [line for line in problems if re.search(pattern, line)], (pattern, problems)
 
@@ -100,7 +100,7 @@ def test_counts_points_and_compares_voxel_sizes(tmp_path):
     assert len(problems) == 3
     assert "must be paired by row, have 1 and 2" in problems[0]
     assert "no columns x, y and z" in problems[1]
-    assert "must have voxels of one size, have 1 x 1 x 1 and 1.5 x 1.5 x 1.5 mm" in problems[2]
+    assert "must have the same voxel size, have 1 x 1 x 1 and 1.5 x 1.5 x 1.5 mm" in problems[2]
 
 
 def test_a_missing_split_is_a_line_and_the_others_are_looked_at(tmp_path):

@@ -114,7 +114,7 @@ def array(kind, shape=b"K\x04\x85", raw=bytes(32)):
 STATE = b"}" + text("__defaults__") + b"NsN\x86b"  # sets attributes of what lies on the stack
 FORGED = {
     "objects without their flag": (array(dtype("O")), "values of type 'O'"),
-    "objects by the byte order": (array(dtype("f8", "O")), "not one of plain numbers"),
+    "objects by the byte order": (array(dtype("f8", "O")), "a type other than plain numbers"),
     "pointers to text": (array(dtype("U2")), "values of type 'U2'"),
     "records": (array(dtype("f8,O")), "values of type 'f8,O'"),
     "more than its bytes": (array(dtype("f8"), b"K\x05\x85"), "32 bytes for an array of shape"),
@@ -128,12 +128,12 @@ FORGED = {
         r"calls numpy\.ndarray",
     ),
     "state of a function": (named("numpy", "dtype") + STATE, "instruction EMPTY_DICT"),
-    "state of a number": (b"K\x01(tb", "state of what is no array"),
+    "state of a number": (b"K\x01(tb", "state of something other than an array"),
     "a memo of 64 GB": (b"K\x01r\xff\xff\xff\xff" + array(dtype("f8")), None),
     "bytes that are not there": (b"\x8e" + struct.pack("<Q", 1 << 40), "cannot be read: it ends"),
     "an endless list": (b"](" + b"K\x01" * 20000 + b"e", "more than 10000 instructions"),
     "an empty stack": (b"0", "only NumPy arrays are allowed"),
-    "a stack too small": (b"\x87", "takes more than it has"),
+    "a stack too small": (b"\x87", "pops more values than it has"),
 }
 
 
@@ -173,7 +173,7 @@ def test_damaged_files_are_one_clear_line(tmp_path, keep, skim):
 def test_refuses_what_is_no_array_or_no_file(tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps((IMAGE, "labels")))
-    with pytest.raises(InputError, match=r"a\.pkl holds a str, not an array"):
+    with pytest.raises(InputError, match=r"a\.pkl contains a str, not an array"):
         read_arrays(path)
     with pytest.raises(InputError, match=r"b\.pkl does not exist"):
         read_arrays(tmp_path / "b.pkl")

@@ -272,7 +272,7 @@ def test_refuses_files_that_are_no_field(tmp_path, field):
 
 def test_voxel_formats_need_their_grids(tmp_path, field):
     for name in ("learn2reg", "learn2reg2021", "npz"):
-        with pytest.raises(InputError, match="give the moving one"):
+        with pytest.raises(InputError, match="give the moving image"):
             field.save(tmp_path / "d.npz", name)
     field.save(tmp_path / "d.npz", "learn2reg", MOVING)
     for grids in ((), (FIXED,), (None, MOVING)):
@@ -313,9 +313,9 @@ def test_load_is_read_field(tmp_path, field):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("fixed_shape", np.array([np.inf, 4, 4]), "must hold 3 sizes"),
-        ("fixed_shape", np.zeros((16, 16, 16, 3), int), "must hold 3 sizes"),
-        ("moving_shape", np.array([4, 4, -4]), "must hold 3 sizes"),
+        ("fixed_shape", np.array([np.inf, 4, 4]), "must be 3 sizes"),
+        ("fixed_shape", np.zeros((16, 16, 16, 3), int), "must be 3 sizes"),
+        ("moving_shape", np.array([4, 4, -4]), "must be 3 sizes"),
         ("moving_shape", np.array(["a", "b", "c"]), "<U1 values, not real numbers"),
         ("flow", np.zeros((4, 4, 4, 3), "U3"), "<U3 values, not real numbers"),
         ("flow", np.zeros((4, 4, 4, 3), "M8[s]"), "datetime64"),
@@ -341,7 +341,7 @@ def test_what_an_npz_member_claims_is_checked(tmp_path):
     )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("arr_0.npy", head.getvalue() + bytes(768))
-    with pytest.raises(InputError, match="promises 768000000000 bytes, but holds 768"):
+    with pytest.raises(InputError, match="must have 768000000000 bytes, but has 768"):
         DisplacementField.load(path)
     np.savez_compressed(path, arr_0=np.ones((4, 4, 4, 3)))
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""How data sets lie in their folders: a function per layout, from a folder to pairs."""
+"""Layouts of data sets: a function per layout, from a folder to pairs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LAYOUTS: dict[str, Callable[[DataSection, Path, str], list[PairFiles]]] = {
 
 
 def find_cases(data: DataSection, split: str) -> list[PairFiles]:
-    """The pairs of a split, in an order that never changes; images are not opened.
+    """The pairs of a split, in a fixed order; images are not opened.
 
-    Raises InputError where the folder is not laid out so. A split that a data set does not have is
+    Raises InputError if the folder does not have the layout. A split that a data set lacks is
     empty.
     """
     folder = data.folder()
-    with reading(f"the data in {folder}"):  # a name may be no file's, a folder locked
+    with reading(f"the data in {folder}"):  # a name may be invalid, a folder locked
         return LAYOUTS[data.layout](data, folder, split)

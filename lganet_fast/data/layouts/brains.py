@@ -55,8 +55,8 @@ def oasis(data: DataSection, root: Path, split: str) -> list[PairFiles]:
 def oasis_neurite(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """Neurite's OASIS: `OASIS_OAS1_*/aligned_norm.nii.gz` with `aligned_seg35.nii.gz`.
 
-    Subjects are in the order of `subjects.txt` where it is there. The last `testing` of them are
-    for testing, those before for validation, each paired to the next; training pairs are random.
+    Subjects are in the order of `subjects.txt` if it exists. The last `testing` subjects are for
+    testing, those before for validation, each paired to the next; training pairs are random.
     """
     names = sorted(path.name for path in root.glob("OASIS_OAS1_*") if path.is_dir())
     if not names:

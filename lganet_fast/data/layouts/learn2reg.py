@@ -17,15 +17,15 @@ PAIRS = {
     "val": ("registration_val",),
     "test": ("registration_test", "test_paired_images"),
 }
-MR, CT = "_0000", "_0001"  # how the images of the abdominal task end
+MR, CT = "_0000", "_0001"  # endings of the abdominal task's images
 
 
 def learn2reg(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """A folder with `*_dataset.json`, `imagesTr/Task_XXXX_000m.nii.gz`, `labelsTr/` and so on.
 
-    Which image of a pair is fixed is what the JSON says: exhale (0000) in LungCT, MR (0000) in
-    AbdomenCTMR. Pairs for validation are not trained on. AbdomenCTMR is trained on random pairs of
-    an MR and a CT of any two patients, in the roles of the pairs for validation.
+    The JSON names the fixed image of a pair: exhale (0000) in LungCT, MR (0000) in AbdomenCTMR.
+    Validation pairs are not used for training. AbdomenCTMR trains on random pairs of an MR and a CT
+    of any two patients, in the same roles as in the validation pairs.
     """
     if not data.task:
         raise InputError("data.task must name the Learn2Reg task, 'LungCT' or 'AbdomenCTMR'")
@@ -49,7 +49,7 @@ def learn2reg(data: DataSection, root: Path, split: str) -> list[PairFiles]:
 
 
 class Task:
-    """What the dataset JSON of a task lists. Raises InputError where it is not as Learn2Reg's."""
+    """A task's dataset JSON. Raises InputError if it is not in Learn2Reg's format."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,12 +59,12 @@ class Task:
         with reading(str(self.file)):
             self.content = json.loads(self.file.read_text("utf-8"))
         if not isinstance(self.content, dict):
-            raise InputError(f"{self.file} must hold an object")
+            raise InputError(f"{self.file} must contain an object")
         known = self.entries("training", ("image",))
         self.known: dict[str, dict[str, Any]] = {entry["image"]: entry for entry in known}
 
     def entries(self, key: str, needed: tuple[str, ...]) -> list[dict[str, Any]]:
-        """The list under a key, empty where there is none; each entry has what is needed."""
+        """The list under a key, empty if missing; each entry has the needed keys."""
         found = self.content.get(key, [])
         if not isinstance(found, list):
             raise InputError(f"{self.file}: {key} must be a list")
@@ -88,7 +88,7 @@ class Task:
         return [self.item(name) for name in self.known]
 
     def item(self, name: str) -> Item:
-        """An image with what the JSON names for it, else with what lies in sister folders."""
+        """An image with its files from the JSON, or else from the sister folders."""
         image = self.root / name
         part = image.parent.name.removeprefix("images")
         entry = self.known.get(name, {})

@@ -1,4 +1,4 @@
-"""People's own data: a table of pairs, or an atlas and a folder of images."""
+"""The user's own data: a table of pairs, or an atlas and a folder of images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..pair_files import Item, PairFiles, divided, listing, with_atlas
 def pairs(data: DataSection, root: Path, split: str) -> list[PairFiles]:
     """A table of pairs (`volumes.pair_table`); masks and names are not read.
 
-    root: the file, or a folder with `pairs.csv`. Points without a
-    header are voxels, with x,y,z LPS mm. Without a column `split` the last rows are for testing,
-    those before for validation, as `testing` and `validation` say.
+    root: the file, or a folder with `pairs.csv`. Points without a header are in voxels, with x,y,z
+    in LPS mm. Without a column `split` the last `testing` rows are for testing, the `validation`
+    rows before them for validation.
     """
     table = root / "pairs.csv" if root.is_dir() else root
     rows = read_pair_table(table)
@@ -36,9 +36,9 @@ def pairs(data: DataSection, root: Path, split: str) -> list[PairFiles]:
 
 
 def atlas(data: DataSection, root: Path, split: str) -> list[PairFiles]:
-    """`atlas.nii.gz`, `images/`, and `labels/` with files of the same names where there are any.
+    """`atlas.nii.gz`, `images/`, and optionally `labels/` with files of the same names.
 
-    Images lie in `images/train`, `images/val` and `images/test`, or all in `images`: then the last
+    Images are in `images/train`, `images/val` and `images/test`, or all in `images`: then the last
     `testing` are for testing, those before for validation. A training image may lack labels.
     """
     found = [path for path in listing(root, *READABLE) if stem(path) == "atlas"]
@@ -68,7 +68,7 @@ def _side(row: PairRow, side: str) -> Item:
 
 
 def _longer(case: PairFiles, folder: Path) -> PairFiles:
-    """The pair with names that tell files of the same name apart."""
+    """The pair with longer names, which distinguish files of the same name."""
 
     def named(item: Item) -> Item:
         place = Path(os.path.relpath(item.image, folder)).with_name(item.name)
