@@ -3,11 +3,7 @@
 Each runs by the reference and by the compiled operators. Both must refuse it with one error, or
 both give results and gradients that agree: no worse than the reference in the numbers' own type is
 against the reference in float64. The compiled one runs with one thread or several. A processor that
-crashes leaves the call's number on stderr. With the address sanitizer:
-
-CXX="c++ -fsanitize=address" NVCC=none python setup.py build_ext --inplace
-LD_PRELOAD="$(c++ -print-file-name=libasan.so) $(c++ -print-file-name=libstdc++.so)" \
-    ASAN_OPTIONS=detect_leaks=0 python -m tests.fuzz.operators
+crashes leaves the call's number on stderr.
 """
 
 from __future__ import annotations
