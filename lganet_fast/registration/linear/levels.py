@@ -1,0 +1,168 @@
+"""The images of a pair at one resolution, as the linear stage reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool3d, max_pool3d, pad
+
+from ...runtime.device import fetched, placed
+from ...volumes.grid import Array, Grid
+from ..workspace import Seen
+
+RING = 2  # voxels around the moving image, so that it falls to the background outside
+MARGIN = 16.0  # mm around the fixed image in which the moving one must show nothing either
+NEAR = 3  # voxels around the fixed foreground that count at a level of few points
+FAINT = 0.02  # of the foreground's range: what is fainter shows nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """An image (1, 1, h, w, d) and its weight, alike or None where it is 1, on a grid."""
+
+    image: Tensor
+    weight: Tensor | None
+    grid: Grid
+
+    @property
+    def spacing(self) -> float:
+        """Mean distance between voxels, in mm."""
+        return float(self.grid.spacing.mean())
+
+
+def whole(seen: Seen, device: torch.device, mask: Tensor | None = None) -> Level:
+    """An image at its own resolution."""
+    return Level(placed(np.asarray(seen.image.data), device)[None, None], mask, seen.image.grid)
+
+
+def coarser(level: Level, spacing: float) -> Level:
+    """The same with voxels of up to about a spacing in mm: means of blocks."""
+    size = np.array(level.grid.shape)
+    factors = np.maximum(1, np.floor(spacing / level.grid.spacing + 0.1)).astype(int)
+    factors = np.minimum(factors, np.maximum(1, size // 4))
+    if (factors == 1).all():
+        return level
+    a, b, c = (int(f) for f in factors)
+    ends = [int(-n % f) for n, f in zip(size, factors, strict=True)]
+    around = [x for end in reversed(ends) for x in (0, end)]
+
+    def pooled(x: Tensor) -> Tensor:
+        return avg_pool3d(pad(x, around, mode="replicate"), (a, b, c))
+
+    affine = level.grid.affine.copy()
+    affine[:3, 3] = level.grid.to_world((factors - 1) / 2)
+    affine[:3, :3] *= factors
+    image = pooled(level.image)
+    shape = image.shape[2], image.shape[3], image.shape[4]
+    weight = None if level.weight is None else pooled(level.weight)
+    return Level(image, weight, Grid(shape, affine))
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """Weighted 1, 2, 1 along each axis."""
+    for axis in (2, 3, 4):
+        around = [0] * 6
+        around[2 * (4 - axis)] = around[2 * (4 - axis) + 1] = 1
+        wide = pad(x, around, mode="replicate")
+        n = x.shape[axis]
+        x = (wide.narrow(axis, 0, n) + 2 * x + wide.narrow(axis, 2, n)) / 4
+    return x
+
+
+def padded(level: Level, cut: list[tuple[bool, bool]], width: Array) -> Level:
+    """The level with a ring of some voxels (3,): background, or of no weight beyond a cut face."""
+    a, b, c = (int(n) for n in width)
+    around = [c, c, b, b, a, a]
+    image = pad(level.image, around, mode="replicate")
+    weight = level.weight
+    if weight is None and np.any(cut):
+        weight = torch.ones_like(level.image)
+    weight = None if weight is None else pad(weight, around, mode="replicate")
+    for axis, (faces, n) in enumerate(zip(cut, (a, b, c), strict=True)):
+        size = image.shape[2 + axis]
+        for start, is_cut in zip((0, size - n), faces, strict=True):
+            if is_cut and weight is not None:
+                weight.narrow(2 + axis, start, n).zero_()
+            elif not is_cut:
+                image.narrow(2 + axis, start, n).zero_()
+    affine = level.grid.affine.copy()
+    affine[:3, 3] = level.grid.to_world(-np.asarray(width, float))
+    shape = image.shape[2], image.shape[3], image.shape[4]
+    return Level(image, weight, Grid(shape, affine))
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Where the fixed image is compared: places (N, 3) from a centre (3,), values and weights."""
+
+    places: Tensor
+    values: Tensor
+    weights: Tensor
+    centre: Array
+
+
+def points_of(level: Level, cut: list[tuple[bool, bool]], centre: Array, most: int) -> Points:
+    """At most so many of a level's voxels: all, or those near what shows something, evenly."""
+    width = np.ceil(MARGIN / level.grid.spacing)
+    ring = padded(Level(smoothed(level.image), level.weight, level.grid), cut, width)
+    image = ring.image
+    counts = torch.ones_like(image) if ring.weight is None else ring.weight
+    chosen = (counts > 0).flatten().nonzero()[:, 0]
+    if len(chosen) > most:
+        shown = (image > FAINT).to(image.dtype)
+        near = max_pool3d(shown, 2 * NEAR + 1, 1, NEAR)
+        chosen = ((counts > 0) & (near > 0)).flatten().nonzero()[:, 0]
+    if len(chosen) > most:
+        evenly = ((torch.arange(most, dtype=torch.float64) + 0.5) * (len(chosen) / most)).long()
+        chosen = chosen[evenly.to(chosen.device)]
+    index = np.stack(np.unravel_index(fetched(chosen), ring.grid.shape), -1)
+    places = torch.from_numpy((ring.grid.to_world(index) - centre).astype(np.float32))
+    return Points(
+        places.to(image.device), image.flatten()[chosen], counts.flatten()[chosen], centre
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """The moving image with its slopes per mm, (1, 4 or 5, h, w, d); the fifth is its weight."""
+
+    channels: Tensor
+    grid: Grid
+
+
+def slopes_of(level: Level, cut: list[tuple[bool, bool]]) -> Slopes:
+    """The moving image of a level, with its slopes."""
+    ring = padded(
+        Level(smoothed(level.image), level.weight, level.grid), cut, np.full(3, RING, float)
+    )
+    steps = torch.stack(torch.gradient(ring.image[0, 0]))
+    turn = torch.from_numpy(np.linalg.inv(ring.grid.affine[:3, :3]).T).to(steps)
+    slopes = (turn @ steps.flatten(1)).reshape(steps.shape)
+    parts = [ring.image[0], slopes]
+    if ring.weight is not None:
+        parts.append(ring.weight[0])
+    return Slopes(torch.cat(parts)[None].contiguous(), ring.grid)
+
+
+def centre_of(level: Level) -> Array:
+    """(3,) the mean place in RAS+ mm of what an image shows."""
+    return moments(level)[0]
+
+
+def moments(level: Level) -> tuple[Array, Array]:
+    """The mean place (3,) in RAS+ mm of what an image shows, and the covariance (3, 3) in mm^2.
+
+    How bright it is counts little, so that images of other contrasts have nearly the same.
+    """
+    shown = (level.image[0, 0] * 5).clamp(0, 1).double()
+    if level.weight is not None:
+        shown = shown * level.weight[0, 0]
+    weight = fetched(shown).ravel()
+    total = weight.sum() or 1.0
+    world = level.grid.world().reshape(-1, 3)
+    centre = weight @ world / total
+    apart = world - centre
+    return centre, (apart * weight[:, None]).T @ apart / total

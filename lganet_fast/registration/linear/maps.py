@@ -1,0 +1,90 @@
+"""Linear maps of points in RAS+ mm as (4, 4) matrices: the kinds, steps within a kind, rotations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from ...volumes.grid import Array
+
+Kind = Literal["translation", "rigid", "similarity", "affine"]
+KINDS: tuple[Kind, ...] = ("translation", "rigid", "similarity", "affine")
+# Steps of the super-Fibonacci spiral (Alexa, CVPR 2022): the root of 2, and that of x^4 = x + 4.
+PHI, PSI = 2**0.5, 1.533751168755204288118041
+
+
+def basis(kind: Kind) -> Array:
+    """(12, k): the small changes that a kind admits, each a (3, 4) matrix by rows.
+
+    The first three columns of a change turn, scale or shear about the centre, the last one shifts.
+    """
+    shifts = []
+    for axis in range(3):
+        change = np.zeros((3, 4))
+        change[axis, 3] = 1
+        shifts.append(change)
+    turns = []
+    for axis in range(3):
+        change = np.zeros((3, 4))
+        change[(axis + 1) % 3, (axis + 2) % 3] = -1
+        change[(axis + 2) % 3, (axis + 1) % 3] = 1
+        turns.append(change)
+    found = {
+        "translation": shifts,
+        "rigid": shifts + turns,
+        "similarity": [*shifts, *turns, np.eye(3, 4)],
+        "affine": list(np.eye(12).reshape(12, 3, 4)),
+    }[kind]
+    return np.stack([change.ravel() for change in found], 1)
+
+
+def stepped(matrix: Array, change: Array, centre: Array) -> Array:
+    """A map followed by exp of a change (3, 4) about a point (3,) of the moving image."""
+    generator = np.zeros((4, 4))
+    generator[:3] = change
+    about = np.eye(4)
+    about[:3, 3] = centre
+    return np.asarray(about @ exponential(generator) @ np.linalg.inv(about) @ matrix)
+
+
+def exponential(generator: Array) -> Array:
+    """exp of a matrix, by squaring and a series."""
+    halvings = max(0, int(np.ceil(np.log2(max(np.abs(generator[:3, :3]).sum(), 1e-12)))) + 3)
+    small = generator / 2**halvings
+    term = total = np.eye(len(generator))
+    for order in range(1, 11):
+        term = term @ small / order
+        total = total + term
+    for _ in range(halvings):
+        total = total @ total
+    return total
+
+
+def about(linear: Array, fixed: Array, moving: Array) -> Array:
+    """The map with a linear part (3, 3) that takes one point (3,) to another."""
+    out = np.eye(4)
+    out[:3, :3] = linear
+    out[:3, 3] = moving - linear @ fixed
+    return out
+
+
+def rotations(count: int) -> Array:
+    """(count, 3, 3) rotations spread evenly over all of them."""
+    s = np.arange(count) + 0.5
+    radius, rest = np.sqrt(s / count), np.sqrt(1 - s / count)
+    alpha, beta = 2 * np.pi * s / PHI, 2 * np.pi * s / PSI
+    x, y = radius * np.sin(alpha), radius * np.cos(alpha)
+    z, w = rest * np.sin(beta), rest * np.cos(beta)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
+
+
+def degrees(linear: Array) -> float:
+    """By what angle a linear map (3, 3) turns: that of its nearest rotation."""
+    left, _, right = np.linalg.svd(linear)
+    return float(np.degrees(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1))))
