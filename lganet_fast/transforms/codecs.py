@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..runtime.files import atomic
 from ..runtime.reading import BLOCK, reading
-from ..volumes.grid import FARTHEST, LPS, Grid
+from ..volumes.grid import FARTHEST, LPS, Array, Grid
 from ..volumes.headers import placement
 from ..volumes.itk import import_simpleitk
 from ..volumes.nifti import check_affine, open_image, read_values, save_nifti
@@ -32,6 +32,7 @@ from .units import from_voxels, to_voxels
 Vectors = NDArray[np.float32]
 Field = tuple[Vectors, Grid]
 
+HDF5 = b"\x89HDF\r\n\x1a\n"
 VECTOR, DISPLACEMENT = 1007, 1006  # NIfTI intent codes
 FLIP = np.diag(LPS).astype(np.float32)  # RAS to LPS and back
 NPZ_KEYS = ("flow", "fixed_affine", "moving_affine", "fixed_shape", "moving_shape")
@@ -75,11 +76,7 @@ def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Field
     """Any ITK transform, evaluated on the fixed grid or, without one, on its first field's grid."""
     sitk = import_simpleitk(f"reading {path}")
     with _reading_itk(path):
-        _try_in_another_process(path)
-        with _silence():
-            transform = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
-        transform.FlattenTransform()
-        parts = [transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())]
+        transform, parts = _composite(path)
         fields = [part for part in parts if isinstance(part, sitk.DisplacementFieldTransform)]
         # The last transform of a composite is applied first.
         grid = fixed or (_grid_of(fields[-1].GetDisplacementField()) if fields else None)
@@ -97,6 +94,25 @@ def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Field
             (LPS @ grid.affine[:3, :3] / grid.spacing).ravel().tolist(),
         )
     return _field(sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * FLIP, grid, path)
+
+
+def linear_parts(path: Path) -> list[Array]:
+    """The maps (4, 4), in LPS mm, of an ITK transform of several; the last is applied first.
+
+    Raises InputError where one is not linear.
+    """
+    import_simpleitk(f"reading {path}")
+    corners = np.vstack([np.zeros(3), np.eye(3)])
+    found = []
+    with _reading_itk(path):
+        for part in _composite(path)[1]:
+            if not part.IsLinear():
+                raise InputError(f"transform {path} is not linear: it holds a {part.GetName()}")
+            ends = np.array([part.TransformPoint(corner) for corner in corners.tolist()])
+            matrix = np.eye(4)
+            matrix[:3, :3], matrix[:3, 3] = (ends[1:] - ends[0]).T, ends[0]
+            found.append(matrix)
+    return found
 
 
 def write_composite(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
@@ -311,6 +327,18 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _composite(path: Path) -> tuple[Any, list[Any]]:
+    """An ITK transform and its parts. Raises RuntimeError where ITK cannot read it."""
+    sitk = import_simpleitk(f"reading {path}")
+    _try_in_another_process(path)
+    with _silence():
+        transform = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
+    transform.FlattenTransform()
+    return transform, [
+        transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())
+    ]
 
 
 def _try_in_another_process(path: Path) -> None:

@@ -18,9 +18,7 @@ from ..runtime.reading import reading
 from ..volumes.grid import Grid
 from ..volumes.nifti import IMAGE_EXTENSIONS, describe_grid, open_image
 from . import codecs
-from .codecs import DISPLACEMENT, VECTOR, Field, Vectors
-
-HDF5 = b"\x89HDF\r\n\x1a\n"
+from .codecs import DISPLACEMENT, HDF5, VECTOR, Field, Vectors
 
 Read = Callable[[Path, Grid | None, Grid | None], Field]
 Write = Callable[[Vectors, Grid, Path, Grid | None], None]

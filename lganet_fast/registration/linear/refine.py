@@ -11,9 +11,7 @@ from .objective import RADIUS, Fit, Objective
 DAMPING, LESS, MORE, MOST = 1e-3, 0.2, 5.0, 1e4
 
 
-def refine(
-    objective: Objective, matrix: Array, kind: Kind, steps: int, enough: float
-) -> Fit:
+def refine(objective: Objective, matrix: Array, kind: Kind, steps: int, enough: float) -> Fit:
     """The best map of a kind near one.
 
     steps: how many at most. enough: mm that anatomy must move in a step for another to be made.

@@ -1,0 +1,239 @@
+"""Linear maps in the files of other tools, as one matrix.
+
+ITK and ANTs (.mat, .tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta), and 4 x 4 numbers as text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..runtime.reading import reading
+from ..volumes.grid import LPS, Array, Grid
+from ..volumes.nifti import check_affine
+from .codecs import HDF5, linear_parts
+
+LARGEST = 1 << 20  # bytes: a file of this kind holds a few hundred
+ITK_TEXT = "#Insight Transform File"
+COMPOSITE = "CompositeTransform"
+VOXELS, WORLD = 0, 1  # types of FreeSurfer's LTA
+Part = tuple[str, Array, Array]  # ITK's name of a transform, its parameters, its fixed ones
+
+
+def read_linear(path: str | os.PathLike[str], fixed: Grid, moving: Grid) -> Array:
+    """The map of a file: (4, 4), from fixed to moving points, both in RAS+ mm.
+
+    ITK's files hold that map in LPS mm. FSL's go from moving to fixed, in mm along the voxel axes,
+    and mean something only with both images' grids: text in a file called .mat is read as FSL's.
+    FreeSurfer's go from moving (src) to fixed (dst). Other text is 4 x 4 numbers, from fixed to
+    moving, in RAS+ mm.
+    Raises InputError where the file is unreadable, holds no linear map, or one that is singular.
+    """
+    path = Path(path)
+    label = f"transform {path}"
+    with reading(label):
+        if not path.is_file():
+            raise InputError(f"{label} does not exist or is not a file")
+        with open(path, "rb") as file:
+            content = file.read(LARGEST)
+    if content.startswith(HDF5):
+        return check_affine(from_lps(joined(linear_parts(path))), label)
+    with reading(label):
+        if b"\0" in content[:20]:
+            matrix = from_lps(itk_matrix([matlab_part(content)]))
+        else:
+            matrix = of_text(content.decode(), path.suffix.lower(), fixed, moving)
+    return check_affine(matrix, label)
+
+
+def of_text(text: str, extension: str, fixed: Grid, moving: Grid) -> Array:
+    """The map of a text file's content."""
+    if text.startswith(ITK_TEXT):
+        return from_lps(itk_matrix(text_parts(text)))
+    if re.search(r"^\s*nxforms\s*=", text, re.MULTILINE):
+        return lta_matrix(text)
+    numbers = matrix_of(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return fsl_matrix(numbers, fixed, moving) if extension == ".mat" else numbers
+
+
+def matrix_of(lines: Iterable[str]) -> Array:
+    """Four lines of four numbers."""
+    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    if [len(row) for row in rows] != [4, 4, 4, 4]:
+        raise ValueError("it holds no ITK or FreeSurfer transform, and is not 4 lines of 4 numbers")
+    return np.array(rows, np.float64)
+
+
+def from_lps(matrix: Array) -> Array:
+    """The same map (4, 4) of RAS+ mm."""
+    flip = np.eye(4)
+    flip[:3, :3] = LPS
+    return np.asarray(flip @ matrix @ flip)
+
+
+def joined(matrices: Sequence[Array]) -> Array:
+    """One map of ITK's composite of several: the last one is applied first."""
+    out = np.eye(4)
+    for matrix in matrices:
+        out = out @ matrix
+    return out
+
+
+def matlab_part(content: bytes) -> Part:
+    """The transform in a file of MATLAB's version 4, as ANTs writes it: two named arrays."""
+    found, start = [], 0
+    while start < len(content):
+        kind, rows, columns, _, length = struct.unpack_from("<5I", content, start)
+        start += 20
+        if kind not in (0, 10):
+            raise ValueError("it holds other than real numbers of MATLAB's version 4")
+        name = content[start : start + length].rstrip(b"\0").decode()
+        start += length
+        values = np.frombuffer(content, "<f4" if kind == 10 else "<f8", rows * columns, start)
+        start += values.nbytes
+        found.append((name, values.astype(np.float64)))
+    if len(found) != 2 or found[1][0] != "fixed":
+        names = ", ".join(name for name, _ in found)
+        raise ValueError(f"it holds {names or 'nothing'}, not one transform of ITK and 'fixed'")
+    return found[0][0], found[0][1], found[1][1]
+
+
+def text_parts(text: str) -> list[Part]:
+    """The transforms in a text file of ITK."""
+    parts = []
+    for block in re.split(r"^#Transform", text, flags=re.MULTILINE)[1:]:
+        lines = dict(re.findall(r"^(\w+):(.*)$", block, re.MULTILINE))
+        own, fixed = (lines.get(key, "").split() for key in ("Parameters", "FixedParameters"))
+        name = lines.get("Transform", "").strip()
+        parts.append((name, np.array(own, np.float64), np.array(fixed, np.float64)))
+    if len(parts) > 1 and not parts[0][0].startswith(COMPOSITE):
+        raise ValueError(f"it holds {len(parts)} transforms, and does not say how they follow")
+    return parts
+
+
+def itk_matrix(parts: Sequence[Part]) -> Array:
+    """The map (4, 4) in LPS mm of ITK's transforms, in the order of their composite."""
+    matrices = [part_matrix(*part) for part in parts if not part[0].startswith(COMPOSITE)]
+    if not matrices:
+        raise ValueError("it holds no transform")
+    return joined(matrices)
+
+
+def part_matrix(name: str, own: Array, fixed: Array) -> Array:
+    """The map (4, 4) in LPS mm of one of ITK's transforms."""
+    kind, _, sizes = name.partition("_")
+    counts = {
+        "AffineTransform": 12,
+        "MatrixOffsetTransformBase": 12,
+        "Euler3DTransform": 6,
+        "VersorRigid3DTransform": 6,
+        "Similarity3DTransform": 7,
+        "TranslationTransform": 3,
+        "IdentityTransform": 0,
+    }
+    if kind not in counts or not sizes.endswith("_3_3"):
+        raise ValueError(f"its {name} is not 3-D, or none of {', '.join(counts)}")
+    if len(own) != counts[kind]:
+        raise ValueError(f"its {name} has {len(own)} parameters, not {counts[kind]}")
+    out = np.eye(4)
+    if kind == "IdentityTransform":
+        return out
+    if kind == "TranslationTransform":
+        out[:3, 3] = own
+        return out
+    if len(fixed) < 3:
+        raise ValueError(f"its {name} has no centre")
+    if counts[kind] == 12:
+        out[:3, :3] = own[:9].reshape(3, 3)
+    elif kind == "Euler3DTransform":
+        out[:3, :3] = euler(own[:3], bool(len(fixed) > 3 and fixed[3]))
+    else:
+        out[:3, :3] = versor(own[:3]) * (own[6] if kind == "Similarity3DTransform" else 1)
+    shift = own[9:12] if counts[kind] == 12 else own[3:6]
+    out[:3, 3] = shift + fixed[:3] - out[:3, :3] @ fixed[:3]
+    return out
+
+
+def euler(angles: Array, about_y_second: bool) -> Array:
+    """ITK's rotation (3, 3) by three angles in radians: Z X Y, or Z Y X, the last applied first."""
+    turns = []
+    for axis, (c, s) in enumerate(zip(np.cos(angles), np.sin(angles), strict=True)):
+        turn = np.eye(3)
+        one, other = (axis + 1) % 3, (axis + 2) % 3
+        turn[[one, one, other, other], [one, other, one, other]] = c, -s, s, c
+        turns.append(turn)
+    x, y, z = turns
+    return np.asarray(z @ y @ x if about_y_second else z @ x @ y)
+
+
+def versor(part: Array) -> Array:
+    """The rotation (3, 3) whose unit quaternion has this vector part (3,)."""
+    x, y, z = part
+    w = np.sqrt(max(0.0, 1 - part @ part))
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.asarray(np.eye(3) + 2 * w * cross + 2 * cross @ cross)
+
+
+def fsl_matrix(matrix: Array, fixed: Grid, moving: Grid) -> Array:
+    """FLIRT's matrix as the map from fixed to moving points in RAS+ mm.
+
+    FLIRT's goes from moving to fixed, in mm along the voxel axes; x is reversed where these are
+    right-handed.
+    """
+
+    def along_axes(grid: Grid) -> Array:
+        out = np.diag([*grid.spacing, 1.0])
+        if np.linalg.det(grid.affine[:3, :3]) > 0:
+            out[0] = -grid.spacing[0], 0, 0, (grid.shape[0] - 1) * grid.spacing[0]
+        return out
+
+    to_moving = moving.affine @ np.linalg.inv(along_axes(moving))
+    return np.asarray(
+        to_moving @ np.linalg.inv(matrix) @ along_axes(fixed) @ np.linalg.inv(fixed.affine)
+    )
+
+
+def lta_matrix(text: str) -> Array:
+    """FreeSurfer's transform, of voxels or of the world, as the map from fixed to moving points."""
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    start = next((i for i, line in enumerate(lines) if line.split() == ["1", "4", "4"]), None)
+    if start is None:
+        raise ValueError("it holds no matrix of 1 4 4")
+    matrix = matrix_of(lines[start + 1 : start + 5])
+    kind = int(field_of(lines[:start], "type")[0])
+    if kind == WORLD:
+        return np.asarray(np.linalg.inv(matrix))
+    if kind != VOXELS:
+        raise ValueError(f"its type is {kind}; 0 (voxels) and 1 (world) are known")
+    source, target = (lines.index(f"{side} volume info") for side in ("src", "dst"))
+    moving = volume_affine(lines[source : target if target > source else None])
+    fixed = volume_affine(lines[target : source if source > target else None])
+    return np.asarray(moving @ np.linalg.inv(matrix) @ np.linalg.inv(fixed))
+
+
+def field_of(lines: Sequence[str], name: str) -> list[str]:
+    """The words after "name =" in FreeSurfer's text."""
+    for line in lines:
+        key, equals, words = line.partition("=")
+        if equals and key.strip() == name:
+            return words.split()
+    raise ValueError(f"it lacks {name!r}")
+
+
+def volume_affine(lines: Sequence[str]) -> Array:
+    """Voxel index to RAS+ mm (4, 4) of a volume as FreeSurfer describes it."""
+
+    def numbers(name: str) -> Array:
+        return np.array(field_of(lines, name)[:3], np.float64)
+
+    out = np.eye(4)
+    axes = np.stack([numbers(f"{axis}ras") for axis in "xyz"], 1)
+    out[:3, :3] = axes * numbers("voxelsize")
+    out[:3, 3] = numbers("cras") - out[:3, :3] @ (numbers("volume") / 2)
+    return out
