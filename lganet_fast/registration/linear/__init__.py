@@ -1,1 +1,5 @@
-"""Linear alignment of a pair: from any starting pose, by rigid, similarity or affine maps."""
+"""Linear alignment of a pair, from any starting pose: rigid, similarity or affine."""
+
+from .alignment import INITIALS, Initial, LinearResult, align
+
+__all__ = ["INITIALS", "Initial", "LinearResult", "align"]

@@ -13,7 +13,7 @@ from ...runtime.device import CPU, placed
 from ...volumes.grid import Array, Volume
 from ..workspace import Seen
 from . import levels, search
-from .maps import Kind, about
+from .maps import Kind, about, degrees
 from .objective import Fit, Objective
 from .refine import refine
 
@@ -72,9 +72,7 @@ class Images:
 
     def objective(self, number: int) -> Objective:
         """The fit as a function of the map, at one resolution."""
-        points = levels.points_of(
-            self.fixed[number], self.cuts[0], self.centres[0], MOST[number]
-        )
+        points = levels.points_of(self.fixed[number], self.cuts[0], self.centres[0], MOST[number])
         return Objective(points, levels.slopes_of(self.moving[number], self.cuts[1]))
 
     def scale(self) -> float:
@@ -129,8 +127,8 @@ def align(
     coarse = images.objective(0)
     if kind == "moments":
         ways = search.axes_onto_each_other(*images.moments)
-        fit = coarse.fit(max(ways, key=lambda way: search.likelihood_of(coarse.fit(way))))
-        return LinearResult(fit.matrix, fit.score, fit.overlap, 0.0, doubts(fit, 0.0))
+        fit = max(map(coarse.fit, ways), key=lambda fit: fit.likelihood)
+        return LinearResult(fit.matrix, fit.score, fit.overlap, 0.0, doubts(fit, [], 0.0))
     return optimised(images, coarse, [np.eye(4), centred], kind)
 
 
@@ -138,7 +136,37 @@ def optimised(images: Images, coarse: Objective, given: list[Array], kind: Kind)
     """The best map of a kind. given: maps to try beside those of the search."""
     early: Kind = "rigid" if kind == "rigid" else "similarity"
     found = search.poses(coarse, images.pairs_of_centres(), images.scale(), TRIED)
-    fits = [refine(coarse, start, early, STEPS[0], ENOUGH[0]) for start in [*given, *found]]
+    starts = [refine(coarse, way, early, STEPS[0], ENOUGH[0]) for way in [*given, *found]]
     middle = images.objective(1)
-    near, *others = (fits[k] for k in ranked(fits[: len(given)]) + [])
-    raise NotImplementedError
+    kept = search.different(starts, KEPT)
+    fits = search.different(
+        [refine(middle, fit.matrix, early, STEPS[1], ENOUGH[1]) for fit in kept], KEPT
+    )
+    # Of equally good ones, that which turns least: headers are right more often than wrong.
+    good = [fit for fit in fits if fit.likelihood >= HEADERS * fits[0].likelihood]
+    best = min(good, key=lambda fit: degrees(fit.matrix[:3, :3]))
+    others = [fit for fit in fits if fit is not best]
+    rival = others[0].likelihood / max(best.likelihood, 1e-9) if others else 0.0
+    if kind != early:
+        best = refine(middle, best.matrix, kind, STEPS[1], ENOUGH[1])
+    best = refine(images.objective(2), best.matrix, kind, STEPS[2], ENOUGH[2])
+    return LinearResult(best.matrix, best.score, best.overlap, rival, doubts(best, others, rival))
+
+
+def doubts(fit: Fit, others: list[Fit], rival: float) -> tuple[str, ...]:
+    """What speaks against a result."""
+    found = []
+    if fit.score < POOR:
+        found.append(
+            f"the linear alignment fits poorly: the fixed image explains {fit.score:.0%} of the "
+            "moving one's variance"
+        )
+    if rival > RIVAL:
+        turn = search.turn_between(fit.matrix, others[0].matrix)
+        found.append(
+            f"another pose, turned by {turn:.0f} degrees, fits nearly as well as the linear "
+            f"alignment ({rival:.0%} of its likelihood)"
+        )
+    if fit.overlap < LITTLE:
+        found.append(f"only {fit.overlap:.0%} of the fixed image's anatomy has a counterpart")
+    return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,15 +28,17 @@ class Level:
     weight: Tensor | None
     grid: Grid
 
-    @property
-    def spacing(self) -> float:
-        """Mean distance between voxels, in mm."""
-        return float(self.grid.spacing.mean())
 
-
-def whole(seen: Seen, device: torch.device, mask: Tensor | None = None) -> Level:
-    """An image at its own resolution."""
-    return Level(placed(np.asarray(seen.image.data), device)[None, None], mask, seen.image.grid)
+def pyramid(
+    seen: Seen, spacings: Sequence[float], device: torch.device, weight: Tensor | None
+) -> list[Level]:
+    """An image at some spacings in mm, given coarse to fine. weight: (1, 1, X, Y, Z) or None."""
+    level = Level(placed(np.asarray(seen.image.data), device)[None, None], weight, seen.image.grid)
+    found = []
+    for spacing in reversed(spacings):
+        level = coarser(level, spacing)
+        found.append(level)
+    return found[::-1]
 
 
 def coarser(level: Level, spacing: float) -> Level:
@@ -147,19 +150,12 @@ def slopes_of(level: Level, cut: list[tuple[bool, bool]]) -> Slopes:
     return Slopes(torch.cat(parts)[None].contiguous(), ring.grid)
 
 
-def centre_of(level: Level) -> Array:
-    """(3,) the mean place in RAS+ mm of what an image shows."""
-    return moments(level)[0]
-
-
 def moments(level: Level) -> tuple[Array, Array]:
     """The mean place (3,) in RAS+ mm of what an image shows, and the covariance (3, 3) in mm^2.
 
     How bright it is counts little, so that images of other contrasts have nearly the same.
     """
     shown = (level.image[0, 0] * 5).clamp(0, 1).double()
-    if level.weight is not None:
-        shown = shown * level.weight[0, 0]
     weight = fetched(shown).ravel()
     total = weight.sum() or 1.0
     world = level.grid.world().reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Linear maps of points in RAS+ mm as (4, 4) matrices: the kinds, steps within a kind, rotations."""
+"""Linear maps of points in RAS+ mm as (4, 4) matrices: kinds, steps within a kind, rotations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 
 from ...volumes.grid import Array
 
-Kind = Literal["translation", "rigid", "similarity", "affine"]
-KINDS: tuple[Kind, ...] = ("translation", "rigid", "similarity", "affine")
+Kind = Literal["rigid", "similarity", "affine"]
 # Steps of the super-Fibonacci spiral (Alexa, CVPR 2022): the root of 2, and that of x^4 = x + 4.
 PHI, PSI = 2**0.5, 1.533751168755204288118041
 
@@ -31,7 +30,6 @@ def basis(kind: Kind) -> Array:
         change[(axis + 2) % 3, (axis + 1) % 3] = 1
         turns.append(change)
     found = {
-        "translation": shifts,
         "rigid": shifts + turns,
         "similarity": [*shifts, *turns, np.eye(3, 4)],
         "affine": list(np.eye(12).reshape(12, 3, 4)),
@@ -49,7 +47,7 @@ def stepped(matrix: Array, change: Array, centre: Array) -> Array:
 
 
 def exponential(generator: Array) -> Array:
-    """exp of a matrix, by squaring and a series."""
+    """The exponential of a matrix, by squaring and a series."""
     halvings = max(0, int(np.ceil(np.log2(max(np.abs(generator[:3, :3]).sum(), 1e-12)))) + 3)
     small = generator / 2**halvings
     term = total = np.eye(len(generator))

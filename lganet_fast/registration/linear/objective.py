@@ -14,15 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ...ops import warp
+from ...runtime.device import fetched
 from ...volumes.grid import Array
 from .levels import Points, Slopes
 
 BINS = 24
-TOP = 1.2  # of the foreground's range: the last bin begins there
+TOP = 1.2  # of the foreground's range: where the last bin ends
 RADIUS = 50.0  # mm: about how far anatomy is from its centre, so that turns weigh like shifts
 BLOCK = 64  # sides of the array that scattered points are read as
+AT_ONCE = 2_000_000  # points that are read at once
 EMPTY = 1e-6
 
 
@@ -32,7 +35,7 @@ class Fit:
 
     score: the correlation ratio, 0 to 1. overlap: part of the fixed weight that is inside.
     curvature (12, 12), slope (12,): of the correlation, in changes as `maps.basis` has them, turns
-    in units of 1 / RADIUS.
+    in units of 1 / RADIUS. centre: (3,) of the fixed points.
     """
 
     matrix: Array
@@ -40,6 +43,17 @@ class Fit:
     overlap: float
     curvature: Array
     slope: Array
+    centre: Array
+
+    @property
+    def likelihood(self) -> float:
+        """How much the fit says: see `likelihood`."""
+        return float(likelihood(np.array(self.score), np.array(self.overlap)))
+
+
+def likelihood(score: Array, overlap: Array) -> Array:
+    """The logarithm of a likelihood ratio per voxel: a good fit of a small overlap says less."""
+    return np.asarray(-np.log1p(-score.clip(0, 0.9999)) * overlap)
 
 
 class Objective:
@@ -48,23 +62,23 @@ class Objective:
     def __init__(self, points: Points, moving: Slopes) -> None:
         """points: of the fixed image."""
         self.points, self.moving = points, moving
-        level = (points.values.clamp(0, TOP) / TOP * (BINS - 1)).ceil().long()
-        self.bins = torch.nn.functional.one_hot(level, BINS).to(points.values).T.contiguous()
-        self.total = float(points.weights.sum().double())
+        number = (points.values.clamp(0, TOP) / TOP * (BINS - 1)).ceil().long()
+        self.bins = one_hot(number, BINS).to(points.values).T.contiguous()
+        self.total = max(float(points.weights.sum().double()), EMPTY)
 
-    def places_in(self, matrix: Array) -> tuple[Tensor, Array, Array]:
-        """Voxel coordinates (N, 3) in the moving image; the linear part; where the centre goes."""
+    def places_in(self, matrix: Array) -> Tensor:
+        """Voxel coordinates (N, 3) of the points in the moving image."""
         linear = matrix[:3, :3]
         centre = linear @ self.points.centre + matrix[:3, 3]
         into = np.linalg.inv(self.moving.grid.affine)
         turn = torch.from_numpy((into[:3, :3] @ linear).astype(np.float32))
         offset = torch.from_numpy((into[:3, :3] @ centre + into[:3, 3]).astype(np.float32))
         places = self.points.places
-        return torch.addmm(offset.to(places), places, turn.to(places).T), linear, centre
+        return torch.addmm(offset.to(places), places, turn.to(places).T)
 
     def fit(self, matrix: Array) -> Fit:
         """The fit at a map (4, 4)."""
-        index, linear, _ = self.places_in(matrix)
+        index = self.places_in(matrix)
         read = scattered(self.moving.channels, index)
         weights = self.points.weights if len(read) == 4 else self.points.weights * read[4]
         value = read[0]
@@ -73,14 +87,14 @@ class Objective:
         sums = self.bins @ torch.stack([weights * value, weights], 1)
         means = sums[:, 0] / sums[:, 1].clamp(min=EMPTY)
         explained = means @ self.bins
-        turn = torch.from_numpy((linear / RADIUS).astype(np.float32)).to(index)
+        turn = torch.from_numpy((matrix[:3, :3] / RADIUS).astype(np.float32)).to(index)
         ahead = turn @ self.points.places.T
         columns = torch.empty(15, len(value), device=value.device)
         torch.mul(read[1:4, None], ahead, out=columns[:12].view(3, 4, -1)[:, :3])
         columns[:12].view(3, 4, -1)[:, 3] = read[1:4]
         columns[12], columns[13], columns[14] = 1, value, explained
         gram = (columns * weights) @ columns.T
-        return self.judged(matrix, gram.double().cpu().numpy())
+        return self.judged(matrix, fetched(gram.double()))
 
     def judged(self, matrix: Array, gram: Array) -> Fit:
         """The fit from the weighted products of the columns: 12 slopes, 1, value, explained."""
@@ -95,37 +109,36 @@ class Objective:
         return Fit(
             matrix,
             float(np.clip(correlation, 0, 1) ** 2),
-            inside / max(self.total, EMPTY),
+            inside / self.total,
             (central[steps, steps] - np.outer(own, own)) / variance,
             (other - correlation * own) / np.sqrt(variance),
+            self.points.centre,
         )
 
-    def scores(self, matrices: Array) -> tuple[Array, Array]:
-        """The scores (K,) and overlaps (K,) of many maps (K, 4, 4)."""
-        image = self.moving.channels[:, :1].contiguous()
-        counts = self.moving.channels[:, 4:].contiguous()
-        count = len(self.points.values)
-        parts = []
-        chunk = max(1, 2_000_000 // max(count, 1))
-        for start in range(0, len(matrices), chunk):
-            index = torch.stack(
-                [self.places_in(matrix)[0] for matrix in matrices[start : start + chunk]]
-            )
-            many = len(index)
-            value = scattered(image, index.reshape(-1, 3))[0].reshape(many, count)
-            weights = self.points.weights.expand(many, count)
-            if counts.shape[1]:
-                weights = weights * scattered(counts, index.reshape(-1, 3))[0].reshape(many, count)
-            inside = weights.sum(1).clamp(min=EMPTY)
-            weighted = weights * value
-            mean = weighted.sum(1) / inside
-            variance = (weighted * value).sum(1) - inside * mean**2
-            sums = weighted @ self.bins.T
-            per_bin = weights @ self.bins.T
-            known = (sums**2 / per_bin.clamp(min=EMPTY)).sum(1) - inside * mean**2
-            parts.append(torch.stack([known / variance.clamp(min=EMPTY), inside / self.total]))
-        scores, overlaps = torch.cat(parts, 1).double().cpu().numpy()
-        return scores.clip(0, 1), overlaps
+    def likelihoods(self, matrices: Array) -> Array:
+        """The likelihoods (K,) of many maps (K, 4, 4)."""
+        many = max(1, AT_ONCE // max(len(self.points.values), 1))
+        chunks = [matrices[i : i + many] for i in range(0, len(matrices), many)]
+        found = torch.cat([self.scores(chunk) for chunk in chunks], 1)
+        scores, overlaps = fetched(found.double())
+        return likelihood(scores, overlaps)
+
+    def scores(self, matrices: Array) -> Tensor:
+        """The scores and the overlaps (2, K) of maps (K, 4, 4)."""
+        many, count = len(matrices), len(self.points.values)
+        index = torch.cat([self.places_in(matrix) for matrix in matrices])
+        channels = self.moving.channels[:, [0, *range(4, self.moving.channels.shape[1])]]
+        read = scattered(channels.contiguous(), index).reshape(-1, many, count)
+        weights = self.points.weights.expand(many, count)
+        if len(read) > 1:
+            weights = weights * read[1]
+        inside = weights.sum(1).clamp(min=EMPTY)
+        weighted = weights * read[0]
+        middle = weighted.sum(1) ** 2 / inside
+        variance = (weighted * read[0]).sum(1) - middle
+        per_bin = (weights @ self.bins.T).clamp(min=EMPTY)
+        explained = ((weighted @ self.bins.T) ** 2 / per_bin).sum(1) - middle
+        return torch.stack([explained / variance.clamp(min=EMPTY), inside / self.total])
 
 
 def scattered(channels: Tensor, index: Tensor) -> Tensor:

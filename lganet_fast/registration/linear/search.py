@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 
@@ -15,16 +14,6 @@ from .objective import Fit, Objective
 TURNS = 768  # rotations, about 27 degrees from one to the next
 APART = 18.0  # degrees between candidates
 HIDDEN = (0.25, 0.5)  # of what a cut view shows along an axis: how far its centre may be off
-
-
-def likelihood(score: float | Array, overlap: float | Array) -> Array:
-    """How much a fit says: a correlation ratio over little overlap says less."""
-    return np.asarray(-np.log1p(-np.minimum(score, 0.9999)) * overlap)
-
-
-def value(fit: Fit) -> float:
-    """The likelihood of a fit."""
-    return float(likelihood(fit.score, fit.overlap))
 
 
 def hidden_shifts(level: Level, cut: list[tuple[bool, bool]]) -> list[Array]:
@@ -43,32 +32,62 @@ def hidden_shifts(level: Level, cut: list[tuple[bool, bool]]) -> list[Array]:
     return [np.sum(way, 0) for way in product(*choices)]
 
 
-def apart(one: Array, other: Array) -> float:
+def axes_onto_each_other(fixed: tuple[Array, Array], moving: tuple[Array, Array]) -> list[Array]:
+    """The maps that turn the principal axes of one onto those of the other, in any order and sign.
+
+    fixed, moving: mean place (3,) and covariance (3, 3). The order counts where axes are about
+    equally long. Returns 24 rigid maps (4, 4).
+    """
+    (here, spread), (there, other) = fixed, moving
+    axes, target = np.linalg.eigh(spread)[1], np.linalg.eigh(other)[1]
+    turns = [target @ cube @ axes.T for cube in signed_permutations()]
+    return [about(turn, here, there) for turn in turns if np.linalg.det(turn) > 0]
+
+
+def signed_permutations() -> list[Array]:
+    """The 48 matrices (3, 3) that take the axes onto the axes, in either direction."""
+    return [
+        np.eye(3)[list(order)] * np.array(signs)[:, None]
+        for order in permutations(range(3))
+        for signs in product((1.0, -1.0), repeat=3)
+    ]
+
+
+def turn_between(one: Array, other: Array) -> float:
     """Degrees between the rotations of two maps."""
     return degrees(one[:3, :3] @ np.linalg.inv(other[:3, :3]))
 
 
-def candidates(
+def differ(one: Array, other: Array, place: Array) -> bool:
+    """Whether two maps turn differently or take a place (3,) elsewhere."""
+    shift = (one - other)[:3, :3] @ place + (one - other)[:3, 3]
+    return bool(np.linalg.norm(shift) > APART) or turn_between(one, other) > APART
+
+
+def different(fits: list[Fit], count: int) -> list[Fit]:
+    """The most likely fits, the best first, none of them like a better one."""
+    found: list[Fit] = []
+    for fit in sorted(fits, key=lambda fit: -fit.likelihood):
+        if len(found) < count and all(differ(fit.matrix, o.matrix, fit.centre) for o in found):
+            found.append(fit)
+    return found
+
+
+def poses(
     objective: Objective, centres: list[tuple[Array, Array]], scale: float, count: int
 ) -> list[Array]:
-    """The best starting maps, different from each other in rotation or shift.
+    """The best of all rotations about some centres, different from each other.
 
-    centres: pairs of a fixed and a moving point (3,) that may belong together.
+    centres: pairs of a fixed and a moving point (3,) that may belong together. Returns at most so
+    many maps (4, 4).
     """
     turns = scale * rotations(TURNS)
     matrices = np.stack([about(turn, f, m) for f, m in centres for turn in turns])
-    scores, overlaps = objective.scores(matrices)
-    values = likelihood(scores, overlaps)
+    values = objective.likelihoods(matrices)
     found: list[Array] = []
-    where = objective.points.centre
     for k in np.argsort(-values, kind="stable"):
-        matrix = matrices[k]
-        if all(
-            apart(matrix, other) > APART
-            or np.linalg.norm((matrix - other)[:3, :3] @ where + (matrix - other)[:3, 3]) > APART
-            for other in found
-        ):
-            found.append(matrix)
+        if all(differ(matrices[k], other, objective.points.centre) for other in found):
+            found.append(matrices[k])
         if len(found) == count:
             break
     return found
