@@ -16,7 +16,6 @@ from typing import Any
 
 ROOT = f"{__package__}."
 MOVED = {  # modules' former names, and where they are now
-    "affine": "registration.affine",
     "cohort": "registration.cohort",
     "data.case": "data.pair_files",
     "demo": "registration.demo",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..registration.settings import DEFAULTS
+from ..registration.settings import DEMO_SEED
 from .options import add_device
 
 FOLDER = "lganet-fast-demo"
@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed",
         type=int,
-        default=DEFAULTS.seed,
+        default=DEMO_SEED,
         metavar="S",
         help="seed of deformation and noise (default: %(default)s)",
     )

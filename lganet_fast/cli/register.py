@@ -7,6 +7,7 @@ import argparse
 from ..registration.settings import (
     AFTER_NETWORK,
     DEFAULTS,
+    INITIALS,
     OUTPUTS,
     PRECISIONS,
     ROLES,
@@ -82,9 +83,19 @@ def add_method(method: argparse._ArgumentGroup) -> None:
         + ")",
     )
     method.add_argument(
+        "--initial",
+        default=DEFAULTS.initial,
+        metavar="T",
+        help=f"linear transform before the search: {', '.join(INITIALS)}, or a file of ITK (.mat, "
+        ".tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta) or with 4 x 4 numbers (default: "
+        "%(default)s, which uses the headers alone)",
+    )
+    method.add_argument(
         "--affine",
-        action="store_true",
-        help="align by an affine transform first (needs SimpleITK: lganet_fast[itk])",
+        action="store_const",
+        const="affine",
+        dest="initial",
+        help="short for --initial affine",
     )
     method.add_argument(
         "--checkpoint",
@@ -95,15 +106,8 @@ def add_method(method: argparse._ArgumentGroup) -> None:
 
 
 def add_machine(machine: argparse._ArgumentGroup) -> None:
-    """Add the options on how to run: Run, the seed and the precision."""
+    """Add the options on how to run: Run and the precision."""
     add_device(machine)
-    machine.add_argument(
-        "--seed",
-        type=int,
-        default=DEFAULTS.seed,
-        metavar="S",
-        help="seed of the affine stage's random samples (default: %(default)s)",
-    )
     machine.add_argument(
         "--precision",
         default=DEFAULTS.precision,

@@ -13,6 +13,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import InputError
@@ -22,11 +23,22 @@ from ..runtime.files import make_folder, reason, sha256
 from ..runtime.json_files import report_json
 from ..runtime.progress import Progress
 from ..runtime.ranks import join
+from ..transforms.linear_files import read_linear
 from ..volumes import nifti
 from ..volumes.pair_table import read_pair_table
 from .pairwise import RegistrationWarning, register_sources
 from .results import read_report
-from .settings import DEFAULTS, ROLES, RUN, PathLike, Run, Settings, Sources, check_settings
+from .settings import (
+    DEFAULTS,
+    INITIALS,
+    ROLES,
+    RUN,
+    PathLike,
+    Run,
+    Settings,
+    Sources,
+    check_settings,
+)
 from .stages import Opened, opened
 
 TABLES = ("cohort.csv", "failures.csv")
@@ -88,11 +100,11 @@ def register_pairs(
     similarity: str = DEFAULTS.similarity,
     iterations: Sequence[int] | None = None,
     smoothness: float | None = None,
-    affine: bool = DEFAULTS.affine,
+    initial: PathLike = DEFAULTS.initial,
+    affine: bool = False,
     checkpoint: PathLike | None = DEFAULTS.checkpoint,
     device: str = RUN.device,
     threads: int | None = RUN.threads,
-    seed: int = DEFAULTS.seed,
     precision: str = DEFAULTS.precision,
     qc: bool = RUN.qc,
     share: bool = RUN.share,
@@ -109,7 +121,7 @@ def register_pairs(
     """
     rows = read_pairs(table)
     settings = check_settings(
-        similarity, iterations, smoothness, affine, seed, precision, checkpoint
+        similarity, iterations, smoothness, initial, affine, precision, checkpoint
     )
     with join(device, threads or 0) as ranks:
         run = Run(
@@ -171,7 +183,19 @@ def finished(sources: Sources, settings: Settings, run: Run) -> Report | None:
     weights = None if settings.checkpoint is None else sha256(settings.checkpoint)
     now = content(inputs), lasting(json.loads(report_json(asdict(settings)))), weights
     digest = None if report.network is None else report.network.get("sha256")
-    return report if now == (content(report.inputs), lasting(report.settings), digest) else None
+    then = content(report.inputs), lasting(report.settings), digest
+    return report if now == then and starts_alike(report, sources, settings) else None
+
+
+def starts_alike(report: Report, sources: Sources, settings: Settings) -> bool:
+    """Whether a report's registration began with the linear transform of these settings."""
+    before = report.settings["initial"]
+    if settings.initial in INITIALS or before in INITIALS:
+        return bool(settings.initial == before)
+    given = sources.given()
+    fixed, moving = (nifti.load_grid(given[role], role) for role in ("fixed", "moving"))
+    matrix = read_linear(settings.initial, fixed, moving)
+    return bool(np.array_equal(matrix, report.affine_matrix_ras_mm))
 
 
 def check_output(path: Path) -> None:
@@ -189,8 +213,8 @@ def content(inputs: Mapping[str, Input]) -> dict[str, Input]:
 
 
 def lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A report's settings without the checkpoint's path: its hash is compared instead."""
-    return {**settings, "checkpoint": None}
+    """A report's settings without the paths of files: their contents are compared instead."""
+    return {**settings, "checkpoint": None, "initial": None}
 
 
 @dataclass(frozen=True)

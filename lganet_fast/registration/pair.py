@@ -86,6 +86,6 @@ def pair_warnings(pair: Pair, part: float) -> list[str]:
         raise InputError(
             "fixed and moving do not overlap in world space: "
             f"fixed is {nifti.describe_grid(fixed)}, moving is {nifti.describe_grid(moving)}; "
-            "align them first or use affine alignment"
+            "align them first, or use initial rigid or affine"
         )
     return found

@@ -112,11 +112,11 @@ def register(
     similarity: str = DEFAULTS.similarity,
     iterations: Sequence[int] | None = None,
     smoothness: float | None = None,
-    affine: bool = DEFAULTS.affine,
+    initial: PathLike = DEFAULTS.initial,
+    affine: bool = False,
     checkpoint: PathLike | None = DEFAULTS.checkpoint,
     device: str = RUN.device,
     threads: int | None = RUN.threads,
-    seed: int = DEFAULTS.seed,
     precision: str = DEFAULTS.precision,
     qc: bool = RUN.qc,
     overwrite: bool = RUN.overwrite,
@@ -140,19 +140,23 @@ def register(
         last at full resolution; 0 skips a level. None for (40, 40, 10, 10).
     smoothness: weight of the squared gradient of the displacement; None for the similarity's
         default.
-    affine: align by an affine transform first (needs SimpleITK).
+    initial: the linear transform before the search. "identity" uses the headers alone; "center"
+        aligns the centres of what the images show; "moments" aligns their principal axes too;
+        "rigid", "similarity" and "affine" search all rotations and optimise; or a file with a
+        linear transform: ITK (.mat, .tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta), or 4 x 4
+        numbers, from fixed to moving points in RAS+ mm. affine: short for initial="affine".
     checkpoint: an LGANet++ checkpoint, in the published format or ours (.safetensors), whose
         network registers first; iterations None is then (0, 0, 10, 10), and (0,) uses the network
         alone.
-    device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, None for all. seed: of the
-        affine stage's random samples. precision: "float32" or "float64". quiet: no progress bar.
+    device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, None for all.
+        precision: "float32" or "float64". quiet: no progress bar.
     If the search ends with a lower similarity than at its start, the start (the identity, the
-    affine map or the network's flow) is the result.
+    initial transform or the network's flow) is the result.
     Raises InputError with a one-line message. Warns with RegistrationWarning, also for every
     reason for a verdict other than "good".
     """
     settings = check_settings(
-        similarity, iterations, smoothness, affine, seed, precision, checkpoint
+        similarity, iterations, smoothness, initial, affine, precision, checkpoint
     )
     sources = Sources(fixed, moving, fixed_labels, moving_labels, fixed_mask)
     run = Run(out, device, threads, qc, overwrite, share, quiet)
@@ -175,8 +179,8 @@ def register_sources(
         beside.submit(load_ahead, place, run.qc and folder is not None)
         with clock.stage("read"):
             given = read(sources, settings, network)
-        with clock.stage("affine"):
-            initial = align(given.pair, settings)
+        with clock.stage("initial"):
+            initial = align(given.pair, settings, place)
         with clock.stage("optimise"):
             found = find(given, initial, settings, place, run.quiet)
         with clock.stage("transform"):

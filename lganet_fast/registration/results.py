@@ -18,6 +18,7 @@ from ..runtime.reading import reading
 from ..volumes import nifti
 from .pair import Pair
 from .settings import (
+    INITIALS,
     INVERSE_WARP,
     OUTPUTS,
     PAGE,
@@ -46,7 +47,8 @@ def staging(run: Run, sources: Sources, settings: Settings) -> AbstractContextMa
 
 def paths_of(sources: Sources, settings: Settings) -> list[str | os.PathLike[str]]:
     """The files that a registration reads."""
-    given: list[Any] = [*sources.given().values(), settings.checkpoint]
+    start = None if settings.initial in INITIALS else settings.initial
+    given: list[Any] = [*sources.given().values(), settings.checkpoint, start]
     return [source for source in given if isinstance(source, str | os.PathLike)]
 
 

@@ -25,6 +25,7 @@ OUTPUTS = (WARPED, WARP, INVERSE_WARP, WARPED_LABELS, REPORT, PAGE)
 MOST_LEVELS = 8
 STIFFEST = 1e6  # largest smoothness; nothing moves from here on
 PRECISIONS = ("float32", "float64")
+INITIALS = ("identity", "center", "moments", "rigid", "similarity", "affine")
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ class Settings:
     similarity: str = "lncc"
     iterations: tuple[int, ...] = ITERATIONS
     smoothness: float = SMOOTHNESS["lncc"]
-    affine: bool = False
-    seed: int = 0
+    initial: str = INITIALS[0]
     precision: str = "float32"
     checkpoint: str | None = None
 
@@ -118,14 +118,15 @@ class Run:
 
 
 DEFAULTS, RUN = Settings(), Run()
+DEMO_SEED = 0  # of the demo's deformation and noise
 
 
 def check_settings(
     similarity: str = DEFAULTS.similarity,
     iterations: Sequence[int] | None = None,
     smoothness: float | None = None,
-    affine: bool = DEFAULTS.affine,
-    seed: int = DEFAULTS.seed,
+    initial: PathLike = DEFAULTS.initial,
+    affine: bool = False,
     precision: str = DEFAULTS.precision,
     checkpoint: PathLike | None = DEFAULTS.checkpoint,
 ) -> Settings:
@@ -145,7 +146,26 @@ def check_settings(
     strength = TUNING[similarity].smoothness if smoothness is None else smoothness
     if not 0 <= strength <= STIFFEST:
         raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength}")
-    return Settings(similarity, counts, float(strength), affine, seed, precision, weights)
+    start = check_initial(initial, affine)
+    return Settings(similarity, counts, float(strength), start, precision, weights)
+
+
+def check_initial(initial: PathLike, affine: bool) -> str:
+    """Check the initial linear transform: one of INITIALS, or the path of a transform.
+
+    affine: short for "affine". Raises InputError for invalid values.
+    """
+    name = os.fspath(initial)
+    if affine:
+        if name not in (DEFAULTS.initial, "affine"):
+            raise InputError(f"affine is short for initial affine, but initial is {name!r}")
+        return "affine"
+    if name not in INITIALS and not os.path.isfile(name):
+        raise InputError(
+            f"initial must be one of {', '.join(INITIALS)}, or a file with a linear transform, "
+            f"got {name!r}"
+        )
+    return name
 
 
 def check_iterations(iterations: Sequence[int] | None, network: bool) -> tuple[int, ...]:

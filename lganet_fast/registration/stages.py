@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,16 +17,16 @@ from ..runtime.files import sha256
 from ..runtime.machine import guard_memory
 from ..runtime.progress import Progress
 from ..transforms.field import DisplacementField
+from ..transforms.linear_files import read_linear
 from ..volumes import nifti
 from ..volumes.grid import Array, Volume
-from . import measures
-from .affine import align_affine
+from . import linear, measures
 from .initial_flow import card_warnings, predict
 from .measures import SimilarityChange, similarity_change
 from .objective import ImageTerm, SmoothnessTerm, Term
 from .optimiser import Step, minimise
 from .pair import Pair, overlap, pair_warnings, read_pair
-from .settings import TUNING, Settings, Sources
+from .settings import INITIALS, TUNING, Settings, Sources
 from .turns import best_turn
 from .verdict import Measured, Verdict, judge
 from .workspace import MARGIN, Workspace, prepare, transforms
@@ -79,22 +78,27 @@ class Initial:
     """The linear transform before the search.
 
     matrix: (4, 4), fixed to moving points in RAS+ mm. overlap: fraction of the fixed grid, 0 to 1,
-    that it maps into the moving grid.
+    that it maps into the moving grid. doubts: reasons against it, a line each.
     """
 
     matrix: Array
     overlap: float
     notes: list[str]
+    doubts: tuple[str, ...]
 
 
-def align(pair: Pair, settings: Settings) -> Initial:
-    """Find the linear transform: affine alignment or, without it, the identity.
+def align(pair: Pair, settings: Settings, place: torch.device) -> Initial:
+    """Find or read the initial linear transform.
 
-    Raises InputError if the alignment fails, or if there is no overlap.
+    Raises InputError if its file cannot be read, or if there is no overlap.
     """
-    matrix = align_affine(pair.fixed, pair.moving, settings.seed) if settings.affine else np.eye(4)
-    part = overlap(pair.fixed.grid, pair.moving.grid, matrix)
-    return Initial(matrix, part, pair_warnings(pair, part))
+    fixed, moving, name = pair.fixed, pair.moving, settings.initial
+    if name in INITIALS:
+        found = linear.align(fixed, moving, name, fixed_mask=pair.fixed_mask, device=place)
+    else:
+        found = linear.LinearResult(read_linear(name, fixed.grid, moving.grid))
+    part = overlap(fixed.grid, moving.grid, found.matrix)
+    return Initial(found.matrix, part, pair_warnings(pair, part), found.doubts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +202,8 @@ def transform(pair: Pair, initial: Initial, found: Found) -> Moved:
     """Make the transforms from the velocity, and warp the image and its labels."""
     forward, inverse = transforms(found.velocity, found.work, pair)
     place = found.velocity.device
-    linear = DisplacementField.from_affine(initial.matrix, pair.fixed.grid, place)
-    return Moved(forward, inverse, carry(pair, linear), carry(pair, forward))
+    start = DisplacementField.from_affine(initial.matrix, pair.fixed.grid, place)
+    return Moved(forward, inverse, carry(pair, start), carry(pair, forward))
 
 
 def score(pair: Pair, moved: Moved) -> LabelScores | None:
@@ -237,6 +241,7 @@ def measure(
         Measured(
             similarity=found.change,
             affine=initial.matrix,
+            doubts=initial.doubts,
             turn=best_turn(found.start),
             overlap=initial.overlap,
             reach=measures.reach_of(found.velocity, found.work),

@@ -24,7 +24,7 @@ POOR_LNCC, NO_LNCC = 0.35, 0.1
 # beyond 3 a unit (inches, centimetres) or a spacing is wrong.
 SCALES, NO_SCALES = (0.55, 1.8), (1 / 3, 3.0)
 SHEAR = 1.6  # ratio of the longest to the shortest axis of a mapped sphere; brains: 1.1
-ROTATION = 60.0  # degrees: largest rotation of a patient; beyond it a header is wrong
+ROTATION = 60.0  # degrees: smaller ones the search may have recovered in part
 TURN_GAIN = 0.04  # normalised mutual information; anatomy with little structure differs by 0.02
 LITTLE_OVERLAP = 0.25  # fraction of the fixed image that is inside the moving image
 PRESSED_PERCENT = 1.0  # of the anatomy mapped into the outer half of the margin; brains: 0
@@ -58,14 +58,15 @@ class Verdict:
 class Measured:
     """The measures of a registration that the verdict depends on.
 
-    affine: (4, 4), RAS+ mm to RAS+ mm, of the affine alignment or the identity. overlap: fraction
-    of the fixed grid, 0 to 1, inside the moving grid. folded_percent: of the voxels; smoothness: of
+    affine: (4, 4), RAS+ mm to RAS+ mm, of the initial linear transform. doubts: reasons against it,
+    a line each. overlap: fraction of the fixed grid, 0 to 1, inside the moving grid. folded_percent: of the voxels; smoothness: of
     the settings. spacing: (3,) of the moving image, in mm. labels: None if there are none, or if
     they drove the registration and so are no evidence.
     """
 
     similarity: SimilarityChange
     affine: Array
+    doubts: tuple[str, ...]
     turn: Turn
     overlap: float
     reach: Reach
@@ -81,6 +82,7 @@ def judge(measured: Measured) -> Verdict:
     reasons = [
         *similarity_reasons(measured.similarity),
         *affine_reasons(measured.affine),
+        *(Reason("doubtful", text) for text in measured.doubts),
         *turn_reasons(measured.turn),
         *overlap_reasons(measured.overlap),
         *reach_reasons(measured.reach),
@@ -124,22 +126,19 @@ def similarity_reasons(change: SimilarityChange) -> list[Reason]:
 
 def affine_reasons(matrix: Array) -> list[Reason]:
     """An affine map (4, 4), RAS+ mm to RAS+ mm, beyond the variation of one kind of anatomy."""
-    left, scales, right = np.linalg.svd(matrix[:3, :3])
+    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False)
     if np.linalg.det(matrix[:3, :3]) <= 0:
-        return [Reason("bad", "the affine alignment mirrors the image")]
-    turn = np.degrees(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1)))
+        return [Reason("bad", "the linear alignment mirrors the image")]
     found = []
     low, high = float(scales.min()), float(scales.max())
     worst = low if 1 / low > high else high
     if not SCALES[0] <= worst <= SCALES[1]:
         level: VerdictLevel = "doubtful" if NO_SCALES[0] <= worst <= NO_SCALES[1] else "bad"
-        text = f"the affine alignment scales by {worst:.3g}, anatomy by {SCALES[0]} to {SCALES[1]}"
+        text = f"the linear alignment scales by {worst:.3g}, anatomy by {SCALES[0]} to {SCALES[1]}"
         found.append(Reason(level, text))
     if high / low > SHEAR:
-        text = f"the affine alignment stretches one axis {high / low:.2f} times as much as another"
+        text = f"the linear alignment stretches one axis {high / low:.2f} times as much as another"
         found.append(Reason("doubtful", text))
-    if turn > ROTATION:
-        found.append(Reason("doubtful", f"the affine alignment rotates by {turn:.0f} degrees"))
     return found
 
 

@@ -171,7 +171,7 @@ def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype)
     if not shows:
         raise InputError(
             f"{moving.image.name} does not overlap the foreground of {fixed.image.name}; "
-            "try affine alignment"
+            "try initial rigid or affine"
         )
     answers = iter(everywhere)
     kept = [None if w is None or next(answers) else w.to(dtype) for w in weights]

@@ -66,15 +66,23 @@ def test_a_second_run_takes_the_place_of_the_first(files):
 
 
 def test_every_option_reaches_the_settings(files, capsys):
-    words = ["--similarity", "mind", "--smoothness", "0.5", "--seed", "3", "--precision", "float64"]
+    words = [
+        "--similarity",
+        "mind",
+        "--smoothness",
+        "0.5",
+        "--initial",
+        "center",
+        "--precision",
+        "float64",
+    ]
     assert register(*words, "--device", "cpu", "--no-qc", "--quiet") == 0
     settings = json.loads(Path("out/report.json").read_text())["settings"]
     assert settings == {
         "similarity": "mind",
         "iterations": [6, 3],
         "smoothness": 0.5,
-        "affine": False,
-        "seed": 3,
+        "initial": "center",
         "precision": "float64",
         "checkpoint": None,
     }

@@ -71,5 +71,5 @@ def test_verbose_tells_the_stages(files, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("lganet-fast: ") for line in lines)
     stages = list(dict.fromkeys(line.split()[1] for line in lines))
-    expected = ["read", "affine", "resolution", "optimise", "transform", "measure", "write"]
+    expected = ["read", "initial", "resolution", "optimise", "transform", "measure", "write"]
     assert [stage.rstrip(":") for stage in stages] == expected

@@ -18,12 +18,12 @@ from lganet_fast.data.pickles import read_arrays
 from lganet_fast.errors import InputError
 from lganet_fast.evaluation.results import Store
 from lganet_fast.models import checkpoint
-from lganet_fast.registration.affine import import_simpleitk
 from lganet_fast.runtime.csv_files import read_rows
 from lganet_fast.training import state
 from lganet_fast.transforms.field import DisplacementField
 from lganet_fast.volumes import nifti
 from lganet_fast.volumes.grid import Grid
+from lganet_fast.volumes.itk import import_simpleitk
 from lganet_fast.volumes.pair_table import read_pair_table
 from lganet_fast.volumes.points import read_table
 from lganet_fast.volumes.series import load_series

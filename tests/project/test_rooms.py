@@ -34,7 +34,6 @@ WERE = {  # public names, and the modules that had them at first
     "config": ["load", "dumps", "shipped", "Config"],
     "runtime": ["choose_device", "set_threads", "versions"],
     "files": ["atomic", "staged_folder"],
-    "affine": ["align_affine"],
     "optimize": ["optimise"],
     "demo": ["run_demo"],
     "qc": ["qc_page"],

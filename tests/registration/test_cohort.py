@@ -159,6 +159,22 @@ def test_another_checkpoint_under_one_name_is_another_setting(place):
     assert cohort.finished(sources, settings, run) is None
 
 
+def test_another_transform_under_one_name_is_another_setting(place):
+    sources = read_pairs("data/pairs.csv")[1].sources
+    folder = place / "made"
+    folder.mkdir()
+    for name in ("warped.nii.gz", "warp.nii.gz", "inverse_warp.nii.gz"):
+        shutil.copy("data/fixed.nii.gz", folder / name)
+    np.savetxt("start.txt", np.eye(4))
+    settings = check_settings(iterations=(1,), initial="start.txt")
+    write_report(report_on(sources, settings, affine_matrix_ras_mm=np.eye(4).tolist()), folder)
+    run = Run(out=folder, qc=False)
+    assert cohort.finished(sources, settings, run) is not None
+    assert cohort.finished(sources, replace(settings, initial="identity"), run) is None
+    np.savetxt("start.txt", np.diag([1.1, 1, 1, 1]))
+    assert cohort.finished(sources, settings, run) is None
+
+
 def plain(report):
     """The report as read back: JSON has no tuples."""
     settings = {**report.settings, "iterations": list(report.settings["iterations"])}

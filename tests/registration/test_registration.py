@@ -112,7 +112,7 @@ def test_inverse_returns_points(oblique, registered):
     assert np.percentile(residual, 99) < 0.1
 
 
-def test_same_seed_same_bytes(registered, tmp_path):
+def test_a_second_run_gives_the_same_bytes(registered, tmp_path):
     _, out, paths = registered
     labels = {name: paths[name] for name in ("fixed_labels", "moving_labels")}
     register(paths["fixed"], paths["moving"], out=tmp_path / "again", **labels, **FAST)
@@ -132,7 +132,6 @@ def test_arrays_and_nibabel_images_give_what_files_give(oblique, registered):
 
 
 def test_affine_first(tmp_path):
-    pytest.importorskip("SimpleITK")
     pair = synthetic_pair(amplitude=2.0)
     moved = pair.moving.grid.affine.copy()
     moved[:3, 3] += [30, -20, 25]
@@ -140,6 +139,28 @@ def test_affine_first(tmp_path):
     points = pair.fixed.grid.world()[pair.fixed.data > 0]
     error = result.transform.map(points) - (pair.to_moving(points) + np.array([30, -20, 25]))
     assert np.linalg.norm(error, axis=-1).mean() < 0.8
+
+
+def test_a_transform_of_another_tool_first(tmp_path):
+    pair = synthetic_pair(amplitude=2.0)
+    shift = np.eye(4)
+    shift[:3, 3] = 30, -20, 25
+    moving = pair.moving.data, shift @ pair.moving.grid.affine
+    np.savetxt(tmp_path / "shift.txt", shift)
+    result = register(source(pair.fixed), moving, initial=tmp_path / "shift.txt", **FAST)
+    np.testing.assert_allclose(result.report["affine_matrix_ras_mm"], shift)
+    points = pair.fixed.grid.world()[pair.fixed.data > 0]
+    error = result.transform.map(points) - (pair.to_moving(points) + shift[:3, 3])
+    assert np.linalg.norm(error, axis=-1).mean() < 0.8
+
+
+def test_refuses_a_start_that_is_neither_kind_nor_file():
+    pair = synthetic_pair()
+    images = source(pair.fixed), source(pair.moving)
+    with pytest.raises(InputError, match="initial must be one of identity, center, .*'nothing'"):
+        register(*images, initial="nothing")
+    with pytest.raises(InputError, match="affine is short for initial affine"):
+        register(*images, initial="rigid", affine=True)
 
 
 @pytest.mark.parametrize("similarity", ["lncc", "mse", "mind"])

@@ -28,6 +28,7 @@ from lganet_fast.volumes import nifti
 GOOD = Measured(
     similarity=SimilarityChange("lncc", 0.2, 0.2, 0.7, 1.0),
     affine=np.eye(4),
+    doubts=(),
     turn=Turn(1.35, 1.2, 90.0),
     overlap=1.0,
     reach=Reach(14.0, 140.0, 0.0),
@@ -63,7 +64,7 @@ CASES = [
     ({"affine": np.diag([0.3, 0.3, 0.3, 1.0])}, "bad", "scales by 0.3"),
     ({"affine": np.diag([0.8, 0.8, 1.4, 1.0])}, "doubtful", "1.75 times as much"),
     ({"affine": np.diag([-1.0, 1.0, 1.0, 1.0])}, "bad", "mirrors"),
-    ({"affine": turned(90)}, "doubtful", "rotates by 90 degrees"),
+    ({"doubts": ("another pose fits",)}, "doubtful", "another pose fits"),
     ({"turn": Turn(1.2, 1.3, 180.0)}, "bad", "rotated by 180 degrees"),
     ({"turn": Turn(1.2, 1.3, 45.0)}, "doubtful", "rotated by 45 degrees"),
     ({"overlap": 0.2}, "doubtful", "only 20% of the fixed image"),
@@ -105,7 +106,7 @@ def test_each_reason_by_itself(change, level, text):
         {},
         {"similarity": SimilarityChange("lncc", 0.995, 0.995, 0.983, 0.995)},  # nothing to gain
         {"similarity": SimilarityChange("mse", 0.0, 0.0, 0.0, 0.0)},
-        {"affine": turned(40)},
+        {"affine": turned(170)},
         {"affine": np.diag([0.7, 0.7, 0.75, 1.0])},  # a child's head
         {"turn": Turn(1.40, 1.42, 90.0)},
         {"labels": SCORES},

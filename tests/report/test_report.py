@@ -99,7 +99,7 @@ def report(with_labels=True):
     )
     return report_of(
         {"fixed": entry, "moving": replace(entry, path=None, sha256=None)},
-        {"similarity": "lncc", "iterations": (60, 25), "affine": False, "seed": None},
+        {"similarity": "lncc", "iterations": (60, 25), "initial": "identity", "checkpoint": None},
         labels=SCORES if with_labels else None,
         verdict="doubtful",
         reasons=["the similarity fell"],

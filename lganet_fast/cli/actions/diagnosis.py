@@ -21,7 +21,7 @@ PACKAGES = {  # name: what it is for, and how to get it where the package does n
     "matplotlib": ("colours of the quality page", None),
     "tqdm": ("progress bars", None),
     "triton": ("GPU kernels", "comes with CUDA builds of PyTorch for Linux"),
-    "SimpleITK": ("affine pre-alignment, .h5 transforms", "pip install 'lganet_fast[itk]'"),
+    "SimpleITK": (".h5 transforms", "pip install 'lganet_fast[itk]'"),
     "nilearn": ("the template of lganet-fast demo", "pip install 'lganet_fast[demo]'"),
 }
 

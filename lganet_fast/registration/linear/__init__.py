@@ -1,5 +1,5 @@
 """Linear alignment of a pair, from any starting pose: rigid, similarity or affine."""
 
-from .alignment import INITIALS, Initial, LinearResult, align
+from .alignment import LinearResult, align
 
-__all__ = ["INITIALS", "Initial", "LinearResult", "align"]
+__all__ = ["LinearResult", "align"]

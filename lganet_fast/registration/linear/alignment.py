@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,14 +10,12 @@ from torch import Tensor
 
 from ...runtime.device import CPU, placed
 from ...volumes.grid import Array, Volume
+from ..settings import INITIALS
 from ..workspace import Seen
 from . import levels, search
-from .maps import Kind, about, degrees
+from .maps import about, degrees
 from .objective import Fit, Objective
 from .refine import refine
-
-Initial = Literal["identity", "center", "moments", "rigid", "similarity", "affine"]
-INITIALS: tuple[Initial, ...] = get_args(Initial)
 
 SPACINGS = (8.0, 4.0, 2.0)  # mm between voxels of the three levels
 MOST = (30_000, 60_000, 120_000)  # points that are compared on each
@@ -101,7 +98,7 @@ def as_weight(mask: Volume, device: torch.device) -> Tensor:
 def align(
     fixed: Volume,
     moving: Volume,
-    kind: Initial = "affine",
+    kind: str = "affine",
     *,
     fixed_mask: Volume | None = None,
     device: torch.device = CPU,
@@ -132,9 +129,9 @@ def align(
     return optimised(images, coarse, [np.eye(4), centred], kind)
 
 
-def optimised(images: Images, coarse: Objective, given: list[Array], kind: Kind) -> LinearResult:
+def optimised(images: Images, coarse: Objective, given: list[Array], kind: str) -> LinearResult:
     """The best map of a kind. given: maps to try beside those of the search."""
-    early: Kind = "rigid" if kind == "rigid" else "similarity"
+    early = "rigid" if kind == "rigid" else "similarity"
     found = search.poses(coarse, images.pairs_of_centres(), images.scale(), TRIED)
     starts = [refine(coarse, way, early, STEPS[0], ENOUGH[0]) for way in [*given, *found]]
     middle = images.objective(1)

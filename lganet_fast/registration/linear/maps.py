@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from ...volumes.grid import Array
 
-Kind = Literal["rigid", "similarity", "affine"]
 # Steps of the super-Fibonacci spiral (Alexa, CVPR 2022): the root of 2, and that of x^4 = x + 4.
 PHI, PSI = 2**0.5, 1.533751168755204288118041
 
 
-def basis(kind: Kind) -> Array:
-    """(12, k): the small changes that a kind admits, each a (3, 4) matrix by rows.
+def basis(kind: str) -> Array:
+    """(12, k): the small changes that a kind of map admits, each a (3, 4) matrix by rows.
 
-    The first three columns of a change turn, scale or shear about the centre, the last one shifts.
+    kind: "rigid", "similarity" or "affine". The first three columns of a change turn, scale or
+    shear about the centre, the last one shifts.
     """
     shifts = []
     for axis in range(3):

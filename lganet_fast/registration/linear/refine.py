@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ...volumes.grid import Array
-from .maps import Kind, basis, stepped
+from .maps import basis, stepped
 from .objective import RADIUS, Fit, Objective
 
 DAMPING, LESS, MORE, MOST = 1e-3, 0.2, 5.0, 1e4
 
 
-def refine(objective: Objective, matrix: Array, kind: Kind, steps: int, enough: float) -> Fit:
+def refine(objective: Objective, matrix: Array, kind: str, steps: int, enough: float) -> Fit:
     """The best map of a kind near one.
 
     steps: how many at most. enough: mm that anatomy must move in a step for another to be made.
