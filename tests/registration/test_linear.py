@@ -218,7 +218,7 @@ def test_another_brain_from_any_pose(angle):
     straight = align(fixed, moving, "rigid")
     centre = moving.grid.to_world(np.array(moving.grid.shape) / 2)
     turn = Rotation.from_rotvec(np.radians(angle) * AXIS).as_matrix()
-    pose = about(turn, centre, centre + [60, -50, 60])
+    pose = about(turn, centre, centre + np.array([60.0, -50, 60]))
     posed = Volume(moving.data, Grid(moving.grid.shape, pose @ moving.grid.affine), "moving")
     found = align(fixed, posed, "rigid")
     assert not found.doubts

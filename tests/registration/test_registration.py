@@ -157,7 +157,7 @@ def test_a_transform_of_another_tool_first(tmp_path):
 def test_refuses_a_start_that_is_neither_kind_nor_file():
     pair = synthetic_pair()
     images = source(pair.fixed), source(pair.moving)
-    with pytest.raises(InputError, match="initial must be one of identity, center, .*'nothing'"):
+    with pytest.raises(InputError, match=r"initial must be one of identity, center, .*'nothing'"):
         register(*images, initial="nothing")
     with pytest.raises(InputError, match="affine is short for initial affine"):
         register(*images, initial="rigid", affine=True)

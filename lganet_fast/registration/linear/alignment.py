@@ -17,10 +17,11 @@ from .maps import about, degrees
 from .objective import Fit, Objective
 from .refine import refine
 
-SPACINGS = (8.0, 4.0, 2.0)  # mm between voxels of the three levels
+SPACINGS = (0.16, 0.08, 0.04)  # of the radius, between voxels of each level; brains: 8, 4, 2 mm
 MOST = (30_000, 60_000, 120_000)  # points that are compared on each
 STEPS = (12, 8, 10)
-ENOUGH = (0.3, 0.2, 0.02)  # mm: a step that moves the anatomy by less is the last one
+ENOUGH = (6e-3, 4e-3, 4e-4)  # of the radius: a step that moves anatomy by less is the last one
+SEARCHED = 6_000  # points that all poses are compared by
 TRIED, KEPT = 12, 4  # poses that are refined on the first level and on the second
 HEADERS = 0.98  # of the best likelihood: so good a fit near the given pose is preferred
 # Thresholds of doubt: brains of two subjects reach 0.8 to 0.94, and the best other pose 0.43 to
@@ -34,9 +35,9 @@ class LinearResult:
 
     matrix: (4, 4), fixed points to moving points, both in RAS+ mm. score: the correlation ratio, 0
     to 1, and overlap: part of the fixed image and its surroundings that is inside the moving one;
-    both NaN where nothing was measured. rival: likelihood of the best pose that differs by more
-    than 18 degrees or mm, over that of the result. doubts: why the result may be wrong, a line
-    each; none where nothing speaks against it.
+    both NaN where nothing was measured. rival: likelihood of the best other pose, one that differs
+    by more than 18 degrees or a third of the radius, over that of the result. doubts: why the
+    result may be wrong, a line each; none where nothing speaks against it.
     """
 
     matrix: Array
@@ -55,21 +56,25 @@ class Images:
         """mask: on the fixed grid, non-zero where the fit counts."""
         seen = Seen.of(fixed), Seen.of(moving)
         self.cuts = seen[0].cut, seen[1].cut
+        self.seen = seen
+        self.moments = levels.moments(seen[0]), levels.moments(seen[1])
+        self.frame = levels.Frame.of(*self.moments[0])
+        spacings = [part * self.frame.radius for part in SPACINGS]
         counts = None if mask is None else as_weight(mask, device)
         self.fixed, self.moving = (
-            levels.pyramid(s, SPACINGS, device, weight)
+            levels.pyramid(s, spacings, device, weight)
             for s, weight in zip(seen, (counts, None), strict=True)
         )
-        self.moments = levels.moments(self.fixed[0]), levels.moments(self.moving[0])
 
     @property
     def centres(self) -> tuple[Array, Array]:
         """(3,) the middle of what each image shows, in RAS+ mm."""
         return self.moments[0][0], self.moments[1][0]
 
-    def objective(self, number: int) -> Objective:
-        """The fit as a function of the map, at one resolution."""
-        points = levels.points_of(self.fixed[number], self.cuts[0], self.centres[0], MOST[number])
+    def objective(self, number: int, most: int | None = None) -> Objective:
+        """The fit as a function of the map, at one resolution; most: points, if not all."""
+        count = most or MOST[number]
+        points = levels.points_of(self.fixed[number], self.cuts[0], self.frame, count)
         return Objective(points, levels.slopes_of(self.moving[number], self.cuts[1]))
 
     def scale(self) -> float:
@@ -79,14 +84,14 @@ class Images:
         spread = [np.trace(covariance) for _, covariance in self.moments]
         return float(np.sqrt(spread[1] / spread[0])) if min(spread) > 0 else 1.0
 
-    def pairs_of_centres(self) -> list[tuple[Array, Array]]:
-        """Points of both that may belong together: where views are cut there are several."""
-        fixed, moving = self.centres
-        return [
-            (fixed + one, moving + other)
-            for one in search.hidden_shifts(self.fixed[0], self.cuts[0])
-            for other in search.hidden_shifts(self.moving[0], self.cuts[1])
-        ]
+    def poses(self, scale: float) -> list[Array]:
+        """Maps to start from: the best of all rotations about what may be the centre."""
+        fixed, moving = (
+            search.hidden_shifts(seen.image.grid, cut)
+            for seen, cut in zip(self.seen, self.cuts, strict=True)
+        )
+        centres = search.pairs_of_centres(self.centres, (fixed, moving))
+        return search.poses(self.objective(0, SEARCHED), centres, scale, TRIED)
 
 
 def as_weight(mask: Volume, device: torch.device) -> Tensor:
@@ -131,9 +136,10 @@ def align(
 
 def optimised(images: Images, coarse: Objective, given: list[Array], kind: str) -> LinearResult:
     """The best map of a kind. given: maps to try beside those of the search."""
-    early = "rigid" if kind == "rigid" else "similarity"
-    found = search.poses(coarse, images.pairs_of_centres(), images.scale(), TRIED)
-    starts = [refine(coarse, way, early, STEPS[0], ENOUGH[0]) for way in [*given, *found]]
+    early, scale = ("rigid", 1.0) if kind == "rigid" else ("similarity", images.scale())
+    starts = [
+        refine(coarse, way, early, STEPS[0], ENOUGH[0]) for way in [*given, *images.poses(scale)]
+    ]
     middle = images.objective(1)
     kept = search.different(starts, KEPT)
     fits = search.different(

@@ -15,9 +15,27 @@ from ...volumes.grid import Array, Grid
 from ..workspace import Seen
 
 RING = 2  # voxels around the moving image, so that it falls to the background outside
-MARGIN = 16.0  # mm around the fixed image in which the moving one must show nothing either
+MARGIN = 0.3  # of the radius, around the fixed image: there the moving one must show nothing either
 NEAR = 3  # voxels around the fixed foreground that count at a level of few points
+ROUGH = 64  # voxels per axis that moments are taken over at most
 FAINT = 0.02  # of the foreground's range: what is fainter shows nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What the fixed anatomy measures.
+
+    centre: (3,) its mean place in RAS+ mm. radius: root mean square distance from there, in mm;
+    brains: 50.
+    """
+
+    centre: Array
+    radius: float
+
+    @classmethod
+    def of(cls, centre: Array, covariance: Array) -> Frame:
+        """From a mean place and a covariance."""
+        return cls(centre, max(float(np.sqrt(np.trace(covariance))), 1e-6))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +60,9 @@ def pyramid(
 
 
 def coarser(level: Level, spacing: float) -> Level:
-    """The same with voxels of up to about a spacing in mm: means of blocks."""
+    """The same with voxels of about a spacing in mm, if they are smaller: means of blocks."""
     size = np.array(level.grid.shape)
-    factors = np.maximum(1, np.floor(spacing / level.grid.spacing + 0.1)).astype(int)
+    factors = np.maximum(1, np.round(spacing / level.grid.spacing)).astype(int)
     factors = np.minimum(factors, np.maximum(1, size // 4))
     if (factors == 1).all():
         return level
@@ -99,17 +117,17 @@ def padded(level: Level, cut: list[tuple[bool, bool]], width: Array) -> Level:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Where the fixed image is compared: places (N, 3) from a centre (3,), values and weights."""
+    """Where the fixed image is compared: places (N, 3) from the frame's centre, values, weights."""
 
     places: Tensor
     values: Tensor
     weights: Tensor
-    centre: Array
+    frame: Frame
 
 
-def points_of(level: Level, cut: list[tuple[bool, bool]], centre: Array, most: int) -> Points:
+def points_of(level: Level, cut: list[tuple[bool, bool]], frame: Frame, most: int) -> Points:
     """At most so many of a level's voxels: all, or those near what shows something, evenly."""
-    width = np.ceil(MARGIN / level.grid.spacing)
+    width = np.ceil(MARGIN * frame.radius / level.grid.spacing)
     ring = padded(Level(smoothed(level.image), level.weight, level.grid), cut, width)
     image = ring.image
     counts = torch.ones_like(image) if ring.weight is None else ring.weight
@@ -122,10 +140,9 @@ def points_of(level: Level, cut: list[tuple[bool, bool]], centre: Array, most: i
         evenly = ((torch.arange(most, dtype=torch.float64) + 0.5) * (len(chosen) / most)).long()
         chosen = chosen[evenly.to(chosen.device)]
     index = np.stack(np.unravel_index(fetched(chosen), ring.grid.shape), -1)
-    places = torch.from_numpy((ring.grid.to_world(index) - centre).astype(np.float32))
-    return Points(
-        places.to(image.device), image.flatten()[chosen], counts.flatten()[chosen], centre
-    )
+    places = torch.from_numpy((ring.grid.to_world(index) - frame.centre).astype(np.float32))
+    values, weights = (x.flatten()[chosen] for x in (image, counts))
+    return Points(places.to(image.device), values, weights, frame)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,15 +167,19 @@ def slopes_of(level: Level, cut: list[tuple[bool, bool]]) -> Slopes:
     return Slopes(torch.cat(parts)[None].contiguous(), ring.grid)
 
 
-def moments(level: Level) -> tuple[Array, Array]:
+def moments(seen: Seen) -> tuple[Array, Array]:
     """The mean place (3,) in RAS+ mm of what an image shows, and the covariance (3, 3) in mm^2.
 
     How bright it is counts little, so that images of other contrasts have nearly the same.
     """
-    shown = (level.image[0, 0] * 5).clamp(0, 1).double()
-    weight = fetched(shown).ravel()
-    total = weight.sum() or 1.0
-    world = level.grid.world().reshape(-1, 3)
-    centre = weight @ world / total
+    grid = seen.image.grid
+    steps = [-(-n // ROUGH) for n in grid.shape]
+    every = tuple(slice(step // 2, None, step) for step in steps)
+    weight = (seen.image.data[every].astype(float) * 5).clip(0, 1).ravel()
+    if not weight.any():
+        weight[:] = 1
+    lines = [np.arange(n, dtype=float)[part] for n, part in zip(grid.shape, every, strict=True)]
+    world = grid.to_world(np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, 3))
+    centre = weight @ world / weight.sum()
     apart = world - centre
-    return centre, (apart * weight[:, None]).T @ apart / total
+    return centre, (apart * weight[:, None]).T @ apart / weight.sum()

@@ -19,11 +19,10 @@ from torch.nn.functional import one_hot
 from ...ops import warp
 from ...runtime.device import fetched
 from ...volumes.grid import Array
-from .levels import Points, Slopes
+from .levels import Frame, Points, Slopes
 
 BINS = 24
 TOP = 1.2  # of the foreground's range: where the last bin ends
-RADIUS = 50.0  # mm: about how far anatomy is from its centre, so that turns weigh like shifts
 BLOCK = 64  # sides of the array that scattered points are read as
 AT_ONCE = 2_000_000  # points that are read at once
 EMPTY = 1e-6
@@ -35,7 +34,7 @@ class Fit:
 
     score: the correlation ratio, 0 to 1. overlap: part of the fixed weight that is inside.
     curvature (12, 12), slope (12,): of the correlation, in changes as `maps.basis` has them, turns
-    in units of 1 / RADIUS. centre: (3,) of the fixed points.
+    in units of 1 / radius, so that they weigh like shifts.
     """
 
     matrix: Array
@@ -43,7 +42,7 @@ class Fit:
     overlap: float
     curvature: Array
     slope: Array
-    centre: Array
+    frame: Frame
 
     @property
     def likelihood(self) -> float:
@@ -69,7 +68,7 @@ class Objective:
     def places_in(self, matrix: Array) -> Tensor:
         """Voxel coordinates (N, 3) of the points in the moving image."""
         linear = matrix[:3, :3]
-        centre = linear @ self.points.centre + matrix[:3, 3]
+        centre = linear @ self.points.frame.centre + matrix[:3, 3]
         into = np.linalg.inv(self.moving.grid.affine)
         turn = torch.from_numpy((into[:3, :3] @ linear).astype(np.float32))
         offset = torch.from_numpy((into[:3, :3] @ centre + into[:3, 3]).astype(np.float32))
@@ -87,7 +86,9 @@ class Objective:
         sums = self.bins @ torch.stack([weights * value, weights], 1)
         means = sums[:, 0] / sums[:, 1].clamp(min=EMPTY)
         explained = means @ self.bins
-        turn = torch.from_numpy((matrix[:3, :3] / RADIUS).astype(np.float32)).to(index)
+        turn = torch.from_numpy((matrix[:3, :3] / self.points.frame.radius).astype(np.float32)).to(
+            index
+        )
         ahead = turn @ self.points.places.T
         columns = torch.empty(15, len(value), device=value.device)
         torch.mul(read[1:4, None], ahead, out=columns[:12].view(3, 4, -1)[:, :3])
@@ -112,7 +113,7 @@ class Objective:
             inside / self.total,
             (central[steps, steps] - np.outer(own, own)) / variance,
             (other - correlation * own) / np.sqrt(variance),
-            self.points.centre,
+            self.points.frame,
         )
 
     def likelihoods(self, matrices: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...volumes.grid import Array
 from .maps import basis, stepped
-from .objective import RADIUS, Fit, Objective
+from .objective import Fit, Objective
 
 DAMPING, LESS, MORE, MOST = 1e-3, 0.2, 5.0, 1e4
 
@@ -14,9 +14,10 @@ DAMPING, LESS, MORE, MOST = 1e-3, 0.2, 5.0, 1e4
 def refine(objective: Objective, matrix: Array, kind: str, steps: int, enough: float) -> Fit:
     """The best map of a kind near one.
 
-    steps: how many at most. enough: mm that anatomy must move in a step for another to be made.
+    steps: how many at most. enough: part of the radius that anatomy must move by in a step for
+    another to be made.
     """
-    directions = basis(kind)
+    directions, frame = basis(kind), objective.points.frame
     fit, damping = objective.fit(matrix), DAMPING
     for _ in range(steps):
         curvature = directions.T @ fit.curvature @ directions
@@ -24,9 +25,9 @@ def refine(objective: Objective, matrix: Array, kind: str, steps: int, enough: f
         diagonal = np.diag(curvature).clip(1e-12 * np.trace(curvature) + 1e-30)
         change = np.linalg.solve(curvature + damping * np.diag(diagonal), slope)
         step = (directions @ change).reshape(3, 4)
-        size = float(np.abs(step).sum(1).max())
-        step[:, :3] /= RADIUS
-        centre = fit.matrix[:3, :3] @ objective.points.centre + fit.matrix[:3, 3]
+        size = float(np.abs(step).sum(1).max()) / frame.radius
+        step[:, :3] /= frame.radius
+        centre = fit.matrix[:3, :3] @ frame.centre + fit.matrix[:3, 3]
         tried = objective.fit(stepped(fit.matrix, step, centre))
         if tried.score > fit.score:
             fit, damping = tried, damping * LESS

@@ -6,22 +6,24 @@ from itertools import permutations, product
 
 import numpy as np
 
-from ...volumes.grid import Array
-from .levels import Level
+from ...volumes.grid import Array, Grid
+from .levels import Frame
 from .maps import about, degrees, rotations
 from .objective import Fit, Objective
 
 TURNS = 768  # rotations, about 27 degrees from one to the next
-APART = 18.0  # degrees between candidates
+APART = 18.0  # degrees between two poses, or else
+ASIDE = 1 / 3  # of the radius
+CENTRES = 27  # pairs of centres at most
 HIDDEN = (0.25, 0.5)  # of what a cut view shows along an axis: how far its centre may be off
 
 
-def hidden_shifts(level: Level, cut: list[tuple[bool, bool]]) -> list[Array]:
+def hidden_shifts(grid: Grid, cut: list[tuple[bool, bool]]) -> list[Array]:
     """Vectors (3,) in mm from the centre of what is seen to where that of the whole may be."""
-    size = np.array(level.grid.shape) - 1.0
+    size = np.array(grid.shape) - 1.0
     choices = []
     for axis, (first, last) in enumerate(cut):
-        unit = level.grid.affine[:3, axis] * size[axis]
+        unit = grid.affine[:3, axis] * size[axis]
         if first and last:
             parts = [0.0, -HIDDEN[0], HIDDEN[0]]
         elif first or last:
@@ -30,6 +32,14 @@ def hidden_shifts(level: Level, cut: list[tuple[bool, bool]]) -> list[Array]:
             parts = [0.0]
         choices.append([part * unit for part in parts])
     return [np.sum(way, 0) for way in product(*choices)]
+
+
+def pairs_of_centres(
+    centres: tuple[Array, Array], shifts: tuple[list[Array], list[Array]]
+) -> list[tuple[Array, Array]]:
+    """Points of both images that may belong together, the least shifted ones first."""
+    ways = sorted(product(*shifts), key=lambda way: float(sum(map(np.linalg.norm, way))))
+    return [(centres[0] + one, centres[1] + other) for one, other in ways[:CENTRES]]
 
 
 def axes_onto_each_other(fixed: tuple[Array, Array], moving: tuple[Array, Array]) -> list[Array]:
@@ -58,17 +68,17 @@ def turn_between(one: Array, other: Array) -> float:
     return degrees(one[:3, :3] @ np.linalg.inv(other[:3, :3]))
 
 
-def differ(one: Array, other: Array, place: Array) -> bool:
-    """Whether two maps turn differently or take a place (3,) elsewhere."""
-    shift = (one - other)[:3, :3] @ place + (one - other)[:3, 3]
-    return bool(np.linalg.norm(shift) > APART) or turn_between(one, other) > APART
+def differ(one: Array, other: Array, frame: Frame) -> bool:
+    """Whether two maps turn differently or take the centre elsewhere."""
+    shift = (one - other)[:3, :3] @ frame.centre + (one - other)[:3, 3]
+    return bool(np.linalg.norm(shift) > ASIDE * frame.radius) or turn_between(one, other) > APART
 
 
 def different(fits: list[Fit], count: int) -> list[Fit]:
     """The most likely fits, the best first, none of them like a better one."""
     found: list[Fit] = []
     for fit in sorted(fits, key=lambda fit: -fit.likelihood):
-        if len(found) < count and all(differ(fit.matrix, o.matrix, fit.centre) for o in found):
+        if len(found) < count and all(differ(fit.matrix, o.matrix, fit.frame) for o in found):
             found.append(fit)
     return found
 
@@ -86,7 +96,7 @@ def poses(
     values = objective.likelihoods(matrices)
     found: list[Array] = []
     for k in np.argsort(-values, kind="stable"):
-        if all(differ(matrices[k], other, objective.points.centre) for other in found):
+        if all(differ(matrices[k], other, objective.points.frame) for other in found):
             found.append(matrices[k])
         if len(found) == count:
             break
