@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from scipy.io import savemat
 
 from lganet_fast import LGANetPlusPlus, config
 from lganet_fast.data.pickles import read_arrays
@@ -21,6 +23,7 @@ from lganet_fast.models import checkpoint
 from lganet_fast.runtime.csv_files import read_rows
 from lganet_fast.training import state
 from lganet_fast.transforms.field import DisplacementField
+from lganet_fast.transforms.linear_files import read_linear
 from lganet_fast.volumes import nifti
 from lganet_fast.volumes.grid import Grid
 from lganet_fast.volumes.itk import import_simpleitk
@@ -72,6 +75,10 @@ def voxel_field(path: Path) -> Any:
     return DisplacementField.load(path, "learn2reg", GRID, GRID).displacement
 
 
+def linear_map(path: Path) -> Any:
+    return read_linear(path, GRID, GRID)
+
+
 def points(path: Path) -> Any:
     table = read_table(path)
     return table.points, str(table.rows)
@@ -89,6 +96,23 @@ def cached_case(path: Path) -> Any:
     if found is None:
         raise InputError("not there")
     return str(found)
+
+
+def linear_files() -> Iterator[tuple[str, bytes]]:
+    """A linear transform of each kind of file."""
+    rows = "1 0.1 0 5\n0 1 0 6\n0.2 0 1 7\n0 0 0 1\n"
+    itk = "#Insight Transform File V1.0\n#Transform 0\nTransform: {}_double_3_3\n"
+    euler = itk.format("Euler3DTransform")
+    euler += "Parameters: 0.1 0.2 0.3 4 5 6\nFixedParameters: 1 2 3\n"
+    info = "volume = 9 8 7\nvoxelsize = 1 2 1\nxras = -1 0 0\nyras = 0 0 -1\n"
+    info += "zras = 0 1 0\ncras = 0 0 0\n"
+    lta = f"type = 0\nnxforms = 1\n1 4 4\n{rows}src volume info\n{info}dst volume info\n{info}"
+    yield from (("t.txt", rows.encode()), ("t.mat", rows.encode()))
+    yield from (("t.tfm", euler.encode()), ("t.lta", lta.encode()))
+    matlab = io.BytesIO()
+    own = {"AffineTransform_double_3_3": np.arange(12.0) % 5, "fixed": np.ones(3)}
+    savemat(matlab, own, format="4")
+    yield "b.mat", matlab.getvalue()
 
 
 def readers(folder: Path) -> Iterator[Reader]:  # noqa: PLR0915
@@ -135,6 +159,8 @@ def readers(folder: Path) -> Iterator[Reader]:  # noqa: PLR0915
     else:
         yield Reader("w.h5", made("w.h5", moved.save), field, rate=0.2)
 
+    for name, content in linear_files():
+        yield Reader(name, content, linear_map, rate=0.5)
     for protocol in (3, 5):
         yield Reader("a.pkl", pickle.dumps((floats, whole), protocol), read_arrays)
     yield Reader("p.csv", b"x,y,z,label\n1,2,3,a\n4.5,-6,7e1,b\n", points, rate=0.5)

@@ -18,19 +18,23 @@ AXIS = np.array([0.5, -0.3, 0.8]) / np.linalg.norm([0.5, -0.3, 0.8])
 FIXED = oblique_grid((46, 54, 44), (4.0, 4.0, 4.0), 0)
 MOVING = oblique_grid((54, 56, 40), (4.0, 3.6, 5.0), 25)
 
+PARTS = [  # centre and radii in mm, and intensity
+    ([0, 0, 0], [62, 78, 55], 0.6),
+    ([0, -45, -38], [40, 26, 22], 0.85),
+    ([12, 10, 5], [12, 30, 14], 0.2),
+    ([-14, 12, 6], [10, 26, 12], 0.2),
+    ([25, 45, 20], [18, 15, 16], 1.0),
+    ([-30, -30, 25], [20, 18, 14], 0.4),
+]
+
 
 def head(points):
     """A brain-like thing at points (..., 3) in mm: no rotation takes it onto itself."""
-
-    def blob(centre, radii):
-        return (((points - centre) / radii) ** 2).sum(-1)
-
-    value = np.where(blob([0, 0, 0], [62, 78, 55]) < 1, 0.6, 0.0)
-    value = np.where(blob([0, -45, -38], [40, 26, 22]) < 1, 0.85, value)
-    value = np.where(blob([12, 10, 5], [12, 30, 14]) < 1, 0.2, value)
-    value = np.where(blob([-14, 12, 6], [10, 26, 12]) < 1, 0.2, value)
-    value = np.where(blob([25, 45, 20], [18, 15, 16]) < 1, 1.0, value)
-    return np.where(blob([-30, -30, 25], [20, 18, 14]) < 1, 0.4, value)
+    value = np.zeros(points.shape[:-1])
+    for centre, radii, level in PARTS:
+        part = (1 - (((points - centre) / radii) ** 2).sum(-1)) * 4
+        value += (level - value) * part.clip(0, 1)
+    return value
 
 
 def turned(angle, shift=(0.0, 0.0, 0.0), scale=1.0, axis=AXIS):
