@@ -59,9 +59,9 @@ class Measured:
     """The measures of a registration that the verdict depends on.
 
     affine: (4, 4), RAS+ mm to RAS+ mm, of the initial linear transform. doubts: reasons against it,
-    a line each. overlap: fraction of the fixed grid, 0 to 1, inside the moving grid. folded_percent: of the voxels; smoothness: of
-    the settings. spacing: (3,) of the moving image, in mm. labels: None if there are none, or if
-    they drove the registration and so are no evidence.
+    a line each. overlap: fraction of the fixed grid, 0 to 1, inside the moving grid.
+    folded_percent: of the voxels; smoothness: of the settings. spacing: (3,) of the moving image,
+    in mm. labels: None if there are none, or if they drove the registration and so are no evidence.
     """
 
     similarity: SimilarityChange
