@@ -14,8 +14,11 @@ from .slabs import PLANES, slabs
 
 
 def leaky(x: Tensor, slope: float) -> Tensor:
-    """LReLU(x), in the memory of x where no gradient needs it."""
-    return F.leaky_relu(x, slope, inplace=not torch.is_grad_enabled())
+    """LReLU(x) in the memory of x, whose gradient the result tells as well; slope 0 is a ReLU.
+
+    x: the result of an operation whose own gradient does not read it.
+    """
+    return F.leaky_relu(x, slope, inplace=True) if slope else F.relu(x, inplace=True)
 
 
 class ConvAct(nn.Module):
@@ -35,9 +38,8 @@ class ConvAct(nn.Module):
     def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
         """(B, inputs, H, W, D), or, of stride 1, maps side by side -> (B, outputs, H', W', D')."""
         out: Tensor = self.main(x)
-        if self.slope:
-            return leaky(out, self.slope)
-        return out if isinstance(self.main, Conv3) else F.relu(out)
+        done_there = self.slope == 0 and isinstance(self.main, Conv3)
+        return out if done_there else leaky(out, self.slope)
 
 
 def norm_leaky(x: Tensor, inplace: bool = True) -> Tensor:
