@@ -1,19 +1,21 @@
 """`python -m benchmarks.report --readme`: the README's table of what was measured.
 
 The block between its two marker comments is made from the full runs in benchmarks/results and from
-nothing else; without the option it is printed.
+nothing else; without the option it is printed. `--networks FILE` prints the table of every network
+against PyTorch's operations from the results of a run.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from lganet_fast.runtime.files import atomic
 
 from . import ROOT, machine, table
-from .results import Results, committed
+from .results import Results, Row, committed, load
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
@@ -42,16 +44,53 @@ def renewed(text: str, runs: Sequence[Results]) -> str:
     return f"{before}{BEGIN}\n\n{block(runs)}\n\n{END}{after}"
 
 
+def networks(run: Results) -> str:
+    """A Markdown table: every network's forward and step, plain to ours, and the ratios' means."""
+    rows = [row for row in run.rows if row.operation == "peers" and row.device == "cpu"]
+    lines, ratios = [], []
+    for name in dict.fromkeys(row.detail for row in rows):
+        line, found = [name], []
+        for mode in ("forward", "step"):
+            own = [row for row in rows if (row.detail, row.mode) == (name, mode)]
+            if len(own) != 2 or any(row.status != "run" for row in own):
+                raise ValueError(f"the run has no {mode} of {name} in both ways")
+            before, after = own
+            line += [change(before, after), table.times(after.ratio)]
+            line += [memory_change(before, after), table.times(after.memory_ratio)]
+            found += [after.ratio, after.memory_ratio]
+        lines.append(line)
+        ratios.append(found)
+    means = [table.times(statistics.geometric_mean(column)) for column in zip(*ratios, strict=True)]
+    lines.append(["geometric mean", *(cell for mean in means for cell in ("", mean))])
+    parts = [head for mode in ("forward", "step") for head in (mode, "ratio", "peak MB", "ratio")]
+    return table.grid(["network", *parts], lines)
+
+
+def change(before: Row, after: Row) -> str:
+    """The times of both."""
+    return f"{table.seconds(before.median)} to {table.seconds(after.median)}"
+
+
+def memory_change(before: Row, after: Row) -> str:
+    """The peaks of both."""
+    return " to ".join(f"{(row.peak or 0) / 2**20:.0f}" for row in (before, after))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("--readme", action="store_true", help="write it into README.md")
+    parser.add_argument("--networks", type=Path, metavar="FILE", help="every network, of a run")
     return parser
 
 
 def main(words: Sequence[str] | None = None, readme: Path = README) -> None:
     """Print the block, or write it."""
-    if not parser().parse_args(words).readme:
+    given = parser().parse_args(words)
+    if given.networks is not None:
+        print(networks(load(given.networks)))
+        return
+    if not given.readme:
         print(block(committed()))
         return
     text = renewed(readme.read_text(encoding="utf-8"), committed())

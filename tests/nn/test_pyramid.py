@@ -1,4 +1,4 @@
-"""The convolution of an enlarged map without that map; activations that overwrite what they read."""
+"""A convolution of an enlarged map without that map; activations that overwrite what they read."""
 
 from __future__ import annotations
 

@@ -21,9 +21,11 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # last, so that the installed package stays the one that is found
 
 from benchmarks import machine, memory, networks, plot, report, scaling, table, timing  # noqa: E402
+from benchmarks import test_peers as peers  # noqa: E402
 from benchmarks.results import PARTIAL, Results, Row, load  # noqa: E402
 from benchmarks.run import disagreements  # noqa: E402
 from benchmarks.targets import GUARDED, SLACK, TARGETS  # noqa: E402
+from lganet_fast.models import names  # noqa: E402
 from lganet_fast.ops import OPERATIONS  # noqa: E402
 
 DOCS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
@@ -262,6 +264,31 @@ def test_readme_agrees_with_the_stored_results():
     assert report.renewed(text, report.committed()) == text, (
         "run python -m benchmarks.report --readme"
     )
+
+
+def test_every_network_is_told_beside_its_plain_form():
+    kept = []
+    for name, ratio in (("rdp", 2.0), ("modet", 8.0)):
+        for mode in ("forward", "step"):
+            row = replace(ROW, operation="peers", detail=name, mode=mode, baseline="plain")
+            kept.append(replace(row, way="plain", median=4.0, peak=2**30))
+            more = {"ratio": ratio, "peak": 2**28, "memory_ratio": 4.0}
+            kept.append(replace(row, way="auto", median=4.0 / ratio, **more))
+    text = report.networks(Results({}, kept))
+    line = "4 s to 2 s | 2.00x | 1024 to 256 | 4.00x"
+    assert f"| rdp | {line} | {line} |" in text
+    assert "| geometric mean |  | 4.00x |  | 4.00x |  | 4.00x |  | 4.00x |" in text
+    with pytest.raises(ValueError, match="no step of modet"):
+        report.networks(Results({}, kept[:-1]))
+
+
+@pytest.mark.parametrize("name", [n for n in names() if not n.startswith("lganet")])
+def test_plain_networks_compute_the_same(name):
+    size = (32, 32, 32)  # LGANet's two need larger ones: the benchmark itself compares them
+    images = networks.pair(size, torch.float32, "cpu")
+    with torch.no_grad():
+        wanted, found = (make(name, size).eval()(*images) for make in (peers.theirs, peers.ours))
+    assert (found - wanted).abs().max() < 5e-3 * wanted.abs().max()
 
 
 def test_partial_runs_are_not_reported(tmp_path):
