@@ -78,7 +78,7 @@ def array(raw: Any, made: Any, shape: Any, order: str) -> NDArray:
 
 
 def empty_array(*_: Any) -> Made:
-    """numpy's _reconstruct: an array whose type and shape follow later."""
+    """NumPy's _reconstruct: an array whose type and shape follow later."""
     return Made()
 
 
@@ -91,7 +91,7 @@ def filled_array(made: Made, state: Any) -> None:
 
 
 def buffer_array(raw: Any, kind: Any, shape: Any, order: Any) -> Made:
-    """numpy's _frombuffer: an array from bytes."""
+    """NumPy's _frombuffer: an array from bytes."""
     return Made(array(raw, kind, shape, str(order)))
 
 

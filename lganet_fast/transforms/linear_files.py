@@ -175,7 +175,7 @@ def euler(angles: Array, about_y_second: bool) -> Array:
 def versor(part: Array) -> Array:
     """The rotation (3, 3) whose unit quaternion has this vector part (3,)."""
     x, y, z = part
-    w = np.sqrt(max(0.0, 1 - part @ part))
+    w = max(0.0, 1 - float(part @ part)) ** 0.5
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.asarray(np.eye(3) + 2 * w * cross + 2 * cross @ cross)
 
