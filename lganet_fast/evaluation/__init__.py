@@ -1,4 +1,4 @@
-"""Every pair of a split registered, scored and compared: tables and figures."""
+"""Registering and scoring every pair of a split, comparing methods, tables and figures."""
 
 from .run import evaluate
 

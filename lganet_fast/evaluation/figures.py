@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, as PNG: one case in slices and level by level, all cases in boxes."""
+"""Figures of an evaluation, as PNG: slices and levels of one case, box plots of all cases."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def draw(
 ) -> None:
     """Write slices.png, levels.png (of LGANet++), metrics.png and labels.png (with labels).
 
-    seen, full: the pair to draw, as the network sees it and at the scale of the results. methods:
+    seen, full: the pair to draw, at the network's resolution and at that of the results. methods:
     name -> cases. labels: rows of labels.csv.
     """
     make_folder(folder)
@@ -87,9 +87,9 @@ def slices(sample: Sample, flow: Tensor, config: Config) -> Figure:
 
 
 def levels(sample: Sample, flows: Sequence[Tensor], config: Config) -> Figure:
-    """The axial plane of the flow at each level: its length, the lattice, what differs still.
+    """The axial plane of the flow at each level: its length, the lattice, the residual.
 
-    flows: as of `level_flows`.
+    flows: from `level_flows`.
     """
     views = Views(sample.grid, _centred_on(sample))
     plane = PLANES[2]
@@ -158,7 +158,7 @@ def label_boxes(labels: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, completely or not at all."""
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 

@@ -1,4 +1,4 @@
-"""The flow that a network has at each of its levels, coarse to fine."""
+"""The flow of a network at each of its levels, coarse to fine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods that an evaluation runs: nothing, a network or SyN, then instance optimisation."""
+"""The methods of an evaluation: nothing, a network or SyN, then instance optimisation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REFINED_BY = {"ncc": "lncc", "mse": "mse", "mind": "mind"}
 class Method:
     """A network or SyN (or neither), then instance optimisation (or none), on a device.
 
-    factors: sides of the network's voxels in voxels that the result is on, along each axis.
+    factors: sides of the network's voxels in voxels of the result, along each axis.
     """
 
     checkpoint: Checkpoint | None
@@ -45,7 +45,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """What tables call it, where its user does not."""
+        """The default name in tables."""
         if self.syn:
             first = "SyN"
         elif self.checkpoint is not None:
@@ -58,7 +58,7 @@ class Method:
     def flow(self, seen: Sample, full: Sample) -> Tensor:
         """The flow (1, 3, H, W, D), in voxels of `full`, that registers a pair.
 
-        seen: the pair as the network takes it. full: the same pair at the scale of the result.
+        seen: the pair at the network's resolution. full: the same pair at the result's resolution.
         """
         flow = torch.zeros(1, 3, *full.fixed.shape, device=self.device)
         if self.syn:
@@ -73,9 +73,9 @@ class Method:
 def method_of(
     config: Config, checkpoint: Checkpoint | None, device: torch.device, *, syn: bool = False
 ) -> Method:
-    """The method that a configuration asks for.
+    """The method of a configuration.
 
-    Raises InputError for iterations not allowed, and for SyN where antspyx is missing.
+    Raises InputError for invalid iterations, and for SyN if antspyx is missing.
     """
     if syn:
         import_ants()
@@ -89,7 +89,7 @@ def method_of(
 
 
 def finer(flow: Tensor, factors: Sequence[int], size: Sequence[int]) -> Tensor:
-    """A flow on boxes of `factors` voxels, in boxes, on the voxels and in them: (1, 3, *size).
+    """Resample a flow from boxes of `factors` voxels to the voxels: (1, 3, *size) in voxels.
 
     Linear between the centres of the boxes; voxels past the last whole box have its flow.
     """
@@ -102,7 +102,7 @@ def finer(flow: Tensor, factors: Sequence[int], size: Sequence[int]) -> Tensor:
 
 
 def refine(flow: Tensor, sample: Sample, settings: Settings) -> Tensor:
-    """A flow (1, 3, H, W, D) improved by instance optimisation, as `register` does it."""
+    """Refine a flow (1, 3, H, W, D) by instance optimisation, as in `register`."""
     grid = sample.grid
     mask = None if sample.fixed_mask is None else Volume(sample.fixed_mask, grid, "fixed mask")
     moving, fixed = (Volume(x, grid, sample.name) for x in (sample.moving, sample.fixed))
@@ -118,7 +118,7 @@ def refine(flow: Tensor, sample: Sample, settings: Settings) -> Tensor:
 
 
 def onto(flow: Tensor, grid: Grid, other: Grid) -> Tensor:
-    """A flow (1, 3, H, W, D) in voxels of its grid, on another grid in that one's; 0 outside."""
+    """Resample a flow (1, 3, H, W, D), in voxels of its grid, to another grid; 0 outside."""
     matrix = np.linalg.inv(other.affine)[:3, :3] @ grid.affine[:3, :3]
     vectors = turned(matrix, flow.cpu().float())
     parts = [read(vectors, index_flow(other, grid, part), "zeros") for part in other.slabs()]
@@ -126,10 +126,11 @@ def onto(flow: Tensor, grid: Grid, other: Grid) -> Tensor:
 
 
 def as_published(flow: Tensor) -> Tensor:
-    """The flow by which the published scripts in effect warp: p + u -> (p + u) S/(S-1) - 1/2.
+    """The flow with which the published scripts warp: p + u -> (p + u) S/(S-1) - 1/2.
 
-    flow: u, (1, 3, H, W, D) in voxels. S is the volume's side along the axis. A zero flow so shifts
-    the image by up to half a voxel: a defect, here to score published checkpoints as they were.
+    flow: u, (1, 3, H, W, D) in voxels. S is the volume's side along the axis. A zero flow shifts
+    the image by up to half a voxel: a defect, reproduced to score published checkpoints as
+    published.
     """
     moved = []
     for axis, (at, n) in enumerate(zip(places(flow), flow.shape[2:], strict=True)):
@@ -139,7 +140,7 @@ def as_published(flow: Tensor) -> Tensor:
 
 
 def sampled_at(flow: Tensor, section: EvaluateSection) -> Tensor:
-    """The flow that images and labels are read by, as `evaluate.warp` says."""
+    """The flow that warps images and labels, according to `evaluate.warp`."""
     return as_published(flow) if section.warp == "published" else flow
 
 
@@ -150,7 +151,7 @@ def moved_image(image: NDArray, flow: Tensor, section: EvaluateSection) -> NDArr
 
 
 def moved_labels(labels: NDArray, flow: Tensor, section: EvaluateSection) -> NDArray:
-    """A label map (H, W, D) warped by a flow (1, 3, H, W, D), as `evaluate.interpolation` says.
+    """A label map (H, W, D) warped by a flow (1, 3, H, W, D), with `evaluate.interpolation`.
 
     "nearest", or "trilinear": the label whose indicator, interpolated linearly, is largest.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: a file per case while it runs, tables of them at the end."""
+"""The files of an evaluation: one per case while it runs, tables at the end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .scores import METRICS, Scores
 
 
 class Store:
-    """Scores of the cases in a folder, each written whole as soon as it is known.
+    """Scores of the cases in a folder, each written as soon as it is known.
 
-    settings: what scores depend on; scores under other settings count as not there. columns: those
-    that a case must have, and those that each of its labels must have.
+    settings: that scores depend on; scores with other settings are ignored. columns: the required
+    columns of a case, and those of each of its labels.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class Store:
         self.columns = columns
 
     def make(self) -> None:
-        """Create the folder. Raises InputError where it cannot be."""
+        """Create the folder. Raises InputError if that fails."""
         make_folder(self.folder)
 
     def put(self, scores: Scores) -> None:
-        """Keep a case."""
+        """Save a case's scores."""
         found = {"settings": self.settings, "case": scores.case, "labels": scores.labels}
         write_report_json(self._path(scores.case["case"]), found)
 
     def get(self, case: str) -> Scores | None:
-        """A case that was kept; None where it is not there, or damaged in any way."""
+        """A saved case; None if it is missing or damaged."""
         path = self._path(case)
         try:
             with reading(str(path)):
@@ -64,7 +64,7 @@ class Store:
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as it was before JSON. Raises what comes of a row that none was."""
+    """A row as it was before JSON. Raises an exception for an invalid row."""
     return {
         key: value if key == "case" else math.nan if value is None else value + 0
         for key, value in row.items()
@@ -72,11 +72,11 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_cases(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """The metrics of each case in a cases.csv of this or another tool.
+    """Read the metrics of each case from a cases.csv of this or another tool.
 
-    A column `case` is needed and one metric at least; other columns are ignored, and an empty cell
-    is no number.
-    Raises InputError where there is no such file, or a case twice, or a cell that is no number.
+    A column `case` and at least one metric are required; other columns are ignored. An empty cell
+    is a missing value.
+    Raises InputError if the file is missing, a case occurs twice, or a cell is not a number.
     """
     rows = read_rows(path, ("case",))
     keys = [metric.key for metric in METRICS if metric.key in rows[0]]

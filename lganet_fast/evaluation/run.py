@@ -1,4 +1,4 @@
-"""An evaluation from end to end: every case of a split scored, tables and figures of them."""
+"""A complete evaluation: scores of every case of a split, tables and figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .statistics import Table, compare, spread
 from .syn import syn_settings
 from .tables import latex, markdown
 
-PREFERRED = ("dice", "tre_mm", "njd_percent")  # what the case to draw is the median of
+PREFERRED = ("dice", "tre_mm", "njd_percent")  # metrics whose median selects the case to draw
 
 
 def evaluate(
@@ -46,20 +46,20 @@ def evaluate(
 ) -> Path:
     """Register and score every pair of `evaluate.split`; returns the folder with the results.
 
-    checkpoint: the network's weights; None evaluates instance optimisation alone where
-        `evaluate.refine` has iterations, else the images as they are. With iterations, results are
+    checkpoint: the network's weights; None evaluates instance optimisation alone if
+        `evaluate.refine` has iterations, else the unregistered images. With iterations, results are
         at full resolution, whatever `data.spacing` is for the network.
     out: the folder; by default one named after the method, under `output.folder`/evaluation.
     others: other runs to compare with, a name and the path of its cases.csv each. name: of this
         method, in tables and figures. syn: ANTs' SyN in place of a network.
 
-    Under torchrun every process takes its part of the cases. Cases that were scored before, under
-    the same settings, are not done again. Results: cases.csv, labels.csv, summary.json, tables.md,
+    Under torchrun every process takes its share of the cases. Cases that were scored before with
+    the same settings are skipped. Results: cases.csv, labels.csv, summary.json, tables.md,
     tables.tex and figures/.
-    Raises InputError for a split without pairs and for what `data` and checkpoints refuse.
+    Raises InputError for a split without pairs, and for invalid data or checkpoints.
     """
     if syn and checkpoint is not None:
-        raise InputError("SyN takes no checkpoint: score a network and SyN one by one")
+        raise InputError("SyN takes no checkpoint: evaluate a network and SyN separately")
     network = None if checkpoint is None else open_checkpoint(checkpoint)
     tables = {label: read_cases(path) for label, path in (others or {}).items()}
     with join(config.train.device, config.train.threads) as ranks:
@@ -90,7 +90,7 @@ def evaluate(
 
 
 class Pairs:
-    """The pairs of a split: (as the network sees it, at the scale of the results) each."""
+    """The pairs of a split, each at the network's resolution and at that of the results."""
 
     def __init__(self, config: Config, method: Method) -> None:
         split, data = config.evaluate.split, replace(config.data, cache=False)
@@ -109,12 +109,12 @@ class Pairs:
 
     @property
     def names(self) -> list[str]:
-        """What each pair is called."""
+        """The name of each pair."""
         return [case.name for case in self.full.cases]
 
 
 def run_case(seen: Sample, full: Sample, method: Method, config: Config) -> Scores:
-    """Register a pair and score it; the time is that of the method, without reading and scoring."""
+    """Register and score a pair; the time is that of the method, without reading and scoring."""
     started = time.perf_counter()
     flow = method.flow(seen, full)
     if flow.is_cuda:
@@ -125,7 +125,7 @@ def run_case(seen: Sample, full: Sample, method: Method, config: Config) -> Scor
 def settings(
     config: Config, checkpoint: str | os.PathLike[str] | None, method: Method
 ) -> dict[str, Any]:
-    """What a case's scores depend on, its files aside."""
+    """The settings that a case's scores depend on, besides its files."""
     data = asdict(config.data)
     for key in ("cache", "workers", "validation", "testing", "pairs", "seed"):
         del data[key]
@@ -160,7 +160,7 @@ def finish(
     title: str,
     others: Mapping[str, Table],
 ) -> None:
-    """Write what sums the cases up."""
+    """Write the tables and figures of all cases."""
     found = [scores for name in pairs.names if (scores := store.get(name)) is not None]
     profile = config.evaluate.hd95
     write_rows(folder / "cases.csv", case_columns(profile), [one.case for one in found])
@@ -193,7 +193,7 @@ def finish(
 
 
 def median_case(rows: Table) -> str:
-    """The case whose score is the median, by Dice or by the first metric that there is."""
+    """The case with the median score, by Dice or the first available metric."""
     for key in PREFERRED:
         known = [(row[key], case) for case, row in rows.items() if not np.isnan(row[key])]
         if known:

@@ -1,4 +1,4 @@
-"""What one registered case scores.
+"""The scores of one registered case.
 
 A profile, `evaluate.hd95`, fixes the definitions:
 
@@ -10,9 +10,9 @@ A profile, `evaluate.hd95`, fixes the definitions:
 | learn2reg | by area of surface elements, voxels | the same, 2 voxels in | 2 voxels in |
 
 A label that the fixed or the moving map lacks cannot be registered: it scores NaN, is left out of
-means and is counted. "paper" instead scores it as the published script does, Dice 0 and HD95 5.
-Which labels count is up to `data.labels`. The published script's own lists name 22 twice and leave
-out 32 for OASIS and IXI, and leave out 18 and 19 too for IXI; here every label counts once.
+means and is counted. "paper" instead scores it like the published script, Dice 0 and HD95 5.
+`data.labels` selects the labels. The published script's own lists name 22 twice and omit 32 for
+OASIS and IXI, and also omit 18 and 19 for IXI; here every label counts once.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from ..volumes.resample import channels_last
 from ..volumes.sampling import sample as read_at
 from .methods import moved_labels
 
-MARGIN = 2  # voxels at each face that Learn2Reg leaves out of what it takes from a Jacobian
+MARGIN = 2  # voxels at each face that Learn2Reg leaves out of scores of the Jacobian
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the results: its key, what tables and figures call it, how it is written.
+    """A column of the results: its key, its title in tables and figures, its number format.
 
-    better: 1 where more is better, -1 where less is, 0 where neither.
+    better: 1 if higher is better, -1 if lower is better, 0 if neither.
     """
 
     key: str
@@ -80,14 +80,14 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Scores:
-    """A row of cases.csv and its rows of labels.csv. Numbers that do not exist are NaN."""
+    """A row of cases.csv and its rows of labels.csv. Undefined scores are NaN."""
 
     case: dict[str, Any]
     labels: list[dict[str, Any]]
 
 
 def hd95_key(profile: str) -> str:
-    """The column that holds HD95: its name has the unit."""
+    """The column of HD95; its name includes the unit."""
     return "hd95_voxels" if profile == "learn2reg" else "hd95_mm"
 
 
@@ -142,9 +142,9 @@ def label_rows(
     profile: str,
     labels: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
-    """Every label's scores. fixed, moving, moved: (H, W, D) label maps, moving as it was before.
+    """Every label's scores. fixed, moving, moved: (H, W, D) label maps, moving before the warp.
 
-    labels: those to score; where empty, all but 0 that the fixed or the moving map holds.
+    labels: those to score; if empty, all but 0 that occur in the fixed or the moving map.
     """
     names = sorted(set(labels)) or present(fixed, moving)
     counts = overlap(fixed, moved, names)

@@ -1,4 +1,4 @@
-"""Means, spreads and paired comparisons of methods over the cases that both registered."""
+"""Means, standard deviations and paired comparisons of methods over their common cases."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Table = Mapping[str, Mapping[str, float]]  # case -> metric's key -> value
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of another method against this one's, over the cases that both have.
+    """A comparison of another method with this one by one metric, over their common cases.
 
-    difference: mean of the other's values less this one's. p: of Wilcoxon's signed-rank test, two-
-    sided; adjusted: by Holm's method over all methods compared. NaN where there is nothing to test.
+    difference: mean of the other's values minus this one's. p: of Wilcoxon's signed-rank test, two-
+    sided; adjusted: by Holm's method over all methods compared. NaN if there is nothing to test.
     """
 
     cases: int
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def column(rows: Table, key: str) -> Array:
-    """A metric's values over the cases that have one."""
+    """A metric's known values over the cases."""
     values = np.array([row.get(key, math.nan) for row in rows.values()], float)
     return values[~np.isnan(values)]
 
@@ -54,8 +54,8 @@ def spread(rows: Table) -> dict[str, dict[str, float]]:
 def compare(own: Table, others: Mapping[str, Table]) -> dict[str, dict[str, Comparison]]:
     """Every other method against this one: method -> metric's key -> Comparison.
 
-    Paired by case; only cases that both have count. The family that Holm's correction is for is
-    one metric's tests over all methods (Demsar, 2006).
+    Paired by case; only common cases count. Holm's correction is applied to one metric's tests over
+    all methods (Demsar, 2006).
     """
     out: dict[str, dict[str, Comparison]] = {name: {} for name in others}
     for metric in (m for m in METRICS if m.better):
@@ -69,7 +69,7 @@ def compare(own: Table, others: Mapping[str, Table]) -> dict[str, dict[str, Comp
 
 
 def paired(own: Table, other: Table, key: str) -> tuple[Array, Array]:
-    """Both methods' values of a metric, case by case."""
+    """Both methods' values of a metric, paired by case."""
     both = [
         (row[key], other[case][key])
         for case, row in own.items()
@@ -88,7 +88,7 @@ def signed_rank(x: Array, y: Array) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for how many there are, NaN left out (Holm, 1979)."""
+    """P values adjusted for their number, NaN left out (Holm, 1979)."""
     out = [math.nan] * len(p_values)
     known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     least = 0.0

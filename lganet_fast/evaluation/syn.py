@@ -1,6 +1,6 @@
-"""ANTs' SyN, by antspyx where it is installed: the classical method that networks are held against.
+"""ANTs' SyN by the optional package antspyx: the classical method to compare networks with.
 
-Its transforms come back as a flow, so that it is scored by the same code as every other method.
+Its transforms are converted to a flow, so that the same code scores it as every other method.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..transforms.field import DisplacementField
 from ..volumes.grid import LPS, Grid
 from ..volumes.resample import channels_first
 
-SEED = 1  # of the voxels that the similarity is taken at
+SEED = 1  # of the voxels at which the similarity is sampled
 
 
 def import_ants() -> Any:
-    """Antspyx, or one line on how to get it. Raises InputError."""
+    """Import antspyx. Raises InputError, which says how to install it."""
     os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", str(torch.get_num_threads()))
     try:
         import ants
@@ -36,16 +36,16 @@ def import_ants() -> Any:
 
 
 def syn_settings() -> dict[str, Any]:
-    """What SyN's results depend on."""
+    """The settings that SyN's results depend on."""
     return {"antspyx": version("antspyx"), "type_of_transform": "SyN", "random_seed": SEED}
 
 
 def syn_flow(sample: Sample) -> Tensor:
     """The flow (1, 3, H, W, D), in voxels, by which SyN registers a sample.
 
-    The images are on the fixed one's grid, as they are for networks. SyN runs as antspyx has it by
-    default: an affine stage, then symmetric normalisation by mutual information. Its two transforms
-    are composed to one field by ANTs. Raises InputError where antspyx is missing.
+    The images are on the fixed grid, as for networks. SyN runs with antspyx's defaults: an affine
+    stage, then symmetric normalisation by mutual information. ANTs composes its two transforms to
+    one field. Raises InputError if antspyx is missing.
     """
     ants = import_ants()
     grid = sample.grid

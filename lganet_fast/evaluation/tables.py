@@ -1,6 +1,6 @@
-"""Tables as papers print them: a method per row, a metric per column, mean and spread in each cell.
+"""Tables for papers: a method per row, a metric per column, mean and standard deviation in a cell.
 
-The best mean of a column is bold, and of three or more methods the second is underlined. A star
+The best mean of a column is bold; with three or more methods the second is underlined. A star
 marks a method that differs significantly from this one (see `statistics.compare`).
 """
 
@@ -21,7 +21,7 @@ LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 class Cell:
     """Mean and standard deviation as text.
 
-    best, second: the mean is the column's best, or the next. marked: significantly different from
+    best, second: the mean is the column's best or second best. marked: significantly different from
     this method.
     """
 
@@ -35,9 +35,9 @@ class Cell:
 def cells(
     methods: Mapping[str, Table], compared: Mapping[str, Mapping[str, Comparison]]
 ) -> tuple[list[Metric], dict[str, list[Cell | None]]]:
-    """The columns, those metrics that some method has, and each method's cells, None without one.
+    """The columns (metrics of any method), and each method's cells, None for a missing metric.
 
-    methods: name -> cases, in the order of the rows. compared: as of `statistics.compare`.
+    methods: name -> cases, in the order of the rows. compared: from `statistics.compare`.
     """
     found = {name: spread(rows) for name, rows in methods.items()}
     columns = [m for m in METRICS if any(m.key in scores for scores in found.values())]
@@ -131,7 +131,7 @@ def latex(
 
 
 def _first(metric: Metric, means: Sequence[float]) -> tuple[str, str]:
-    """The best mean and the next as written; "" where there is none, or where it is the best."""
+    """The best and second best mean as text; "" if there is none, or if both are equal."""
     ordered = sorted(means, reverse=metric.better > 0)
     best, second, *_ = [f"{mean:.{metric.digits}f}" for mean in ordered] + ["", ""]
     if not metric.better:

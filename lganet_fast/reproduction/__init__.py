@@ -1,6 +1,6 @@
-"""The paper's tables and figures: what they need, what is there, what is missing, and the result.
+"""The paper's tables and figures: the steps they need, the missing steps, and the result.
 
-Imports training, evaluation and all below.
+Imports training, evaluation and all rooms below.
 """
 
 from __future__ import annotations

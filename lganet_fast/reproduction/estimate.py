@@ -1,4 +1,4 @@
-"""How long what is missing will take: by what a run has logged and scored, else by a step timed."""
+"""Estimated time of missing steps: from a run's log and scores, else from one timed step."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..training.objective import Objective
 from ..training.schedule import steps_per_epoch
 from ..training.trainer import build_network
 
-SIDE = 48  # of the volume that a step is timed on
+SIDE = 48  # of the volume on which a step is timed
 FORWARD = 1 / 3  # of a training step
 SYN = 8e-6  # seconds per voxel, measured: antspyx 0.6.3, one thread, LPBA40 at 4, 3 and 2 mm
 
 
 def logged_steps(folder: Path) -> list[float]:
-    """The seconds of each optimiser step that a run has logged; a cut line does not count."""
+    """The seconds of each logged optimiser step of a run; an incomplete line does not count."""
     found = []
     if (folder / "log.jsonl").is_file():
         for line in (folder / "log.jsonl").read_text("utf-8", "replace").splitlines():
@@ -38,7 +38,7 @@ def logged_steps(folder: Path) -> list[float]:
 
 
 def scored_pairs(folder: Path) -> list[float]:
-    """The seconds in which each pair was registered that an evaluation has scored."""
+    """The seconds of registering each pair that an evaluation has scored."""
     found = []
     for path in (folder / "cases").glob("*.json"):
         with suppress(ValueError, LookupError, TypeError):
@@ -66,20 +66,20 @@ def timed_step(config: Config) -> float:
 
 
 def voxels(config: Config) -> int:
-    """How many voxels a volume of the data set has, as a network sees it."""
+    """Number of voxels of the network's input for the data set."""
     sample = open_split(config, config.evaluate.split, marks=False)[0]
     return int(sample.fixed.size)
 
 
 def step_seconds(config: Config, folder: Path) -> float:
-    """Of an optimiser step of a run: the median of those logged, else timed."""
+    """Seconds of a run's optimiser step: the median of the logged steps, else timed."""
     if logged := logged_steps(folder):
         return statistics.median(logged)
     return timed_step(config) * voxels(config) * config.train.accumulate
 
 
 def training(config: Config, folder: Path, step: float) -> float:
-    """Seconds that are left of a training whose steps take `step` seconds."""
+    """Remaining seconds of a training whose steps take `step` seconds."""
     done = logged_steps(folder)
     if config.train.budget:
         return max(0.0, config.train.budget - sum(done))
@@ -104,7 +104,7 @@ def syn_pair(config: Config) -> float:
 
 
 def spoken(seconds: float) -> str:
-    """A time as one says it."""
+    """A time in words."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
             return f"about {seconds / length:.2g} {unit}"

@@ -1,9 +1,9 @@
-"""The paper's own figures, as far as they are known here; what is missing is left empty."""
+"""The paper's own figures, as far as they are known; the others are left empty."""
 
 from __future__ import annotations
 
 DICE = {("lpba40", "lganetpp"): "0.735"}  # mean over its nine test subjects
-PARAMETERS = {  # in units of 2^20, those included that take no part in the forward
+PARAMETERS = {  # in units of 2^20, including those that the forward does not use
     "model1": "2.936",
     "model2": "10.225",
     "model3": "21.320",

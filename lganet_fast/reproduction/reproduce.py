@@ -1,4 +1,4 @@
-"""A table or figure from end to end: the plan, what is missing carried out, the result."""
+"""A table or figure from end to end: the plan, its missing steps, the result."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Line:
 
 
 class Reproduction:
-    """What a table or figure needs, in a folder of runs.
+    """The steps of a table or figure, in a folder of runs.
 
-    name: one of TARGETS. runs: tables on one data set share their runs there. methods: rows of it,
-    None for all. settings: "section.key=value" for every row. budget: such as "10m": the small
-    table, in which every network trains for that time on LPBA40 at 2 mm.
-    Raises InputError for a name, method or budget that is not allowed.
+    name: one of TARGETS. runs: the folder; tables on one data set share their runs. methods: rows
+    of the table, None for all. settings: "section.key=value" for every row. budget: such as "10m":
+    the small table, in which every network trains for that time on LPBA40 at 2 mm.
+    Raises InputError for an invalid name, method or budget.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Reproduction:
         self.out = Path(runs) / "reproduced" / (name if budget is None else f"{name}_{seconds:g}s")
 
     def data_problem(self) -> str:
-        """What is wrong with the data, "" where nothing is."""
+        """The problem with the data, "" if there is none."""
         try:
             found = inspect(configs.load(self.source, self.settings))
         except InputError as error:
@@ -70,7 +70,7 @@ class Reproduction:
         return f"{found.problems[0]} ({count} problems in all)" if count else ""
 
     def plan(self) -> list[Line]:
-        """Every step and whether it is done; an evaluation is not while its training is not."""
+        """Every step and whether it is done; an evaluation is done only if its training is."""
         lines = []
         for work in self.works:
             open_ = False
@@ -81,7 +81,7 @@ class Reproduction:
         return lines
 
     def told(self, lines: Sequence[Line], problem: str) -> str:
-        """The plan in words: for what is missing its command, and for how long it will take."""
+        """The plan as text, with the command and the estimated time of each missing step."""
         out = [f"{self.target.name}: {self.target.shows}"]
         check = f"lganet-fast data check {self.source}"
         data = "there" if not problem else f"missing: {problem}\n    {check}"
@@ -100,14 +100,14 @@ class Reproduction:
                 text += f"\n    {step.command}"
             out.append(text)
         if total:
-            out.append(f"in all {estimate.spoken(total)} on this machine, scoring not counted")
+            out.append(f"total {estimate.spoken(total)} on this machine, without scoring")
         return "\n".join(out)
 
     def carry_out(self, lines: Sequence[Line], quiet: bool, say: Callable[[str], None]) -> None:
-        """Do what is missing, in order. Interrupted at any point, it goes on where it was.
+        """Run the missing steps in order. Resumes after an interruption.
 
-        Under torchrun every process calls this and they share the work. Raises InputError where
-        the data are not as they must be.
+        Under torchrun every process calls this and they share the work. Raises InputError for
+        missing or invalid data.
         """
         if problem := self.data_problem():
             raise InputError(f"the data of {self.source} cannot be used: {problem}")
@@ -117,14 +117,16 @@ class Reproduction:
                 if line.state != THERE:
                     say(f"{line.step.name} {line.step.work.row.title}")
                     line.step.run(quiet)
-                    ranks.total(torch.zeros(1, device=ranks.device))  # what one writes, all read
+                    ranks.total(
+                        torch.zeros(1, device=ranks.device)
+                    )  # all wait for the files of rank 0
 
     def write(self) -> Path:
-        """Write table.md, table.tex and figures of what is there; returns their folder."""
+        """Write table.md, table.tex and figures of the finished rows; returns their folder."""
         write_results(self.target, self.source, self.works, self.out)
         return self.out
 
 
 def first_process() -> bool:
-    """Whether this process is the one of torchrun's that talks and writes."""
+    """Whether this process is torchrun's rank 0, which prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -21,9 +21,9 @@ from .targets import OURS, Target
 
 
 def write_results(target: Target, source: str, works: Sequence[Work], out: Path) -> None:
-    """Write table.md and table.tex, and figures/ with what each row's evaluation drew.
+    """Write table.md and table.tex, and figures/ with the figures of each row's evaluation.
 
-    Raises InputError where a cases.csv cannot be read.
+    Raises InputError if a cases.csv cannot be read.
     """
     methods = {work.row.title: read_cases(work.scores / "cases.csv") for work in works}
     own = next((w.row.title for w in works if w.row.name == OURS), works[-1].row.title)
@@ -69,7 +69,7 @@ def columns(source: str, works: Sequence[Work]) -> dict[str, dict[str, str]]:
 
 
 def parameters(checkpoint: Path) -> int:
-    """How many numbers a lean checkpoint holds."""
+    """Number of parameters in a lean checkpoint."""
     with safe_open(checkpoint, framework="pt") as file:
         names = list(file.keys())
         return sum(math.prod(file.get_slice(name).get_shape()) for name in names)

@@ -1,4 +1,4 @@
-"""The steps to a row of a table, training and evaluation: is it done, what does it, how long."""
+"""The steps of a table's row, training and evaluation: state, command, estimated time."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ THERE, BEGUN, MISSING = "there", "begun", "missing"
 
 @dataclass(frozen=True)
 class Work:
-    """What makes a row: its configuration and its folder, for training and evaluation.
+    """A row's configuration and folder, for training and evaluation.
 
-    source: the shipped configuration. settings: all "section.key=value" over it.
+    source: the shipped configuration. settings: all "section.key=value" that override it.
     """
 
     row: Row
@@ -42,7 +42,7 @@ class Work:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration in full."""
+        """The complete configuration."""
         return configs.load(self.source, self.settings)
 
     @property
@@ -57,7 +57,7 @@ class Work:
 
     @cached_property
     def step_seconds(self) -> float:
-        """Of a training step."""
+        """Seconds of a training step."""
         return estimate.step_seconds(self.config, self.folder)
 
     def command(self, name: str, *more: str) -> str:
@@ -77,7 +77,7 @@ class Training:
         self.command = work.command("train", "--resume")
 
     def state(self) -> str:
-        """Whether it is done. Raises InputError where the folder holds another run."""
+        """Whether it is done. Raises InputError if the folder contains another run."""
         folder, config = self.work.folder, self.work.config
         if not (folder / "config.toml").is_file() or not (folder / "last.pt").is_file():
             return MISSING
@@ -87,16 +87,16 @@ class Training:
         return THERE if same and (folder / "finished.json").is_file() else BEGUN
 
     def seconds(self) -> float:
-        """An estimate of what is left."""
+        """Estimated remaining seconds."""
         return estimate.training(self.work.config, self.work.folder, self.work.step_seconds)
 
     def run(self, quiet: bool) -> None:
-        """Train, or go on."""
+        """Train, or resume training."""
         train(self.work.config, resume=True, quiet=quiet, source=self.work.source)
 
 
 class Evaluation:
-    """The evaluation of a row, which needs its training where it has one."""
+    """The evaluation of a row, after its training, if any."""
 
     name = "evaluate"
 
@@ -111,11 +111,11 @@ class Evaluation:
 
     @property
     def syn(self) -> bool:
-        """Whether it is SyN's."""
+        """Whether the row is SyN."""
         return self.work.row.name == "syn"
 
     def state(self) -> str:
-        """Whether it is done, with the weights that are there."""
+        """Whether it is done with the current weights."""
         work = self.work
         if work.checkpoint is not None and not work.checkpoint.is_file():
             return MISSING
@@ -129,7 +129,7 @@ class Evaluation:
         return THERE if found == wanted else MISSING
 
     def seconds(self) -> float:
-        """An estimate, of registering alone."""
+        """Estimated seconds of the registrations alone."""
         config = self.work.config
         if scored := estimate.scored_pairs(self.work.scores):
             pair = statistics.median(scored)
@@ -140,7 +140,7 @@ class Evaluation:
         return estimate.evaluation(config, pair)
 
     def run(self, quiet: bool) -> None:
-        """Score what is not scored yet."""
+        """Score the remaining cases."""
         work = self.work
         evaluate(
             work.config, work.checkpoint, work.scores, None, work.row.title, quiet, syn=self.syn
@@ -151,7 +151,7 @@ Step = Training | Evaluation
 
 
 def works(rows: Sequence[Row], source: str, settings: Sequence[str], folder: Path) -> list[Work]:
-    """The work of some rows, each in its own folder under one of the data set's."""
+    """The work of each row, in its own folder under the data set's."""
     found = []
     for row in rows:
         place = folder / row.name
@@ -161,7 +161,7 @@ def works(rows: Sequence[Row], source: str, settings: Sequence[str], folder: Pat
 
 
 def steps_of(work: Work) -> list[Step]:
-    """Training, where the row has one, and evaluation."""
+    """Training, if the row has weights, and evaluation."""
     return [Training(work), Evaluation(work)] if work.row.trained else [Evaluation(work)]
 
 

@@ -1,8 +1,8 @@
-"""What each table and figure is made of: a data set, and a row for each method.
+"""The contents of each table and figure: a data set, and a row for each method.
 
-Which table of the paper shows which data set is not recorded anywhere here: the numbers follow the
-order in which its data sets are listed, and the ablation comes last. Nor is it recorded what its
-figures show beyond their kinds: slices, flows level by level, boxes.
+The paper's own numbering of its tables is not known here: the numbers follow the order of its data
+sets, and the ablation comes last. Of its figures only the kinds are known: slices, flows at each
+level, box plots.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ NETWORKS = (
     *("voxelmorph", "pivit", "prnetpp", "pcnet", "modet", "corrmlp", "groupmorph", "rdp"),
     *("lganet", "lganetpp"),
 )
-OURS = "lganetpp"  # which the others are tested against
-SMALL = "lpba40_small"  # what a budget of time trains
+OURS = "lganetpp"  # the method that the others are compared with
+SMALL = "lpba40_small"  # the configuration of runs with a time budget
 
 
 @dataclass(frozen=True)
 class Row:
     """A method of a table.
 
-    name: of its folder, and what `--methods` takes. settings: "section.key=value" over the data
+    name: of its folder, and for `--methods`. settings: "section.key=value" that override the data
     set's configuration. trained: whether it has weights.
     """
 
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def title(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return TITLES[self.name]
 
 
@@ -41,8 +41,8 @@ class Row:
 class Target:
     """A table, or a figure.
 
-    shows: in a few words. config: the shipped configuration. figures: files that every evaluation
-    draws, and that are collected from the rows.
+    shows: in a few words. config: the shipped configuration. figures: files of every row's
+    evaluation to collect.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Target:
     figures: tuple[str, ...] = ()
 
     def chosen(self, names: list[str] | None) -> list[Row]:
-        """The rows, or those of some names. Raises InputError for one that it does not have."""
+        """The rows, or those of some names. Raises InputError for an unknown name."""
         known = [row.name for row in self.rows]
         for name in names or []:
             if name not in known:
@@ -102,7 +102,7 @@ TARGETS = {
         Target("figure5", "slices of LPBA40", "lpba40", METHODS, ("slices.png",)),
         Target("figure6", "slices of lung CT", "lung_ct", METHODS, ("slices.png",)),
         Target("figure7", "slices of abdomen CT-MR", "abdomen_ct_mr", METHODS, ("slices.png",)),
-        Target("figure8", "flows level by level", "lpba40", METHODS[-1:], ("levels.png",)),
+        Target("figure8", "flows at each level", "lpba40", METHODS[-1:], ("levels.png",)),
         Target("figure9", "Dice of each label on LPBA40", "lpba40", METHODS, ("labels.png",)),
     )
 }

@@ -1,4 +1,4 @@
-"""Training: a network from pairs of volumes, on one process or many, resumable at any step."""
+"""Training a network on pairs of volumes, in one process or several, resumable at any step."""
 
 from __future__ import annotations
 

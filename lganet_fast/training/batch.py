@@ -1,4 +1,4 @@
-"""Samples side by side, as the network takes them."""
+"""Samples combined into the network's input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
-    """Put samples side by side. Raises InputError where they differ in size."""
+    """Combine samples into a batch. Raises InputError if they differ in size."""
     names, sizes = [s.name for s in samples], {s.fixed.shape for s in samples}
     if len(sizes) > 1:
         found = ", ".join("x".join(map(str, size)) for size in sorted(sizes))
@@ -50,7 +50,7 @@ def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
 def batches(
     data: PairDataset, sampler: ShardedSampler, size: int, workers: int, device: torch.device
 ) -> Generator[Batch]:
-    """Batches without end, read ahead; the sampler stands behind the last one handed out."""
+    """Endless batches, read ahead; the sampler's state is that after the last batch returned."""
 
     def samples() -> Generator[Sample]:
         while True:

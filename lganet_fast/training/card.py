@@ -1,4 +1,4 @@
-"""What a trained network's file says about how to feed it."""
+"""The card in a trained network's file, which describes its input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def card(config: Config, sample: Sample, source: str) -> Card:
     return Card(
         spacing=" x ".join(f"{step:.4g}" for step in sample.grid.spacing) + " mm",
         intensity=data.intensity_rule,
-        axis_order="x, y, z: array axes as the files hold them",
+        axis_order="x, y, z: array axes as in the files",
         data=" ".join(filter(None, (data.layout, data.task))),
         command=f"lganet-fast train {source}".strip(),
     )

@@ -1,7 +1,7 @@
 """The network of a training step as two CUDA graphs, forward and backward.
 
-The loss and its gradient to the flow stay outside, and so do gradient scaling, the averaging over
-processes and the optimiser.
+The loss and its gradient with respect to the flow are outside the graphs, and so are gradient
+scaling, averaging over processes and the optimiser.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEVICES = ("cuda",)
 
 
 class Stage(nn.Module):
-    """The network and the precision that it runs in."""
+    """The network with its precision."""
 
     def __init__(self, network: nn.Module, autocast: torch.autocast) -> None:
         super().__init__()
@@ -34,12 +34,12 @@ class Stage(nn.Module):
 class Graphed(nn.Module):
     """A network in training mode whose forward and backward are graphs for batches of one shape.
 
-    Batches of another shape run operator by operator. What a backward finds lies in memory that
-    the next one writes to, so every parameter is given a `.grad` to which it is added; it must
-    stay: `zero_grad(set_to_none=False)`. No random number is used up.
+    Batches of another shape run operator by operator. The next backward overwrites the gradients of
+    the last one, so they are added to every parameter's `.grad`, which must be kept:
+    `zero_grad(set_to_none=False)`. Uses no random numbers.
 
     shape: of moving and fixed images, (B, C, H, W, D). autocast: the network's precision, without
-    a cache: a weight that was cast before a capture would be gone at a replay.
+    a cache, because a weight cast before a capture is no longer there at a replay.
     Raises InputError for a device other than CUDA.
     """
 
@@ -69,9 +69,9 @@ class Graphed(nn.Module):
 
 
 def keep_random_blocks(network: nn.Module) -> None:
-    """Let the blocks that drop numbers keep their activations.
+    """Keep the activations of blocks with dropout.
 
-    Computed again in the backward, in the other graph, they would drop other numbers.
+    If the backward's graph recomputed them, it would draw another dropout mask.
     """
     for block in network.modules():
         if isinstance(block, Block) and any(

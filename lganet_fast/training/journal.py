@@ -1,4 +1,4 @@
-"""What a run tells while it goes: log.jsonl always, a bar, TensorBoard where asked."""
+"""The progress of a run: log.jsonl, a bar, and optionally TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .schedule import Standing
 
 
 class Journal:
-    """The log of a run that is at `step`; `standing` is what its bar shows.
+    """The log of a run that is at `step`; its bar shows `standing`.
 
-    folder: of log.jsonl, which is cut to `size` bytes first: lines that a run wrote after the
-    state that it now goes on from. quiet: no bar. tensorboard: events too, in the same folder.
-    Raises InputError where TensorBoard is asked for and not installed.
+    folder: of log.jsonl, which is first cut to `size` bytes, to drop the lines written after the
+    state from which the run resumes. quiet: no bar. tensorboard: also events, in the same folder.
+    Raises InputError if TensorBoard is requested but not installed.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Journal:
         return os.fstat(self.file.fileno()).st_size
 
     def step(self, record: dict[str, Any], done: int) -> None:
-        """Note an optimiser step, after which so much is done."""
+        """Log an optimiser step; done: the progress after it."""
         self._write(record)
         self.done = done
         self._show(loss=record["loss"])
@@ -54,7 +54,7 @@ class Journal:
                 self.events.add_scalar(f"parts/{name}", value, record["step"])
 
     def validation(self, record: dict[str, Any]) -> None:
-        """Note the scores of the validation pairs."""
+        """Log the scores of the validation pairs."""
         self._write(record)
         scores = record["validation"]
         self._show(**{f"validation {name}": value for name, value in scores.items()})
@@ -80,7 +80,7 @@ class Journal:
 
 
 def event_writer(folder: Path, step: int) -> Any:
-    """A TensorBoard writer that hides what an earlier run wrote after `step`."""
+    """A TensorBoard writer that hides an earlier run's events after `step`."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -25,15 +25,15 @@ class Regularised(nn.Module):
         self.network = network
 
     def forward(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
-        """The flow, and what its authors smooth."""
+        """The flow, and the field that the network's authors smooth."""
         return self.network.regularised(moving, fixed)
 
 
 class Objective:
-    """The weighted sum of the terms that have a weight (paper 2.6, by default).
+    """The weighted sum of the terms with a weight above 0 (by default paper 2.6).
 
-    Each term is a mean over the pairs of a batch, so that the mean over processes with equal
-    batches is that of the whole.
+    Each term is a mean over the pairs of a batch, so the mean over processes with equal batches is
+    the mean over all pairs.
     """
 
     def __init__(self, section: LossSection) -> None:
@@ -49,7 +49,7 @@ class Objective:
             raise InputError("every weight in [loss] is 0: there is nothing to train for")
 
     def called(self, network: Network) -> nn.Module:
-        """The network as it must be called for this loss."""
+        """The network in the form that this loss needs."""
         return Regularised(network) if self.section.smooth == "own" else network
 
     def __call__(self, found: Found, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,7 +68,7 @@ class Objective:
         return sum(weighted[1:], weighted[0]), parts
 
     def dissimilarity(self, flow: Tensor, batch: Batch) -> Tensor:
-        """Of the fixed and the warped moving images, or of their features."""
+        """Dissimilarity of the fixed and the warped moving images, or of their features."""
         section = self.section
         if section.similarity == "ncc":
             warped = warp(batch.moving, flow)

@@ -48,8 +48,8 @@ def draw_pair(
 def draw(path: Path, sample: Sample, warped: Tensor, flow: Tensor, title: str) -> None:
     """Write a PNG: fixed, moving, warped, difference and grid in three planes each.
 
-    warped: (1, 1, H, W, D), the moving image as the flow (1, 3, H, W, D), in voxels, moves it.
-    Both images are drawn on the fixed one's grid.
+    warped: (1, 1, H, W, D), the moving image warped by the flow (1, 3, H, W, D), in voxels.
+    Both images are drawn on the fixed grid.
     """
     grid = sample.grid
     displacement = channels_last(turned(grid.affine[:3, :3], flow.detach().cpu().float()))

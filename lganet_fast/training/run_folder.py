@@ -1,4 +1,4 @@
-"""The folder of a run: what is written there, each file whole or not at all."""
+"""The folder of a run: its files, each written completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from .step import NotFiniteError
 
 
 class RunFolder:
-    """The files of a run, but for its log (`journal`). `path` need not be there yet."""
+    """The files of a run except its log (`journal`). `path` need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last = path / "last.pt"
 
     def state(self, *, resume: bool) -> dict[str, Any] | None:
-        """What the run there left to go on from; None where there is none.
+        """The state of the run in the folder; None without a run.
 
-        Raises InputError where there is one that is not to be resumed.
+        Raises InputError if there is a run but `resume` is false.
         """
         if not self.last.exists():
             return None
         if not resume:
             raise InputError(
-                f"{self.path} already holds a run: --resume goes on with it, another "
-                "output.folder begins a new one"
+                f"{self.path} already contains a run: use --resume to resume it, or another "
+                "output.folder for a new run"
             )
         return states.load(self.last)
 
     def make(self, config: Config) -> None:
-        """Create the folder, with config.toml. Raises InputError where it cannot be."""
+        """Create the folder, with config.toml. Raises InputError if that fails."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -48,7 +48,7 @@ class RunFolder:
             temporary.write_text(dumps(config), "utf-8", "backslashreplace")
 
     def note_end(self, schedule: Schedule) -> None:
-        """Have finished.json there where the run has ended, and only there."""
+        """Write finished.json if the run has ended, else remove it."""
         path = self.path / "finished.json"
         if schedule.done:
             write_report_json(path, {"steps": schedule.step, "seconds": schedule.spent})
@@ -56,7 +56,7 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def save(self, network: Network, card: Card, state: dict[str, Any]) -> None:
-        """Write last.safetensors and then last.pt, which is what counts."""
+        """Write last.safetensors and then last.pt, from which runs resume."""
         save_network(network, self.path / "last.safetensors", card)
         states.save(self.last, state)
 
@@ -65,7 +65,7 @@ class RunFolder:
         save_network(network, self.path / "best.safetensors", card)
 
     def picture(self, epoch: int) -> Path:
-        """Where the picture of an epoch goes; its folder is made."""
+        """The path of an epoch's picture; creates its folder."""
         folder = self.path / "pictures"
         folder.mkdir(exist_ok=True)
         return folder / f"{epoch:04d}.png"
@@ -73,7 +73,7 @@ class RunFolder:
     def keep_failure(
         self, error: NotFiniteError, step: int, rank: int, network: Network
     ) -> InputError:
-        """Keep the batch that made something not finite in a step; returns what to raise."""
+        """Save the batch of a step that was not finite; returns the exception to raise."""
         path = self.path / (f"failure.{rank}.pt" if rank else "failure.pt")
         batch = error.batch
         states.save(
@@ -91,5 +91,5 @@ class RunFolder:
         listed = ", ".join(f"{name} {value:g}" for name, value in error.parts.items())
         return InputError(
             f"{error.what} of {', '.join(batch.names)} is not finite in step {step} "
-            f"({listed}): {path} holds the images and the network"
+            f"({listed}): {path} contains the images and the network"
         )

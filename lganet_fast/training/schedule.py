@@ -1,4 +1,4 @@
-"""How long a run goes on, and the learning rate of each of its steps."""
+"""The length of a run and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from ..config.schema import TrainSection
 
-POWER = 0.9  # of the share of epochs left, where decay is "power"
+POWER = 0.9  # of the fraction of epochs left, for decay "power"
 
 
 class Standing(NamedTuple):
-    """How much of a run is done, of how much in all, in which unit."""
+    """Progress of a run: the amount done, the total, the unit."""
 
     done: int
     total: int
@@ -20,10 +20,10 @@ class Standing(NamedTuple):
 
 @dataclass
 class Schedule:
-    """Where a run stands.
+    """The progress of a run.
 
-    epoch_steps: optimiser steps of an epoch. step: optimiser steps done. spent: seconds that they
-    took. With `section.budget`, seconds, the run ends by them as well as by its steps.
+    epoch_steps: optimiser steps of an epoch. step: optimiser steps done. spent: seconds of these
+    steps. With `section.budget`, in seconds, the run also ends when the budget is spent.
     """
 
     section: TrainSection
@@ -43,7 +43,7 @@ class Schedule:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next step belongs to, counted from 0."""
+        """The epoch of the next step, from 0."""
         return self.step // self.epoch_steps
 
     @property
@@ -54,32 +54,32 @@ class Schedule:
         return Standing(self.step, self.total, "steps")
 
     def rate(self) -> float:
-        """The learning rate of the next step; with a budget, by the share of it that is spent."""
+        """The learning rate of the next step; with a budget, from the fraction of it spent."""
         budget = self.section.budget
         epoch = self.section.epochs * self.spent / budget if budget else self.epoch
         return rate(self.section, epoch, self.step)
 
     def advance(self, seconds: float) -> None:
-        """Count a step that took so long."""
+        """Count a step and its time."""
         self.step += 1
         self.spent += seconds
 
     def due(self, every: int) -> bool:
-        """Whether what is done each `every` epochs, and at the end, comes now; never for 0."""
+        """Whether an action due every `every` epochs and at the end is due now; 0: never."""
         epoch, left = divmod(self.step, self.epoch_steps)
         return not left and every > 0 and (epoch % every == 0 or self.done)
 
 
 def steps_per_epoch(section: TrainSection, pairs: int) -> int:
-    """Optimiser steps of an epoch of a process that has so many pairs: as configured, or all."""
+    """Optimiser steps of an epoch: as configured, or from a process's number of pairs."""
     return section.steps_per_epoch or max(1, pairs // (section.batch * section.accumulate))
 
 
 def rate(section: TrainSection, epoch: float, step: int) -> float:
-    """The rate in a step of an epoch, both counted from 0 (paper 3.1.2, where nothing warms up).
+    """The rate in a step of an epoch, both counted from 0 (paper 3.1.2, without warm-up).
 
-    `lr` up to epoch `decay_from`, then as `decay` says; all times a share that rises linearly to 1
-    in the `warm_up`-th step of the run.
+    `lr` up to epoch `decay_from`, then according to `decay`; times a factor that rises linearly to
+    1 at the `warm_up`-th step of the run.
     """
     share = min(1.0, (step + 1) / (section.warm_up or 1))
     return share * epoch_rate(section, epoch)

@@ -1,4 +1,4 @@
-"""Everything that a run must remember to go on as if it had never stopped."""
+"""The complete state of a run, from which it resumes exactly."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..runtime.files import atomic
 
 FORMAT = "lganet_fast training 1"
 SCHEDULE = ("epochs", "lr", "final_lr", "decay_from", "decay", "warm_up", "budget")
-# What may change when a run goes on: where it runs, what it shows, how long and at what rate it
-# trains; never what it trains on, what for, or the network.
+# Settings that may change when a run resumes: device, output, length and learning rate; never the
+# data, the loss or the network.
 FREE = {
     "data": ("root", "cache", "workers"),
     "train": ("graph", "save_every", "picture_every", "device", "threads", *SCHEDULE),
@@ -34,7 +34,7 @@ def seed(number: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Where every generator of this process stands, in types that need no unpickling of code."""
+    """The state of every generator of this process, in types that need no unpickling of code."""
     name, keys, *rest = np.random.get_state(legacy=True)
     state = {
         "python": random.getstate(),
@@ -47,7 +47,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put every generator where `random_state` found it."""
+    """Restore every generator from `random_state`."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
@@ -57,13 +57,13 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state, whole or not at all."""
+    """Write a state, completely or not at all."""
     with atomic(path) as temporary:
         torch.save({"format": FORMAT, **state}, temporary)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a state. Raises InputError where the file is none or is damaged."""
+    """Read a state. Raises InputError if the file is not a state or is damaged."""
     state = read_torch(path, "as a run to resume")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f'{path} is not in the format "{FORMAT}"')
@@ -71,7 +71,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What a run's course depends on, "section.key" to value."""
+    """The settings that a run depends on, "section.key" to value."""
     return {
         f"{title}.{name}": repr(value)
         for title in ("data", "model", "loss", "train")
@@ -81,7 +81,7 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def check_same(path: str | os.PathLike[str], before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError, naming what differs, where a run would not go on as it began."""
+    """Raise InputError, naming the difference, if a run would resume with other settings."""
     names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
     if names:
         changes = "; ".join(f"{k} was {before.get(k)}, is {now.get(k)}" for k in names)

@@ -1,4 +1,4 @@
-"""One optimiser step: forward, backward and update, on one process or many."""
+"""One optimiser step: forward, backward and update, in one process or several."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NotFiniteError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Means over the batches and processes of a step. asked: whether any process is to stop."""
+    """Means over the batches and processes of a step. asked: whether any process must stop."""
 
     loss: float
     parts: dict[str, float]
@@ -46,8 +46,7 @@ class Step:
     """One process's part of an optimiser step.
 
     section: precision, Adam's options, batches per step. network: on the device of `ranks`, in
-    training mode. shape: of a batch of images, (B, 1, H, W, D), which graphs are made for if they
-    are wanted.
+    training mode. shape: of a batch of images, (B, 1, H, W, D), for graphs with `train.graph`.
     """
 
     def __init__(
@@ -71,9 +70,9 @@ class Step:
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=half)
 
     def called(self, shape: tuple[int, ...]) -> nn.Module:
-        """The network as a step calls it, with graphs for batches of a shape if wanted.
+        """The network as called by a step, with graphs for batches of a shape if configured.
 
-        Gradients are averaged outside of the graphs, which must be there before DDP is.
+        Gradients are averaged outside the graphs, which must be created before DDP.
         """
         model = self.objective.called(self.network)
         if self.section.graph:
@@ -81,7 +80,7 @@ class Step:
         return DistributedDataParallel(model) if self.ranks.count > 1 else model
 
     def __call__(self, stream: Iterator[Batch], lr: float, stop: Stop) -> Outcome:
-        """Take a step at a learning rate. Raises NotFiniteError before anything is changed."""
+        """Take a step at a learning rate. Raises NotFiniteError before it changes anything."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         outcome = self.accumulate(stream, stop)
@@ -121,25 +120,25 @@ class Step:
         )
 
     def unsynchronised(self) -> Any:
-        """Keep gradients to this process: more are to be added first."""
+        """Do not average gradients yet: more will be added first."""
         model = self.model
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def autocast(self, *, cache: bool = True) -> torch.autocast:
-        """The precision of the network; a loss is never computed in less than float32.
+        """The precision of the network; losses are computed in float32 or better.
 
-        cache: cast each weight once, however often it is used.
+        cache: cast each weight once, even if it is used several times.
         """
         kind = TYPES[self.section.precision]
         return torch.autocast(self.ranks.device.type, kind, kind != torch.float32, cache)
 
     def gradient_norm(self) -> Tensor:
-        """Of all gradients."""
+        """Norm of all gradients."""
         grads = [p.grad for p in self.network.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(grads)
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights, and what the optimiser keeps."""
+        """The weights and the optimiser's state."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -147,7 +146,7 @@ class Step:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where another one was."""
+        """Resume from another step's state."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

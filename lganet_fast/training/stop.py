@@ -1,4 +1,4 @@
-"""Stopping between two steps when asked to."""
+"""Stopping between two steps on request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Inside the `with` block the first Ctrl-C or request to end only sets `asked`.
+    """In its `with` block the first Ctrl-C or SIGTERM only sets `asked`.
 
-    A second Ctrl-C interrupts at once. Outside the main thread, signals are as they were.
-    loud: log it as a warning.
+    A second Ctrl-C interrupts at once. Outside the main thread, signals are not handled.
+    loud: log the request as a warning.
     """
 
     def __init__(self, loud: bool) -> None:

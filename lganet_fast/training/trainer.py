@@ -36,15 +36,15 @@ log = logging.getLogger(__name__)
 def train(config: Config, resume: bool = False, quiet: bool = True, source: str = "") -> Path:
     """Train a network; returns the run folder, `config.output.folder`.
 
-    It holds config.toml, log.jsonl (a line per optimiser step and per validation), finished.json
-    (steps and seconds of a run that has ended), last.pt (all that resuming needs), last.safetensors
-    and best.safetensors (networks; best by validation Dice, or loss where there are no labels) and
-    pictures/. Each is written whole or not at all.
-    resume: go on where last.pt stands, exactly, or on another schedule (train.epochs, the rates);
-    begin where there is none. quiet: no bar. source: what the configuration was read from, for the
-    network's card. Under torchrun the processes share the work.
-    Raises InputError for what does not fit, and where a loss is not finite, whose batch is then in
-    failure.pt. Raises KeyboardInterrupt after Ctrl-C, once last.pt is written.
+    The folder contains config.toml, log.jsonl (a line per optimiser step and per validation),
+    finished.json (steps and seconds of a run that has ended), last.pt (the state for resuming),
+    last.safetensors and best.safetensors (networks; best by validation Dice, or loss without
+    labels) and pictures/. Each file is written completely or not at all.
+    resume: resume from last.pt, exactly, or with another schedule (train.epochs, the rates); start
+    a new run without it. quiet: no bar. source: of the configuration, for the network's card.
+    Under torchrun the processes share the work.
+    Raises InputError for unusable settings or data, and if a loss is not finite; its batch is then
+    in failure.pt. Raises KeyboardInterrupt after Ctrl-C, once last.pt is written.
     """
     with join(config.train.device, config.train.threads) as ranks:
         trainer = Trainer(config, ranks, source)
@@ -78,22 +78,22 @@ class Trainer:
         self.best, self.log_size = -float("inf"), 0
 
     def prepare(self, resume: bool) -> None:
-        """Take up the run in the folder, or begin one there.
+        """Resume the run in the folder, or start one there.
 
-        Raises InputError where a run is there that is not to be resumed or is another's.
+        Raises InputError if there is a run that must not be resumed, or one with other settings.
         """
         state = self.folder.state(resume=resume)
         if state is not None:
             self.restore(state)
             if self.ranks.first:
-                log.info("going on after step %d of %d", self.schedule.step, self.schedule.total)
+                log.info("resuming after step %d of %d", self.schedule.step, self.schedule.total)
         elif self.config.model.weights:
             load_into(self.network, self.config.model.weights)
         if self.ranks.first:
             self.folder.make(self.config)
 
     def run(self, stop: Stop, quiet: bool) -> None:
-        """Train to the end, or until asked to stop: then KeyboardInterrupt says how to go on."""
+        """Train to the end, or until a stop: then KeyboardInterrupt says how to resume."""
         size, workers = self.section.batch, self.config.data.workers
         stream = batches(self.data, self.sampler, size, workers, self.ranks.device)
         journal = self.open_journal(quiet) if self.ranks.first else None
@@ -115,12 +115,12 @@ class Trainer:
                 journal.close()
 
     def note_end(self) -> None:
-        """Have finished.json there where the run has ended, and only there."""
+        """Write finished.json if the run has ended, else remove it."""
         if self.ranks.first:
             self.folder.note_end(self.schedule)
 
     def open_journal(self, quiet: bool) -> Journal:
-        """The log, cut to where this run stands."""
+        """The log, cut to the current step."""
         return Journal(
             self.folder.path,
             self.log_size,
@@ -131,7 +131,7 @@ class Trainer:
         )
 
     def advance(self, stream: Iterator[Batch], journal: Journal | None, stop: Stop) -> bool:
-        """One optimiser step. Returns whether any process was asked to stop."""
+        """Run one optimiser step. Returns whether any process was asked to stop."""
         began = time.perf_counter()
         epoch, lr = self.schedule.epoch, self.schedule.rate()
         try:
@@ -158,7 +158,7 @@ class Trainer:
         return outcome.asked
 
     def after_step(self, journal: Journal | None) -> bool:
-        """Validate and draw where it is time. Returns whether it validated."""
+        """Validate and draw if due. Returns whether it validated."""
         schedule = self.schedule
         checked = schedule.due(self.section.validate_every) and len(self.valid) > 0
         if checked:
@@ -175,7 +175,7 @@ class Trainer:
         return checked
 
     def keep_best(self, scores: dict[str, float]) -> None:
-        """Write the network where it is the best so far."""
+        """Write the network if it is the best so far."""
         score = scores.get("dice", -scores["loss"])
         if score > self.best:
             self.best = score
@@ -191,7 +191,7 @@ class Trainer:
         draw_pair(path, self.network, sample, self.ranks.device, precision, title)
 
     def save(self, journal: Journal | None) -> None:
-        """Write where the run stands; every process takes part, rank 0 writes."""
+        """Write the run's state; every process must call this, rank 0 writes."""
         generators = self.ranks.gather(states.random_state(self.ranks.device))
         if journal is None:
             return
@@ -208,7 +208,7 @@ class Trainer:
         self.folder.save(self.network, self.card, state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Stand where a saved run stood. Raises InputError where that was another run."""
+        """Restore a saved run's state. Raises InputError if it is of another run."""
         path = self.folder.last
         states.check_same(path, state["settings"], states.settings(self.config))
         saved = len(state["generators"])
@@ -221,15 +221,15 @@ class Trainer:
         states.set_random_state(state["generators"][self.ranks.rank], self.ranks.device)
 
     def farewell(self) -> str:
-        """What a stopped run says."""
+        """The message of a stopped run."""
         place, schedule = os.fspath(self.folder.last), self.schedule
         return (
             f"stopped after step {schedule.step} of {schedule.total}, saved in {place}: "
-            "--resume goes on"
+            "resume with --resume"
         )
 
 
 def build_network(config: Config, size: tuple[int, ...]) -> Network:
-    """The configured network for volumes of `size`. Raises InputError for options that it lacks."""
+    """The configured network for volumes of `size`. Raises InputError for unknown options."""
     name = config.model.name
     return create(name, size, **config.model.arguments(network_options(name)))

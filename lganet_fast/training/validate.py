@@ -1,4 +1,4 @@
-"""How good a network is on the validation pairs."""
+"""Scores of a network on the validation pairs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def validate(
     ranks: Ranks,
     autocast: torch.autocast,
 ) -> dict[str, float]:
-    """Mean loss, and mean Dice of nearest-neighbour labels where pairs have any.
+    """Mean loss, and mean Dice of nearest-neighbour labels if there are labels.
 
-    Each process takes every `count`-th pair. The Dice is a mean over the labels of a pair that
-    either map holds, of those that are scored, then over pairs.
+    Each process takes every `count`-th pair. The Dice is a mean over the scored labels of a pair
+    that occur in either map, then over pairs.
     """
     network.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=ranks.device)
@@ -45,7 +45,7 @@ def validate(
 
 
 def mean_dice(flow: Tensor, batch: Batch, labels: tuple[int, ...]) -> float | None:
-    """Mean Dice of the one pair of a batch, None where there is nothing to score."""
+    """Mean Dice of a batch of one pair, None without labels to score."""
     if batch.fixed_labels is None or batch.moving_labels is None:
         return None
     warped = warp(batch.moving_labels.double(), flow, "nearest").round().int()

@@ -110,7 +110,7 @@ def test_run_folder(whole, brains):
 
 def test_refuses_to_overwrite_a_run_or_to_take_up_another(whole, brains, capsys):
     assert main(["train", "lpba40", *options(brains, whole)]) == 2
-    assert "already holds a run: --resume" in capsys.readouterr().err
+    assert "already contains a run: use --resume" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"of another run: train\.beta1 was 0\.99, is 0\.9$"):
         train(configured(brains, whole, "train.beta1=0.9"), resume=True)
     before = lines(whole)

@@ -257,7 +257,7 @@ def test_refuses_files_that_are_no_field(tmp_path, field):
     np.savez(tmp_path / "code.npz", np.array([{}], object))
     refused(tmp_path / "code.npz", "cannot be read")
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
-    refused(tmp_path / "other.npz", r"but: weights \(3,\)")
+    refused(tmp_path / "other.npz", r"kind of field: weights \(3,\)")
     refused(tmp_path / "other.npz", "lacks the arrays flow", "npz")
     refused(tmp_path / "other.npz", r"\(3, X/2, Y/2, Z/2\)", "learn2reg2021")
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
