@@ -1,4 +1,4 @@
-"""The configurations that come with the package; what checks them is not loaded here."""
+"""The configurations that come with the package, listed without loading their checks."""
 
 from importlib import resources
 

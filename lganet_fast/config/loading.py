@@ -1,8 +1,8 @@
 """The configuration of training and evaluation: TOML files with every value checked.
 
-A file has the sections of `sections`, each a class that documents its keys; what it leaves out
-keeps its default. `extends = "lpba40"` at the top takes another file's values, or a shipped
-configuration's, as defaults instead.
+A file has the sections of `schema`, each a class that documents its keys; missing keys keep their
+defaults. `extends = "lpba40"` at the top takes the defaults from another file or a shipped
+configuration.
 """
 
 from __future__ import annotations
@@ -69,20 +69,20 @@ def load(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Confi
 
     source: a TOML file, or the name of a shipped configuration (see `shipped`). overrides:
     "section.key=value", the value in TOML; text may go without quotes.
-    Raises InputError where the file cannot be read, for a section or key that does not exist, and
-    for a value that is not allowed.
+    Raises InputError if the file cannot be read, for an unknown section or key, and for an invalid
+    value.
     """
     tables = read(source)
     for override in overrides:
         section, name, value = _override(override)
         tables.setdefault(section, {})[name] = value
-    with reading(f"configuration {source}", "cannot be used"):  # a number may have no end
+    with reading(f"configuration {source}", "cannot be used"):  # a number may be too long
         return build(tables)
 
 
 def build(tables: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The configuration that some tables make. Raises InputError as `load` does."""
-    tables = {DataSection.title: {}, **tables}  # the one section that has no default
+    """Build the configuration from tables. Raises InputError as `load` does."""
+    tables = {DataSection.title: {}, **tables}  # the only section without defaults
     try:
         return TypeAdapter(Config).validate_python(tables)
     except ValidationError as error:
@@ -90,7 +90,7 @@ def build(tables: Mapping[str, Mapping[str, Any]]) -> Config:
 
 
 def read(source: str | os.PathLike[str], within: tuple[str, ...] = ()) -> Tables:
-    """The tables of a file over those that it extends, not yet checked."""
+    """The tables of a file, merged with those that it extends, not yet checked."""
     content = _content(source)
     with reading(os.fspath(source), "is not TOML"):
         tables = tomllib.loads(content)
@@ -112,7 +112,7 @@ def read(source: str | os.PathLike[str], within: tuple[str, ...] = ()) -> Tables
 
 
 def dumps(config: Config) -> str:
-    """The configuration as TOML; `load` reads it back the same."""
+    """The configuration as TOML; `load` reads the same configuration back."""
     parts = []
     for title in SECTIONS:
         section = getattr(config, title)

@@ -1,4 +1,4 @@
-"""What a setting may be, for pydantic to check, and how that is said in words."""
+"""Allowed values of settings, for pydantic to check, and their description in words."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def real(ge: float | None = None, gt: float | None = None, lt: float | None = No
 
 
 def exactly() -> Any:
-    """What is of the type, and not what could be turned into it."""
+    """Only values of the type, not values that could be converted to it."""
     return Field(strict=True)
 
 
 def said(wanted: str) -> Any:
-    """What completes "must be ...", where the type does not say it well."""
+    """A text that completes "must be ...", where that of the type is unclear."""
     return Field(description=wanted)
 
 
@@ -64,7 +64,7 @@ FOR_EACH_AXIS = AfterValidator(_for_each_axis)
 
 
 def wanted(schema: dict[str, Any]) -> str:
-    """What completes "must be ..." for a value's JSON schema."""
+    """The text that completes "must be ..." for a value's JSON schema."""
     if "description" in schema:
         return str(schema["description"])
     if "enum" in schema:

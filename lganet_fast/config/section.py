@@ -1,4 +1,4 @@
-"""Sections of a configuration as dataclasses that pydantic checks; what it refuses is one line."""
+"""Sections of a configuration as dataclasses that pydantic checks, with one-line errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 class Section:
-    """A table of the file. Raises InputError, naming section.key, for a value not allowed."""
+    """A table of the file. Raises InputError, naming section.key, for an invalid value."""
 
     title: ClassVar[str]
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -29,7 +29,7 @@ Kind = TypeVar("Kind", bound=type[Section])
 
 @dataclass_transform(frozen_default=True)
 def section(kind: Kind) -> Kind:
-    """Make a class a frozen dataclass whose values are checked, a wrong one being an InputError."""
+    """Make a class a frozen dataclass; an invalid value raises InputError."""
     made: Any = dataclass(frozen=True, config=ConfigDict(extra="forbid"))(kind)
     check = made.__init__
 
@@ -61,9 +61,9 @@ def refusal(
     error: ValidationError,
     *within: str,
 ) -> InputError:
-    """The first thing that pydantic refuses, names that do not exist before all.
+    """The first error of pydantic, unknown names before others.
 
-    kinds: the sections. tables: what was checked. within: the section, where that was one's values.
+    kinds: the sections. tables: the checked values. within: the section, if they are of one.
     """
     found = min(error.errors(), key=lambda one: one["type"] not in UNKNOWN)
     title, *rest = (str(part) for part in (*within, *found["loc"]))

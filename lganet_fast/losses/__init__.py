@@ -1,6 +1,6 @@
-"""What registration and training minimise: dissimilarity of images and labels, folding.
+"""Loss functions of registration and training: dissimilarity of images and labels, folding.
 
-Imports transforms and what comes before.
+Imports transforms and the rooms before it.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a registration minimises: dissimilarity of two images, roughness of a flow."""
+"""Loss functions: dissimilarity of two images or label maps, folding of a flow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..ops import local_ncc, warp
 from ..ops.reference import STABILISER, box_sum, local_moments
 from ..transforms.jacobian import forward_difference, triple_product
 
-LABELS_AT_ONCE = 8  # one-hot volumes that are held at a time
+LABELS_AT_ONCE = 8  # one-hot volumes in memory at a time
 
 
 def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of (B, C, H, W, D) over all, weighted by (B, 1, H, W, D) where given."""
+    """Mean of (B, C, H, W, D) over all elements, weighted by (B, 1, H, W, D) if given."""
     if weight is None:
         return x.mean()
     return (x * weight).sum() / (weight.sum() * x.shape[1])
@@ -35,8 +35,8 @@ def lncc_loss(
     """1 - mean local correlation over window^3 windows (Avants et al., 2008; paper eq. 10).
 
     fixed, warped: (B, 1, H, W, D), foreground of about unit intensity. weight: (B, 1, H, W, D).
-    squared: as the published network was trained, blind to the sign; else cross / sqrt(variances)
-    as the paper writes it, in [-1, 1].
+    squared: independent of the sign, as in the published network's training; else
+    cross / sqrt(variances) as in the paper, in [-1, 1].
     """
     if squared:
         return 1 - local_ncc(fixed, warped, window=window, weight=weight)
@@ -61,9 +61,9 @@ def mind_ssc(image: Tensor, dilation: int = 1) -> Tensor:
     """MIND self-similarity context descriptors (Heinrich et al., MICCAI 2013).
 
     image: (B, 1, H, W, D). dilation: voxels from the centre to its six neighbours.
-    Returns (B, 12, H, W, D) in (0, 1]: exp(-D / V), D the squared differences of 3^3 patches around
-    two neighbours less the smallest of the twelve, V their mean, held within a thousandfold either
-    way of its own mean over the image.
+    Returns (B, 12, H, W, D) in (0, 1]: exp(-D / V), where D is the squared differences of 3^3
+    patches around two neighbours minus the smallest of the twelve, and V their mean, clipped to
+    1/1000 to 1000 times its own mean over the image.
     """
     size = image.shape[2:]
     padded = F.pad(image, [dilation] * 6, mode="replicate")
@@ -84,11 +84,11 @@ def mind_ssc(image: Tensor, dilation: int = 1) -> Tensor:
 
 
 def dice_loss(fixed_labels: Tensor, moving_labels: Tensor, flow: Tensor) -> Tensor:
-    """1 - mean soft Dice of the fixed labels and the moving ones, warped one by one.
+    """1 - mean soft Dice of the fixed labels and the warped moving labels.
 
-    fixed_labels, moving_labels: (B, 1, H, W, D) integers, 0 what counts for nothing. flow:
-    (B, 3, H, W, D) in voxels. The mean is over the labels of each pair that either map holds, then
-    over pairs; a pair without any adds 0.
+    fixed_labels, moving_labels: (B, 1, H, W, D) integers, 0 is ignored. flow: (B, 3, H, W, D) in
+    voxels. The mean is over the labels that occur in either map of a pair, then over pairs; a pair
+    without labels adds 0.
     """
     names = torch.unique(torch.cat([fixed_labels, moving_labels]))
     score = partial(checkpoint, soft_dice, use_reentrant=False, preserve_rng_state=False)
@@ -102,7 +102,7 @@ def dice_loss(fixed_labels: Tensor, moving_labels: Tensor, flow: Tensor) -> Tens
 def soft_dice(
     fixed_labels: Tensor, moving_labels: Tensor, flow: Tensor, names: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Dice of each of N labels, (B, N), and 1 where either map holds it."""
+    """Dice of each of N labels, (B, N), and 1 for labels that occur in either map."""
     fixed, moving = (
         (x == names[:, None, None, None]).to(flow) for x in (fixed_labels, moving_labels)
     )
@@ -114,7 +114,7 @@ def soft_dice(
 
 
 def folding_loss(flow: Tensor) -> Tensor:
-    """Mean of max(0, -det) of the map p + flow(p), by forward differences less the last plane.
+    """Mean of max(0, -det) of the map p + flow(p), by forward differences without the last plane.
 
     flow: (B, 3, H, W, D) in voxels.
     """
@@ -128,7 +128,7 @@ def folding_loss(flow: Tensor) -> Tensor:
 
 
 def texture(image: Tensor, noise: float, window: int = 5) -> Tensor:
-    """How far each window of (B, 1, H, W, D) is told from noise: 0 for a flat one, up to 1.
+    """How much each window of (B, 1, H, W, D) exceeds noise: 0 for a flat window, up to 1.
 
     v^2 / (v^2 + n^2) with v the variance in the window and n = noise^2, noise a standard deviation.
     """
@@ -142,10 +142,9 @@ def texture(image: Tensor, noise: float, window: int = 5) -> Tensor:
 class Similarity:
     """A similarity measure for instance optimisation.
 
-    features: what is computed once per image and then warped. loss: (fixed, warped, weight) ->
-    scalar to minimise. scale: what the loss differs by between images that do not match.
-    texture: (features, noise) -> (B, 1, H, W, D), where they say more than noise does; None where
-    they do everywhere.
+    features: computed once per image and then warped. loss: (fixed, warped, weight) -> scalar to
+    minimise. scale: the range of the loss between images that do not match. texture:
+    (features, noise) -> (B, 1, H, W, D), high where the features exceed noise; None: 1 everywhere.
     """
 
     features: Callable[[Tensor], Tensor]

@@ -1,6 +1,6 @@
 """Scores of a result: overlap and surface distance of labels, folding, landmark errors.
 
-Imports transforms and what comes before.
+Imports transforms and the rooms before it.
 """
 
 from typing import Any

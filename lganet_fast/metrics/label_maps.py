@@ -1,4 +1,4 @@
-"""Integer label maps: which labels they hold, and the labels as small numbers."""
+"""Integer label maps: their labels, and the labels as consecutive numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLE = 1 << 20  # label values up to which a look-up table is small
 def listed(a: NDArray, b: NDArray, labels: Iterable[int] | None) -> list[int]:
     """The labels to score, ascending: those given, else all but 0 that occur in either map.
 
-    Raises InputError where the shapes differ.
+    Raises InputError if the shapes differ.
     """
     if a.shape != b.shape:
         raise InputError(f"label maps must have one shape, got {a.shape} and {b.shape}")
@@ -25,7 +25,7 @@ def listed(a: NDArray, b: NDArray, labels: Iterable[int] | None) -> list[int]:
 
 
 def present(*maps: NDArray) -> list[int]:
-    """The labels but 0 that occur in any of some integer label maps, ascending."""
+    """The labels, except 0, that occur in any of the integer label maps, ascending."""
     found: set[int] = set()
     for x in maps:
         low, high = int(x.min(initial=0)), int(x.max(initial=0))
@@ -39,7 +39,7 @@ def present(*maps: NDArray) -> list[int]:
 
 
 def coded(x: NDArray, labels: list[int]) -> NDArray[np.intp]:
-    """Each voxel's place in the sorted `labels`, from 1; 0 for a value that is not among them."""
+    """Each voxel's position in the sorted `labels`, from 1; 0 for other values."""
     low, high = int(x.min(initial=0)), int(x.max(initial=0))
     if high - low < TABLE:
         table = np.zeros(high - low + 1, np.intp)

@@ -1,4 +1,4 @@
-"""How well a registration agrees with labels, landmarks and its own inverse, and how it deforms."""
+"""Scores of a registration by labels, landmarks and its inverse, and of its deformation."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ __all__ = [
 
 
 class Overlap(NamedTuple):
-    """Voxel counts of one label: in the reference, in the other map, and in both at once.
+    """Voxel counts of one label: in the reference, in the other map, and in both.
 
-    A ratio of a label that neither map holds is NaN; else it is 0 where its denominator is 0.
+    The ratios of a label that neither map has are NaN; otherwise a ratio is 0 if its denominator
+    is 0.
     """
 
     reference: int
@@ -56,12 +57,12 @@ class Overlap(NamedTuple):
 
     @property
     def recall(self) -> float:
-        """|A and B| / |A|: the share of the reference that the other map found."""
+        """|A and B| / |A|: the fraction of the reference that is in the other map."""
         return self._share(self.reference)
 
     @property
     def precision(self) -> float:
-        """|A and B| / |B|: the share of the other map that the reference confirms."""
+        """|A and B| / |B|: the fraction of the other map that is in the reference."""
         return self._share(self.other)
 
     def _share(self, total: int) -> float:
@@ -76,7 +77,7 @@ def overlap(
     """Voxel counts per label from one pass over both maps.
 
     reference, other: integer label maps of one shape. labels: those to count, by default all but 0
-    that occur in either, ascending. Raises InputError where the shapes differ.
+    that occur in either, ascending. Raises InputError if the shapes differ.
     """
     names = listed(reference, other, labels)
     a, b = coded(reference, names), coded(other, names)
@@ -88,16 +89,16 @@ def overlap(
 
 
 def dice(a: NDArray, b: NDArray, labels: Iterable[int] | None = None) -> dict[int, float]:
-    """Dice coefficient of each label, NaN for a label that neither map holds.
+    """Dice coefficient of each label, NaN for a label that neither map has.
 
     a, b: integer label maps of one shape. labels: by default all but 0 that occur in either.
-    Raises InputError where the shapes differ.
+    Raises InputError if the shapes differ.
     """
     return {label: counts.dice for label, counts in overlap(a, b, labels).items()}
 
 
 def folded_percent(det: NDArray) -> float:
-    """Share of voxels, in %, whose Jacobian determinant is 0 or less (VoxelMorph, TransMorph).
+    """Percentage of voxels whose Jacobian determinant is 0 or less (VoxelMorph, TransMorph).
 
     det: from `jacobian_determinant` with central differences. A NaN counts as folded.
     """
@@ -105,7 +106,7 @@ def folded_percent(det: NDArray) -> float:
 
 
 def folded_percent_published(displacement: NDArray, grid: Grid) -> float:
-    """Share of negative determinants, in %, as the published LGANet++ evaluation counts it.
+    """Percentage of negative determinants, as in the published LGANet++ evaluation.
 
     Forward differences, the last plane of each axis dropped, strictly below 0.
     displacement: (X, Y, Z, 3) in RAS+ mm, on `grid`.
@@ -117,7 +118,7 @@ def sdlogj(det: NDArray) -> float:
     """Standard deviation of log(clip(det + 3, 1e-9, 1e9)): how uneven the deformation is.
 
     The definition of the Learn2Reg evaluation, whose offset of 3 keeps folds finite. Learn2Reg
-    leaves out two voxels at each face: pass det[2:-2, 2:-2, 2:-2] for its number.
+    leaves out two voxels at each face: pass det[2:-2, 2:-2, 2:-2] to reproduce it.
     """
     return float(np.std(np.log(np.clip(det + 3, 1e-9, 1e9))))
 
@@ -127,10 +128,10 @@ def inverse_consistency(
 ) -> dict[str, float]:
     """Residual |T(T_inv(y)) - y| in mm at the voxels y of the inverse's grid.
 
-    mask: (X, Y, Z) on that grid; only its non-zero voxels count. A voxel that the inverse sends
-    outside the forward's grid has no residual.
-    Returns {"mean", "p99", "max"} in mm, NaN where there is nothing to measure, and
-    "outside_percent", the share left out. Raises InputError for a mask of another shape.
+    mask: (X, Y, Z) on that grid; only its non-zero voxels count. A voxel that the inverse maps
+    outside the forward field's grid has no residual.
+    Returns {"mean", "p99", "max"} in mm, NaN if there is nothing to measure, and
+    "outside_percent", the percentage left out. Raises InputError for a mask of another shape.
     """
     grid = inverse.grid
     if mask is not None and mask.shape != grid.shape:
@@ -158,14 +159,14 @@ def inverse_consistency(
 
 
 def mean_known(values: Iterable[float]) -> float:
-    """The mean of the numbers among some values, NaN where there are none."""
+    """The mean of the values that are not NaN; NaN if there are none."""
     found = np.fromiter(values, float)
     found = found[~np.isnan(found)]
     return float(found.mean()) if found.size else float("nan")
 
 
 def percentile(values: Tensor, share: float) -> Tensor:
-    """As np.percentile, of (N,) values in any order: linear between the nearest two."""
+    """np.percentile of (N,) values: linear between the nearest two."""
     at = share / 100 * (len(values) - 1)
     low, high = math.floor(at), math.ceil(at)
     if values.device.type == "cpu":
@@ -182,8 +183,8 @@ def tre(
 ) -> Array:
     """Target registration error |T(p_fixed) - p_moving| of each pair of landmarks, in mm.
 
-    fixed_points, moving_points: (N, 3) RAS+ mm, paired by row. transform: identity where omitted.
-    Returns (N,). Raises InputError where the shapes differ (Fitzpatrick et al., 1998).
+    fixed_points, moving_points: (N, 3) RAS+ mm, paired by row. transform: by default the identity.
+    Returns (N,). Raises InputError if the shapes differ (Fitzpatrick et al., 1998).
     """
     fixed, moving = np.asarray(fixed_points, float), np.asarray(moving_points, float)
     if fixed.shape != moving.shape or fixed.ndim != 2 or fixed.shape[1] != 3:

@@ -1,4 +1,4 @@
-"""Distances between the surfaces of labels, in the definitions that published tables use."""
+"""Distances between the surfaces of labels, in the definitions of published tables."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def hd95(
 ) -> dict[int, float]:
     """95th percentile of the distances between the two surfaces of each label.
 
-    A surface is the label's voxels with a face neighbour outside it (or at the border), and a
-    distance runs from the centre of one to the nearest centre of the other map's surface.
+    A surface consists of the label's voxels with a face neighbour outside it (or at the border). A
+    distance is that of a surface voxel's centre to the nearest one of the other map's surface.
     a, b: (X, Y, Z) integer label maps. spacing: (3,) mm. labels: by default all but 0 that occur.
     profile: "medpy", in mm, pools both directions before taking the percentile (MedPy's hd95, the
-        definition of most published tables); "paper" is that with the rule of the published
-        LGANet++ script, by which a label whose Dice is below 0.05 counts as 5; "monai", in mm, is
-        the larger of the two directed percentiles (MONAI's compute_hausdorff_distance with
-        percentile=95); "learn2reg" is that too, but in voxels, and over surface elements between
-        the voxels, which count by their area (DeepMind's surface-distance with spacing 1).
-    Returns NaN for a label that one map lacks, but by the rule of "paper" 5 if the other has it.
+        definition of most published tables); "paper" adds the rule of the published LGANet++
+        script, by which a label with a Dice below 0.05 counts as 5; "monai", in mm, is the larger
+        of the two directed percentiles (MONAI's compute_hausdorff_distance with percentile=95);
+        "learn2reg" is the same in voxels, over surface elements between the voxels, weighted by
+        their area (DeepMind's surface-distance with spacing 1).
+    Returns NaN for a label that one map lacks; with "paper" 5 if the other map has it.
     Raises InputError for other shapes or profiles.
     """
     if profile not in PROFILES:
@@ -74,7 +74,7 @@ def _distance(a: Surface | None, b: Surface | None, profile: str) -> float:
 
 
 def _weighted_percentile(distances: Array, areas: Array) -> float:
-    """The least distance within which 95% of the area lies."""
+    """The smallest distance within which 95% of the area lies."""
     order = np.lexsort((areas, distances))
     share = np.cumsum(areas[order])
     place = min(int(np.searchsorted(share / share[-1], 0.95)), len(order) - 1)
@@ -110,7 +110,7 @@ def _voxel_centres(codes: NDArray[np.intp], count: int, spacing: Array) -> list[
 
 
 def _between_voxels(codes: NDArray[np.intp], count: int) -> list[Surface | None]:
-    """For each code, the voxel corners that its surface passes, in voxels, and the area at each."""
+    """For each code, the voxel corners on its surface, in voxels, and the area at each."""
     from scipy.ndimage import find_objects
 
     out: list[Surface | None] = []
@@ -134,9 +134,9 @@ def _between_voxels(codes: NDArray[np.intp], count: int) -> list[Surface | None]
 def _areas() -> Array:
     """(256,) area of the surface in a unit cube, by which of its 8 corners are inside.
 
-    Marching cubes with the surface through the middles of the edges: corners of the rarer kind
-    that no edge joins are cut off apart from each other, and each group by facets whose area is in
-    proportion to how its corners hang together.
+    Marching cubes with the surface through the midpoints of the edges: corners of the rarer kind
+    are cut off in groups connected by edges, each group by facets whose area depends on how its
+    corners are connected.
     """
     from scipy.ndimage import label
 
@@ -150,7 +150,7 @@ def _areas() -> Array:
 
 
 def _group_area(corners: NDArray) -> float:
-    """The area that cuts up to four corners of a unit cube, joined by edges, off from the rest."""
+    """The area that separates up to four connected corners of a unit cube from the others."""
     joined = np.abs(corners[:, None] - corners).sum(-1) == 1
     triangle = np.sqrt(3) / 8  # cuts one corner off, across the middles of its edges
     if len(corners) == 1:

@@ -1,6 +1,6 @@
-"""What a run stands on: files written whole or not at all, damaged input, devices, threads, ranks.
+"""Basics of a run: atomic files, errors of damaged input, devices, threads, ranks.
 
-Imports nothing of the package but errors and version; torch only where a module needs it.
+Imports only errors and version of the package; torch only in modules that need it.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all captures of CUDA graphs share: one at a time, and tidying up after one that failed."""
+"""Shared by all captures of CUDA graphs: one at a time, and clean-up after a failed capture."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import torch
 
-ALONE = threading.RLock()  # held by captures, and by what may synchronise in other threads
-UNFINISHED: list[Any] = []  # graphs whose capture broke: PyTorch's allocators may still ask them
+ALONE = threading.RLock()  # held by captures, and by threads that may synchronise
+UNFINISHED: list[Any] = []  # graphs whose capture failed: PyTorch's allocators still refer to them
 
 
 def abandon(graph: Any, pool: Any, stream: Any) -> None:
-    """Give back what a capture that failed held.
+    """Release the resources of a failed capture.
 
-    Where CUDA could not end it, PyTorch has not told its allocator and its random number generator
-    that it is over. The first is told here, and the second by a capture that ends well; the graph
-    must live on, as the allocators' filters refer to it.
+    If CUDA could not end the capture, PyTorch has not ended it in its allocator and its random
+    number generator. This function ends it in the allocator, and the next successful capture in the
+    generator; the graph must stay alive, because the allocators' filters refer to it.
     """
     try:
         torch._C._cuda_endAllocateToPool(stream.device.index, pool)
-    except RuntimeError:  # it has been told
+    except RuntimeError:  # PyTorch has ended it already
         graph.reset()
         return
     UNFINISHED.append(graph)

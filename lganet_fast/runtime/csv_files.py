@@ -1,4 +1,4 @@
-"""CSV files with a header: read with every fault named, written whole or not at all."""
+"""CSV files with a header: read with clear errors, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .reading import reading
 
 
 def read_rows(path: str | os.PathLike[str], needed: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, at least one.
+    """Read the rows of a CSV file with a header, at least one row.
 
-    Raises InputError where it cannot be read, where a column is lacking or there twice, and for a
-    row of another length.
+    Raises InputError if it cannot be read, a column is missing or occurs twice, or a row has
+    another length.
     """
     with (
         reading("cannot read", os.fspath(path)),
@@ -44,7 +44,7 @@ def read_rows(path: str | os.PathLike[str], needed: Sequence[str]) -> list[dict[
 def write_rows(
     path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Write rows whole or not at all; a number that does not exist is written as nan."""
+    """Write rows, all or none; a missing number is written as nan."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)

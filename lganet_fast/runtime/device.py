@@ -1,7 +1,7 @@
-"""Between the CPU and a device: what is sent, and every wait.
+"""Transfers between the CPU and a device, and every wait.
 
-The work of a CUDA device is queued. Only what asks it for values waits, for all that came before:
-here are the functions that do, so that what a registration waits for can be counted.
+The work of a CUDA device is queued. Only reading values waits, for all queued work. All such reads
+of a registration go through the functions here, so that they can be counted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ CPU = torch.device("cpu")
 
 
 def sent(x: NDArray[Any] | Tensor, like: Tensor) -> Tensor:
-    """An array or tensor of the CPU in the type and on the device of `like`, without a wait.
+    """Copy a CPU array or tensor to the type and device of `like`, without a wait.
 
-    It is copied from memory that may be freed or changed at once.
+    The source may be freed or changed at once.
     """
     return torch.as_tensor(x).to(like.dtype).to(like.device, non_blocking=True)
 
@@ -30,7 +30,7 @@ def placed(x: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def fetched(x: Tensor) -> NDArray[Any]:
-    """A tensor's values; on the CPU they are the tensor's own memory. Waits for a device."""
+    """A tensor's values; on the CPU they share its memory. Waits for a device."""
     return (x if x.device.type == "cpu" else x.contiguous().cpu()).numpy()
 
 
@@ -40,5 +40,5 @@ def numbers(parts: Iterable[Tensor]) -> list[float]:
 
 
 def true_places(mask: Tensor) -> Tensor:
-    """(N,) places in the flattened mask that are true. Waits for their number."""
+    """(N,) indices of the true elements of the flattened mask. Waits for their number."""
     return mask.flatten().nonzero()[:, 0]

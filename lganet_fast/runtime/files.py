@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files written completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FULL_OR_LOCKED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def check_extension(path: str | os.PathLike[str], allowed: tuple[str, ...]) -> str:
-    """The extension, of those allowed, that the path ends in. Raises InputError for another."""
+    """The path's extension, of those allowed. Raises InputError for another."""
     name = Path(path).name.lower()
     for extension in allowed:
         if name.endswith(extension) and name != extension:
@@ -27,11 +27,11 @@ def check_extension(path: str | os.PathLike[str], allowed: tuple[str, ...]) -> s
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A place beside `path`, of the same extension, to write to: it becomes `path` at the end.
+    """A temporary path beside `path`, with the same extension, which becomes `path` at the end.
 
-    After an exception or an interrupt nothing is left, and an older `path` is as it was; what a
-    killed process has left there is removed.
-    Raises InputError where the file cannot be written.
+    After an exception or an interrupt the temporary file is removed and an older `path` is
+    unchanged; leftovers of killed processes are removed.
+    Raises InputError if the file cannot be written.
     """
     target = Path(path)
     check_no_folder(target)
@@ -53,13 +53,13 @@ def staged_folder(
 ) -> Iterator[Path]:
     """A hidden new folder to write into: at the end its files move into `path`, all or none.
 
-    names: files that earlier runs may have left in `path`; those not written now are deleted then.
-    expected: those of them that will be written; where given, others are not deleted but refused.
-    inputs: files that must stay as they are.
-    After an exception or an interrupt nothing is left, and an older `path` is as it was; what a
-    killed process has left is put in order first.
-    Raises InputError where `path` is a file or cannot be written, holds a folder or an input in the
-    place of one of the names, or the disk is full.
+    names: files of earlier runs in `path`; those not written now are deleted at the end.
+    expected: those of them that will be written; if given, others raise an error instead.
+    inputs: files that must not change.
+    After an exception or an interrupt the new folder is removed and an older `path` is unchanged;
+    leftovers of killed processes are recovered first.
+    Raises InputError if `path` is a file or cannot be written, if one of the names is a folder or
+    an input, or if the disk is full.
     """
     target = Path(os.path.abspath(path))
     with _writing_into(target):
@@ -71,7 +71,7 @@ def staged_folder(
     if expected is not None and target.exists():
         check_nothing_lost(target, set(names).difference(expected))
     created = [parent for parent in target.parents if not parent.exists()]
-    # Inside an existing folder: it may be a mount of its own, into which nothing can be renamed.
+    # Inside an existing folder, since it may be a mount: renaming across file systems fails.
     place = target if target.exists() else target.parent
     done = False
     try:
@@ -95,7 +95,7 @@ def staged_folder(
 
 
 def check_no_folder(path: Path) -> None:
-    """Raise InputError where a folder lies in the place of a file to be written, or no file can."""
+    """Raise InputError if a file to be written is a folder, or cannot be created."""
     try:
         folder = stat.S_ISDIR(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -107,26 +107,26 @@ def check_no_folder(path: Path) -> None:
 
 
 def check_no_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Raise InputError where a file to be written is one that is read."""
+    """Raise InputError if a file to be written is an input."""
     for source in inputs:
         if path.exists() and os.path.exists(source) and os.path.samefile(path, source):
             raise InputError(f"cannot write {path}: it is an input, {os.fspath(source)}")
 
 
 def check_nothing_lost(folder: Path, names: Iterable[str]) -> None:
-    """Raise InputError where results of an earlier run would go without any in their place."""
+    """Raise InputError if results of an earlier run would be removed without a replacement."""
     if stale := sorted(name for name in names if (folder / name).exists()):
         raise InputError(
-            f"{folder} holds {', '.join(stale)} of an earlier run, which this one does not write: "
-            "give another folder, or --overwrite to replace all of it"
+            f"{folder} contains {', '.join(stale)} of an earlier run, which this run does not "
+            "write: give another folder, or --overwrite to replace all of it"
         )
 
 
 def move_files(source: Path, target: Path, names: Iterable[str]) -> None:
-    """Make a new folder's files those of `target`, in whose place old ones go: all or none.
+    """Move a new folder's files into `target`, where they replace the old files: all or none.
 
-    At no time do old files lie beside new ones: first all old ones go aside. A killed process
-    leaves a state that the next one completes or takes back.
+    Old and new files are never mixed: first all old files are moved aside. The next process
+    completes or reverts the state that a killed process leaves.
     """
     if not target.exists():
         os.replace(source, target)
@@ -166,7 +166,7 @@ def _writing_into(target: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder where there is none. Raises InputError where it cannot be made."""
+    """Create a folder if it does not exist. Raises InputError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -174,7 +174,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sha256(*paths: str | os.PathLike[str]) -> str:
-    """Of the bytes of a file, or of several one after the other, in hexadecimal."""
+    """SHA-256 of a file's bytes, or of several files' one after the other, in hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:
@@ -184,6 +184,6 @@ def sha256(*paths: str | os.PathLike[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an exception says."""
+    """The first line of an exception's message."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__

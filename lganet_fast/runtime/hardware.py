@@ -1,4 +1,4 @@
-"""What this machine has: processor, memory, CUDA devices. No probe raises."""
+"""The machine's hardware: processor, memory, CUDA devices. No probe raises."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ X86 = ("x86_64", "AMD64", "i386", "i686")
 
 
 def attempt(probe: Callable[[], T]) -> T | None:
-    """What the probe finds; None where it fails, whatever the reason: a diagnosis must go on."""
+    """The probe's result; None if it fails for any reason, so that a diagnosis continues."""
     try:
         return probe()
     except Exception:
@@ -80,7 +80,7 @@ def cpu_model() -> str | None:
 
 
 def simd() -> dict[str, bool] | None:
-    """Which vector instructions that the operations can use this processor has."""
+    """Which of the vector instructions used by the operations this processor has."""
     info = cpuinfo()
     flags = (info.get("flags") or info.get("Features") or "").split()
     if not flags:
@@ -91,7 +91,7 @@ def simd() -> dict[str, bool] | None:
 
 
 def output_of(*command: str) -> str | None:
-    """The first line that a command prints; None where it is missing or fails."""
+    """The first line of a command's output; None if it is missing or fails."""
     finished = attempt(
         lambda: subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     )
@@ -99,7 +99,7 @@ def output_of(*command: str) -> str | None:
 
 
 def cuda_devices() -> dict[str, Any]:
-    """CUDA devices and driver, or the reason why there are none."""
+    """CUDA devices and driver, or the reason if there are none."""
     driver = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     count = attempt(torch.cuda.device_count) or 0
     devices = [device for i in range(count) if (device := attempt(partial(cuda_device, i)))]
@@ -122,7 +122,7 @@ def cuda_device(index: int) -> dict[str, Any]:
 
 
 def why_no_cuda(driver: str | None) -> str:
-    """One line on what keeps PyTorch from a CUDA device."""
+    """One line on why PyTorch has no CUDA device."""
     if torch.version.cuda is None:
         return "this PyTorch is a build without CUDA"
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
@@ -133,4 +133,4 @@ def why_no_cuda(driver: str | None) -> str:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except Exception as error:
         return str(error).strip().split("\n")[0]
-    return f"driver {driver} is there, but no device answers"
+    return f"driver {driver} is installed, but no device answers"

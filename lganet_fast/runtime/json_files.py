@@ -22,14 +22,14 @@ def report_json(report: Mapping[str, Any]) -> str:
     becomes a string. Raises TypeError for anything else.
     """
     text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A file's name that is no text comes back as it was: the escape is JSON's own.
+    # A file name that is not valid text is preserved, by JSON's own escapes.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_report_json(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
-    """Write `report_json` to a file, whole or not at all.
+    """Write `report_json` to a file, completely or not at all.
 
-    Raises InputError where the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     text = report_json(report)
     with atomic(path) as temporary:
@@ -37,9 +37,9 @@ def write_report_json(path: str | os.PathLike[str], report: Mapping[str, Any]) -
 
 
 def named_only(report: Any, paths: Sequence[Any]) -> Any:
-    """A report, a mapping or a dataclass, to be shared: names of files in the place of these paths.
+    """A report (mapping or dataclass) for sharing: these paths are replaced by file names.
 
-    What is no path among them is passed over. The command that a network was trained by loses its
+    Entries of `paths` that are not paths are ignored. The command in a network's card loses its
     folders too.
     """
     if isinstance(report, Mapping):

@@ -1,7 +1,7 @@
-"""Hidden places beside a file or folder being written, and what killed processes leave of them.
+"""Hidden temporary paths beside a file or folder being written, and leftovers of killed processes.
 
-A place is called `.HOST-PROCESS-RANDOM-NAME`, so that a later run can tell whether who made it is
-still at work.
+A path is called `.HOST-PROCESS-RANDOM-NAME`, so that a later run can tell whether its process still
+runs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GOING, GONE = ".going", ".gone"  # old files being moved aside, and all of them moved aside
-DAY = 86400  # seconds after which a place that another machine made is taken for left
+DAY = 86400  # seconds after which another machine's path counts as abandoned
 HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _ours: set[str] = set()  # names of the places that this process writes to
 
 
 @contextmanager
 def place_beside(target: Path, folder: Path) -> Iterator[Path]:
-    """A new hidden path in `folder`, removed at the end, whatever it is, unless moved away.
+    """A new hidden path in `folder`, removed at the end unless it was moved away.
 
-    What killed processes have left of writing the same target is put in order first.
+    Leftovers of killed processes that wrote the same target are recovered first.
     """
     for leftover in {*leftovers(target, folder), *leftovers(target, target.parent)}:
         with suppress(OSError):
@@ -46,7 +46,7 @@ def place_beside(target: Path, folder: Path) -> Iterator[Path]:
 
 
 def leftovers(target: Path, folder: Path) -> list[Path]:
-    """What killed processes have left in `folder` of writing `target`."""
+    """Leftovers in `folder` of killed processes that wrote `target`."""
     pattern = re.compile(r"\.([0-9a-f]{8})-([0-9a-f]+)-[0-9a-f]{8}-" + re.escape(target.name))
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
@@ -58,7 +58,7 @@ def leftovers(target: Path, folder: Path) -> list[Path]:
 
 
 def abandoned(place: Path, host: str, process: str) -> bool:
-    """Whether nobody writes to a place any more."""
+    """Whether no process writes to a place any more."""
     if host != HOST or os.name != "posix":
         return time.time() - place.lstat().st_mtime > DAY
     number = int(process, 16)
@@ -74,9 +74,9 @@ def abandoned(place: Path, host: str, process: str) -> bool:
 
 
 def recover(leftover: Path, target: Path) -> None:
-    """Remove a leftover. Killed while it moved files into a folder, it is completed or taken back.
+    """Remove a leftover, after completing or reverting an interrupted move of files.
 
-    Raises OSError where that cannot be.
+    Raises OSError if that fails.
     """
     if not leftover.is_dir():
         leftover.unlink()

@@ -1,4 +1,4 @@
-"""What a run ran on: devices, versions, memory."""
+"""Devices, versions and memory of the machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK")
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that a result depends on; what is not installed is left out."""
+    """Versions of everything that a result depends on, without packages not installed."""
     found = {"lganet_fast": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -31,9 +31,9 @@ def versions() -> dict[str, str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn "auto" (CUDA where there is any, else the CPU), "cpu", "cuda" or "cuda:N" into a device.
+    """Turn "auto" (CUDA if available, else the CPU), "cpu", "cuda" or "cuda:N" into a device.
 
-    Raises InputError for a device that is not there.
+    Raises InputError for a device that does not exist.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     present = ["cpu", *(f"cuda:{i}" for i in range(count))]
@@ -45,7 +45,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes free for new tensors on the device; None where the system does not say."""
+    """Bytes free for new tensors on the device; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -57,7 +57,7 @@ def available_memory(device: torch.device) -> int | None:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Most memory this process has held: of the GPU where it runs there, else of the machine."""
+    """Peak memory of this process: on the GPU if it runs there, else in RAM."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     try:
@@ -69,7 +69,7 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 
 def _forked() -> None:
-    """In a forked process: one thread. OpenMP would wait for those that only the parent has."""
+    """Use one thread in a forked process: OpenMP would wait for threads of the parent only."""
     global _alone  # noqa: PLW0603
     _alone = True
     torch.set_num_threads(1)
@@ -81,9 +81,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_threads(threads: int | None) -> int:
-    """Use this many CPU threads (all that this process may run on where None); returns it.
+    """Set the number of CPU threads (None: all that this process may use); returns it.
 
-    A process that was forked has one, with a warning where more were asked for.
+    A forked process gets one, with a warning if more were requested.
     Raises InputError for less than one.
     """
     if _alone:
@@ -104,10 +104,9 @@ def set_threads(threads: int | None) -> int:
 
 @contextmanager
 def guard_memory(shape: tuple[int, ...], device: torch.device, per_voxel: int) -> Iterator[None]:
-    """Refuse, before or when memory runs out, with what would fit.
+    """Raise InputError, before or when memory runs out, with the size that would fit.
 
-    shape: the working grid. per_voxel: bytes that the work takes for each of its voxels.
-    Raises InputError.
+    shape: the working grid. per_voxel: bytes of memory per voxel.
     """
     need, free = per_voxel * math.prod(shape), available_memory(device)
     if free is not None and need > free:
@@ -116,14 +115,14 @@ def guard_memory(shape: tuple[int, ...], device: torch.device, per_voxel: int) -
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise InputError(too_large(shape, need, free, per_voxel)) from error
-    except RuntimeError as error:  # how PyTorch says it on a CPU
+    except RuntimeError as error:  # PyTorch's error on a CPU
         if "alloc" not in str(error):
             raise
         raise InputError(too_large(shape, need, free, per_voxel)) from error
 
 
 def too_large(shape: tuple[int, ...], need: int, free: int | None, per_voxel: int) -> str:
-    """One line on what was too large and what would fit."""
+    """One line on the size that was too large and the size that would fit."""
     size = "x".join(map(str, shape))
     line = f"out of memory: {size} working voxels need about {need / 2**30:.1f} GiB"
     if free is None:

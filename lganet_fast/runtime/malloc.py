@@ -1,4 +1,4 @@
-"""How the commands have glibc's malloc treat large tensors; other libraries are left alone."""
+"""Settings of glibc's malloc for large tensors; other C libraries are not changed."""
 
 import ctypes
 
@@ -6,7 +6,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of
 
 
 def keep() -> None:
-    """Keep what is freed: an iteration asks for volumes that the last one gave back.
+    """Keep freed memory for reuse: each iteration allocates what the last one freed.
 
     Fresh pages cost as much as the arithmetic on them.
     """
@@ -14,7 +14,7 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """Give back what is freed at once: slower, and no gap between tensors stays unused."""
+    """Return freed memory at once: slower, but without unused gaps between tensors."""
     _set({M_MMAP_MAX: 2**16, M_MMAP_THRESHOLD: 2**20, M_TRIM_THRESHOLD: 2**17, M_TOP_PAD: 2**17})
 
 

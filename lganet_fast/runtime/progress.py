@@ -1,4 +1,4 @@
-"""The one bar of everything that takes a while: in a terminal alone, else a log line at times."""
+"""The progress bar of all long work: in a terminal only, else a log line every few seconds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """How far something is, of `total`; to be used in a `with` block.
+    """Progress towards `total`; use it in a `with` block.
 
-    name: what goes on. done: where it starts. counted: whether the numbers mean something to the
-    user, who else sees a share only. Shown as a bar on stderr where that is a terminal, else logged
-    at level debug; neither where quiet.
+    name: of the work. done: the initial progress. counted: whether to show the numbers to the user,
+    or only the percentage. Shown as a bar on stderr if that is a terminal, else logged at level
+    debug; neither if quiet.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Progress:
     def at(
         self, done: float, note: str = "", name: str | None = None, total: float | None = None
     ) -> None:
-        """Tell how far it is; note: what else there is to know, such as a loss."""
+        """Set the progress; note: further information, such as a loss."""
         changed = name not in (None, self.name)
         self.name = self.name if name is None else name
         self.total = self.total if total is None else total
@@ -70,7 +70,7 @@ class Progress:
             log.debug("%s: %.0f%%%s", self.name, share, f", {note}" if note else "")
 
     def waited(self) -> bool:
-        """Whether the last log line is long ago."""
+        """Whether the next log line is due."""
         return time.monotonic() - self.logged >= EVERY
 
     def close(self) -> None:
@@ -80,6 +80,6 @@ class Progress:
 
 @contextmanager
 def beside_bars() -> Iterator[None]:
-    """Print a line on stderr inside, so that bars stay below it."""
+    """Allow printing on stderr in the block, above the bars."""
     with tqdm.external_write_mode(file=sys.stderr):
         yield

@@ -1,4 +1,4 @@
-"""The processes of a run: one, or those that torchrun started."""
+"""The processes of a run: one, or those started by torchrun."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAIT = timedelta(days=7)  # for the slowest process: parts of a data set take ho
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process of `count` runs here, and where; rank 0 is the one that writes and talks."""
+    """This process's rank, the number of processes and the device; rank 0 writes and prints."""
 
     rank: int
     count: int
@@ -35,7 +35,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """The items that are this process's to do; all processes hold the same list."""
+        """The share of this process in the items; all processes have the same list."""
         return list(items[self.rank :: self.count])
 
     def total(self, values: Tensor) -> Tensor:
@@ -55,13 +55,13 @@ class Ranks:
 
 @contextmanager
 def join(device: str, threads: int) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, by NCCL on GPUs and by Gloo on CPUs, or go alone.
+    """Join the processes started by torchrun, by NCCL on GPUs and Gloo on CPUs, or run alone.
 
-    Inside another `join` it is the same group: torchrun's processes can meet once only.
+    A `join` inside another returns the same group, since torchrun's processes can join only once.
 
-    device: "auto", "cpu", "cuda" or "cuda:N"; of several processes each takes the GPU of its local
+    device: "auto", "cpu", "cuda" or "cuda:N"; with several processes each uses the GPU of its local
     rank. threads: CPU threads per process; 0 for an equal share of all.
-    Raises InputError for a device that is not there, and where the others cannot be joined.
+    Raises InputError for a missing device, and if the other processes cannot be joined.
     """
     place = choose_device(device)
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

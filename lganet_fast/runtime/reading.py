@@ -1,4 +1,4 @@
-"""Files read by third parties: whatever goes wrong is one line, and what is damaged is noticed."""
+"""Reading files with third-party readers: one-line errors, and detection of damaged files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PACKED = (".gz", ".mgz", ".bz2", ".zst")
 
 @contextmanager
 def reading(what: str, fault: str = "cannot be read") -> Iterator[None]:
-    """Run somebody else's reader: any exception becomes an InputError, "{what} {fault}: reason".
+    """Run a third-party reader: any exception becomes an InputError, "{what} {fault}: reason".
 
-    A damaged file makes a reader fail in as many ways as it has bytes. Only what reads belongs
-    into the block, so that no fault of this package is taken for the file's.
+    A damaged file makes readers fail in many ways. The block must contain only the reading, so that
+    an error of this package is not reported as one of the file.
     """
     try:
         yield
@@ -38,11 +38,11 @@ def reading(what: str, fault: str = "cannot be read") -> Iterator[None]:
 
 
 def content_length(path: str | os.PathLike[str]) -> int:
-    """How many bytes a file holds, unpacked where its name says that it is packed.
+    """Number of bytes in a file, after unpacking if its name says that it is compressed.
 
-    A packed file is read to its end, a block at a time, so that the checksum and length of every
-    part are compared; whatever follows the last part but zeros is refused. Raises what the
-    unpacker raises: to be called under `reading`.
+    A compressed file is read to its end, a block at a time, so that the checksum and length of
+    every part are verified; anything but zeros after the last part is an error. Raises the
+    unpacker's exceptions: call it under `reading`.
     """
     name = os.fspath(path)
     if not name.lower().endswith(PACKED):
@@ -60,7 +60,7 @@ def _unpacked(name: str) -> Any:
 
 
 def check_promise(path: str | os.PathLike[str], promised: int, label: str) -> None:
-    """Raise InputError where a file is damaged or shorter than its header promises, in bytes."""
+    """Raise InputError if a file is damaged or shorter than its header says, in bytes."""
     with reading(label):
         length = content_length(path)
     if length < promised:

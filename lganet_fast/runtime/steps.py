@@ -1,7 +1,7 @@
-"""A step that is done over and over: launch by launch, or recorded on a CUDA device and replayed.
+"""A step that is repeated: launch by launch, or recorded on a CUDA device and replayed.
 
-A step is a function without arguments or result: all that changes from one to the next lies in
-tensors that it changes in place, so that the launches of one serve for all.
+A step is a function without arguments or result. All that changes between steps is in tensors that
+it changes in place, so the recorded launches of one step are valid for all.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import torch
 from .capture import ALONE, abandon
 
 Step = Callable[[], None]
-Recorder = Callable[[Step], Step]  # does not run the step, and returns what does what it did
-WARM = 1  # steps before the recording: they load kernels and open libraries, which a graph cannot
+Recorder = Callable[[Step], Step]  # records a step without running it; returns its replay
+WARM = 1  # steps before the recording: they load kernels and libraries, which a graph cannot
 
 log = logging.getLogger(__name__)
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
-    """The recorder of a device; None where it has none or LGANET_FAST_GRAPH is 0."""
+    """The recorder of a device; None if it has none or LGANET_FAST_GRAPH is 0."""
     if device.type != "cuda" or os.environ.get("LGANET_FAST_GRAPH") == "0":
         return None
     return partial(cuda_graph, device)
@@ -35,7 +35,7 @@ def cuda_graph(device: torch.device, step: Step) -> Step:
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     pool = torch.cuda.graph_pool_handle()
     stream.wait_stream(torch.cuda.current_stream(device))
-    with ALONE, torch.cuda.stream(stream):  # which makes its device the current one
+    with ALONE, torch.cuda.stream(stream):  # also makes its device the current one
         graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
             step()
@@ -49,9 +49,9 @@ def cuda_graph(device: torch.device, step: Step) -> Step:
 
 
 class Repeated:
-    """A step to be called many times; recorded after WARM calls where there is a recorder.
+    """A step to be called many times; recorded after WARM calls if there is a recorder.
 
-    A step that cannot be recorded goes on as it began.
+    A step that cannot be recorded continues to run launch by launch.
     """
 
     def __init__(self, step: Step, record: Recorder | None) -> None:
@@ -63,7 +63,7 @@ class Repeated:
             try:
                 self.step = self.record(self.step)
             except RuntimeError as error:
-                log.debug("not recorded, it goes on launch by launch: %s", error)
+                log.debug("not recorded, continues launch by launch: %s", error)
             self.record = None
         self.calls += 1
         self.step()
