@@ -10,6 +10,7 @@ from ..registration.settings import (
     INITIALS,
     OUTPUTS,
     PRECISIONS,
+    PRESETS,
     ROLES,
     RUN,
     SMOOTHNESS,
@@ -61,6 +62,13 @@ def add_files(files: argparse._ArgumentGroup) -> None:
 def add_method(method: argparse._ArgumentGroup) -> None:
     """Add the options that the transform depends on: Settings."""
     method.add_argument(
+        "--preset",
+        default=DEFAULTS.preset,
+        choices=tuple(PRESETS),
+        help="fast: no full resolution; best: a second search from where the first one ended; "
+        "other options override it (default: %(default)s)",
+    )
+    method.add_argument(
         "--similarity",
         default=DEFAULTS.similarity,
         choices=sorted(SMOOTHNESS),
@@ -72,7 +80,8 @@ def add_method(method: argparse._ArgumentGroup) -> None:
         type=iteration_counts,
         metavar="NxNx..",
         help="maximum iterations per level, coarse to fine, the last at full resolution; 0 skips "
-        f"a level (default: {'x'.join(map(str, DEFAULTS.iterations))})",
+        "a level; overrides the preset's, and its second search "
+        f"(default: {'x'.join(map(str, DEFAULTS.iterations))})",
     )
     method.add_argument(
         "--smoothness",

@@ -97,6 +97,7 @@ def register_pairs(
     table: PathLike,
     out: PathLike,
     *,
+    preset: str = DEFAULTS.preset,
     similarity: str = DEFAULTS.similarity,
     iterations: Sequence[int] | None = None,
     smoothness: float | None = None,
@@ -121,7 +122,7 @@ def register_pairs(
     """
     rows = read_pairs(table)
     settings = check_settings(
-        similarity, iterations, smoothness, initial, affine, precision, checkpoint
+        similarity, iterations, smoothness, initial, affine, precision, checkpoint, preset
     )
     with join(device, threads or 0) as ranks:
         run = Run(

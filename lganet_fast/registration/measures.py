@@ -74,7 +74,9 @@ def similarity_change(
 ) -> SimilarityChange:
     """Measure the change of similarity over the fixed image's foreground at the start.
 
-    velocity: as `optimise` returns it for `work`, which is `start` or `start` after a network.
+    velocity: as `optimise` returns it for `work`, which is `start`, or `start` after a network
+    or a first search. The result is resampled once from `start`, as it is written; resampled from
+    `work` it would be smoothed twice, and score lower than it is.
     """
     measure = SIMILARITIES[similarity]
     counts = (work.fixed > 0).to(work.fixed)
@@ -86,11 +88,17 @@ def similarity_change(
         loss = measure.loss(target, features, counts)
         return 1 - loss if rises(similarity) else loss
 
-    moved = warp(work.moving, flow_of(velocity, work.grid.shape))
+    moved = warp(start.moving, whole_flow(velocity, work))
     before, found = (value(measure.features(x)) for x in (start.moving, moved))
     begun = before if work is start else value(measure.features(work.moving))
     values = numbers([before, begun, found, value(target)])
     return SimilarityChange(similarity, *(round(x, 6) for x in values))
+
+
+def whole_flow(velocity: Tensor, work: Workspace) -> Tensor:
+    """exp(velocity) after what `work` was warped by: (1, 3, H, W, D) in working voxels."""
+    flow = flow_of(velocity, work.grid.shape)
+    return flow if work.first is None else compose(work.first, flow)
 
 
 @dataclass(frozen=True)
@@ -109,9 +117,7 @@ class Reach:
 @torch.no_grad()
 def reach_of(velocity: Tensor, work: Workspace) -> Reach:
     """Measure the displacements of the fixed foreground, by a velocity and the flow before it."""
-    flow = flow_of(velocity, work.grid.shape)
-    if work.first is not None:
-        flow = compose(work.first, flow)
+    flow = whole_flow(velocity, work)
     inside = work.fixed[0, 0] > 0
     pressed = torch.zeros_like(inside)
     for axis, (part, n) in enumerate(zip(flow[0], inside.shape, strict=True)):

@@ -109,6 +109,7 @@ def register(
     fixed_labels: Source | None = None,
     moving_labels: Source | None = None,
     fixed_mask: Source | None = None,
+    preset: str = DEFAULTS.preset,
     similarity: str = DEFAULTS.similarity,
     iterations: Sequence[int] | None = None,
     smoothness: float | None = None,
@@ -134,10 +135,13 @@ def register(
         of an earlier run are replaced; files that this run does not write are removed only with
         `overwrite`.
     share: write names instead of paths in the report and in qc.html.
+    preset: "fast" (no full resolution), "default", or "best" (a second search from the result of
+        the first). Other arguments override it.
     similarity: "lncc" (local cross-correlation, 5^3 windows), "mse" (one modality, one scale) or
         "mind" (MIND-SSC, across modalities).
     iterations: maximum per level, coarse to fine, each level twice as fine as the one before, the
-        last at full resolution; 0 skips a level. None for (40, 40, 10, 10).
+        last at full resolution; 0 skips a level. None for the preset's, by default
+        (40, 40, 10, 10); given iterations are those of a single search.
     smoothness: weight of the squared gradient of the displacement; None for the similarity's
         default.
     initial: the linear transform before the search. "identity" uses the headers alone; "center"
@@ -146,8 +150,8 @@ def register(
         linear transform: ITK (.mat, .tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta), or 4 x 4
         numbers, from fixed to moving points in RAS+ mm. affine: short for initial="affine".
     checkpoint: an LGANet++ checkpoint, in the published format or ours (.safetensors), whose
-        network registers first; iterations None is then (0, 0, 10, 10), and (0,) uses the network
-        alone.
+        network registers first; iterations None is then (0, 0, 10, 10), or (0, 0, 10, 0) with the
+        preset "fast", in a single search, and (0,) uses the network alone.
     device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, None for all.
         precision: "float32" or "float64". quiet: no progress bar.
     If the search ends with a lower similarity than at its start, the start (the identity, the
@@ -156,7 +160,7 @@ def register(
     reason for a verdict other than "good".
     """
     settings = check_settings(
-        similarity, iterations, smoothness, initial, affine, precision, checkpoint
+        similarity, iterations, smoothness, initial, affine, precision, checkpoint, preset
     )
     sources = Sources(fixed, moving, fixed_labels, moving_labels, fixed_mask)
     run = Run(out, device, threads, qc, overwrite, share, quiet)

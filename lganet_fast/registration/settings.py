@@ -48,8 +48,28 @@ TUNING = {  # of each measure of losses.dissimilarity.SIMILARITIES
     "mind": Tuning(smoothness=1.0, bytes_per_voxel=600, nothing_left=5e-3),
 }
 SMOOTHNESS = {name: tuning.smoothness for name, tuning in TUNING.items()}
-ITERATIONS = (40, 40, 10, 10)
-AFTER_NETWORK = (0, 0, 10, 10)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The length of the search; docs/registration.md compares them.
+
+    iterations: most per level, coarse to fine. after_network: the same where a network has
+    registered first. again: of a second search, from where the first one ended; none where empty.
+    """
+
+    iterations: tuple[int, ...]
+    after_network: tuple[int, ...]
+    again: tuple[int, ...] = ()
+
+
+PRESETS = {
+    "fast": Preset((40, 40, 10, 0), (0, 0, 10, 0)),
+    "default": Preset((40, 40, 10, 10), (0, 0, 10, 10)),
+    "best": Preset((40, 40, 10, 10), (0, 0, 10, 10), again=(0, 30, 20, 10)),
+}
+ITERATIONS = PRESETS["default"].iterations
+AFTER_NETWORK = PRESETS["default"].after_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +98,8 @@ ROLES = tuple(field.name for field in fields(Sources))
 class Settings:
     """The settings that affect the result; `register` explains each.
 
-    Made by `check_settings`, which rejects invalid values.
+    Made by `check_settings`, which rejects invalid values. again: iterations of a second search;
+    empty for none.
     """
 
     similarity: str = "lncc"
@@ -87,6 +108,8 @@ class Settings:
     initial: str = INITIALS[0]
     precision: str = "float32"
     checkpoint: str | None = None
+    preset: str = "default"
+    again: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -129,25 +152,30 @@ def check_settings(
     affine: bool = False,
     precision: str = DEFAULTS.precision,
     checkpoint: PathLike | None = DEFAULTS.checkpoint,
+    preset: str = DEFAULTS.preset,
 ) -> Settings:
     """Make Settings from the arguments. Raises InputError for invalid values.
 
-    None stands for the default, which depends on the network for iterations and on the similarity
-    for smoothness.
+    None stands for the default, which depends on the preset and the network for iterations and on
+    the similarity for smoothness. Given iterations or a network leave out the second search.
     """
     for name, value, allowed in (
         ("similarity", similarity, tuple(TUNING)),
         ("precision", precision, PRECISIONS),
+        ("preset", preset, tuple(PRESETS)),
     ):
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     weights = None if checkpoint is None else os.fspath(checkpoint)
-    counts = check_iterations(iterations, weights is not None)
+    chosen = PRESETS[preset]
+    own = chosen.iterations if weights is None else chosen.after_network
+    counts = check_iterations(own if iterations is None else iterations, weights is not None)
+    again = chosen.again if iterations is None and weights is None else ()
     strength = TUNING[similarity].smoothness if smoothness is None else smoothness
     if not 0 <= strength <= STIFFEST:
         raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength}")
     start = check_initial(initial, affine)
-    return Settings(similarity, counts, float(strength), start, precision, weights)
+    return Settings(similarity, counts, float(strength), start, precision, weights, preset, again)
 
 
 def check_initial(initial: PathLike, affine: bool) -> str:
@@ -168,13 +196,12 @@ def check_initial(initial: PathLike, affine: bool) -> str:
     return name
 
 
-def check_iterations(iterations: Sequence[int] | None, network: bool) -> tuple[int, ...]:
+def check_iterations(iterations: Sequence[int], network: bool) -> tuple[int, ...]:
     """Check the iterations per level; network: whether a network registers first.
 
     Raises InputError for invalid values; all 0 is allowed only with a network.
     """
-    default = AFTER_NETWORK if network else ITERATIONS
-    counts = default if iterations is None else tuple(iterations)
+    counts = tuple(iterations)
     whole = all(isinstance(n, int) and n >= 0 for n in counts)
     idle = not any(counts) and not (network and counts)
     if not whole or idle or len(counts) > MOST_LEVELS:

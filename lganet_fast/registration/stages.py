@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -24,7 +24,7 @@ from . import linear, measures
 from .initial_flow import card_warnings, predict
 from .measures import SimilarityChange, similarity_change
 from .objective import ImageTerm, SmoothnessTerm, Term
-from .optimiser import Step, minimise
+from .optimiser import Step, flow_of, minimise
 from .pair import Pair, overlap, pair_warnings, read_pair
 from .settings import INITIALS, TUNING, Settings, Sources
 from .turns import best_turn
@@ -105,8 +105,9 @@ def align(pair: Pair, settings: Settings, place: torch.device) -> Initial:
 class Found:
     """The result of the search.
 
-    start: the pair on its working grid; work: the same, or after a network. velocity: as `minimise`
-    returns it for `work`; 0 if the search found nothing better than its start.
+    start: the pair on its working grid; work: the same, or after a network or a first search.
+    velocity: as `minimise` returns it for `work`; 0 if the search found nothing better than its
+    start.
     """
 
     start: Workspace
@@ -119,13 +120,23 @@ class Found:
 def find(
     given: Given, initial: Initial, settings: Settings, place: torch.device, quiet: bool
 ) -> Found:
-    """Resample the pair to its working grid, apply the network, if any, and search."""
+    """Resample the pair to its working grid, apply the network, if any, and search.
+
+    The result of a second search, if any, is kept only if the similarity is higher.
+    """
     work = start = prepare(given.pair, initial.matrix, place, settings.dtype)
     notes = []
     if given.network is not None:
         notes = card_warnings(given.network.card, start.grid)
         work = start.after(predict(given.network, start, keep=given.others))
     velocity, change = search(start, work, settings, quiet)
+    if settings.again and not change.dropped:
+        further = work.after(flow_of(velocity, work.grid.shape))
+        once_more = replace(settings, iterations=settings.again)
+        added, further_change = search(start, further, once_more, quiet)
+        if not further_change.dropped:
+            work, velocity = further, added
+            change = replace(further_change, start=change.start)
     return Found(start, work, velocity, change, notes)
 
 
