@@ -93,7 +93,7 @@ class DataSection(Section):
         return f"fixed {self.intensity}, moving {self.moving_intensity}"
 
     def folder(self) -> Path:
-        """`root` with its variables replaced. Raises InputError where one is not set."""
+        """`root` with its variables replaced. Raises InputError if one is not set."""
         if not self.root:
             raise InputError("data.root must name the folder of the data")
 

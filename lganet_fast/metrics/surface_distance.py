@@ -92,7 +92,7 @@ def _lost(a: NDArray[np.intp], b: NDArray[np.intp], count: int) -> list[int]:
 
 
 def _voxel_centres(codes: NDArray[np.intp], count: int, spacing: Array) -> list[Surface | None]:
-    """For each code from 1 to `count`, its surface voxels in mm; None where it is absent."""
+    """For each code from 1 to `count`, its surface voxels in mm; None if it is absent."""
     surface = np.zeros(codes.shape, bool)
     for axis in range(codes.ndim):
         at, before, after = (np.moveaxis(x, axis, 0) for x in (surface, codes, codes))

@@ -1,4 +1,4 @@
-"""Atlas mode: what a network makes of a fixed image is kept for the pairs that follow with it."""
+"""Atlas mode: a network's features of a fixed image are kept for further pairs with that image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .weights import Weights
 
 
 class Atlas:
-    """The last fixed image of a network, and what the network has made of it.
+    """The last fixed image of a network, and the network's results for it.
 
-    It is used where the next fixed image is the same, number by number, where no weight has been
-    written to or replaced, and where all agrees that decides which kernels run. It is not kept
-    where something else has a say in what the network computes (`Weights.stand`). A copy of it, by
-    deepcopy or pickle, is empty. On CUDA it holds for one stream.
+    They are reused if the next fixed image has the same values, no weight has been written to or
+    replaced, and everything that selects the kernels is the same. They are not kept if the network
+    depends on anything else (`Weights.stand`). A copy, by deepcopy or pickle, is empty. On CUDA
+    they are valid for one stream.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: the published formats in, and a lean one of our own.
+"""Checkpoints on disk: reading the published formats, reading and writing our lean format.
 
-The lean format is a safetensors file: the parameters that take part, float32, and in its header the
-method's name and, as JSON, its options and what a user must know to feed the network, a `Card`.
+The lean format is a safetensors file with the parameters that affect the output, in float32. Its
+header has the method's name and, as JSON, its options and a `Card`, which describes the input.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ IMPOSSIBLE = "of sizes or options that it cannot have"
 
 @dataclass(frozen=True)
 class Card:
-    """What the numbers of a checkpoint do not say; "unknown" where nobody wrote it down.
+    """A checkpoint's description; "unknown" for fields that were not recorded.
 
-    spacing: voxel size in mm along the tensor's axes. intensity: the rule that the images' values
-    must follow. axis_order: the anatomical or file axes that H, W, D stand for. data, command: what
-    it was trained on and how. licence: of the weights.
+    spacing: voxel size in mm along the tensor's axes. intensity: the rule for the images' values.
+    axis_order: the anatomical or file axes of H, W, D. data, command: how it was trained. licence:
+    of the weights.
     """
 
     spacing: str = "unknown"
@@ -67,11 +67,11 @@ class Checkpoint:
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a lean checkpoint (.safetensors) or a published one (of torch.save, or .safetensors).
 
-    A published file holds a state dict, in the wrappings that training scripts give it; the method
-    is recognised by its names (`models.recognise`). Its dead parameters and its buffers are checked
-    and dropped, and nothing in it is ever executed.
-    Raises InputError, naming the entries, where a tensor is missing, unknown, misshapen or not
-    finite, and where the file cannot be read or is no such checkpoint.
+    A published file contains a state dict, possibly wrapped by a training script; the method is
+    recognised by the parameters' names (`models.recognise`). Its unused parameters and its buffers
+    are checked and dropped, and nothing in the file is ever executed.
+    Raises InputError, naming the entries, if a tensor is missing, unknown, of the wrong shape or
+    not finite, and if the file cannot be read or is not a checkpoint.
     """
     with reading(f"checkpoint {path}"):
         if not Path(path).is_file():
@@ -103,7 +103,7 @@ def published(
 
 
 def read_torch(path: str | os.PathLike[str], what: str) -> Any:
-    """What torch.save wrote, on the CPU, its checksums compared; nothing in it is ever executed.
+    """Read a file of torch.save to the CPU and verify its checksums; nothing in it is executed.
 
     what: completes the message, "cannot read PATH ...". Raises InputError.
     """
@@ -152,7 +152,7 @@ def load_safetensors(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def build(path: str | os.PathLike[str], kind: type[Network], config: Mapping[str, Any]) -> Network:
-    """The network that a checkpoint is for."""
+    """Build the network of a checkpoint."""
     try:
         return kind(**config)
     except InputError as error:
@@ -165,14 +165,14 @@ def compare(
     wanted: Mapping[str, Shape],
     found: Mapping[str, Tensor],
 ) -> None:
-    """Raise InputError naming every kind of entry that is not as wanted."""
+    """Raise InputError naming every kind of wrong entry."""
     both = [name for name in wanted if name in found]
     shapes = [
         f"{name} {tuple(found[name].shape)} instead of {wanted[name]}"
         for name in both
         if tuple(found[name].shape) != wanted[name]
     ]
-    # Of another shape, a tensor may take far more memory to look at than its file.
+    # A tensor of another shape may need far more memory than its file.
     fitting = [
         name
         for name in both
@@ -195,7 +195,7 @@ def compare(
 
 
 def first_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Nine, by which a file's format is known."""
+    """The first nine bytes, which identify a file's format."""
     with open(path, "rb") as file:
         return file.read(9)
 
@@ -206,9 +206,9 @@ def listed(names: list[str]) -> str:
 
 
 def save(model: Network, path: str | os.PathLike[str], card: Card | None = None) -> None:
-    """Write a lean checkpoint, whole or not at all; `path` must end in .safetensors.
+    """Write a lean checkpoint, completely or not at all; `path` must end in .safetensors.
 
-    Raises InputError where it cannot be written.
+    Raises InputError if it cannot be written.
     """
     check_extension(path, (".safetensors",))
     state = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
@@ -223,13 +223,13 @@ def save(model: Network, path: str | os.PathLike[str], card: Card | None = None)
 
 
 def load_into(network: Network, path: str | os.PathLike[str]) -> None:
-    """Give a network the weights of a file in any format that `load` reads.
+    """Load a file's weights, in any format of `load`, into a network.
 
-    Raises InputError where they are of another network, or of one with other options.
+    Raises InputError if they are of another network, or of one with other options.
     """
     found = load(path).model
     if found.name != network.name:
-        raise InputError(f"{path} holds weights of {found.title}, not of {network.title}")
+        raise InputError(f"{path} contains weights of {found.title}, not of {network.title}")
     compare(
         path,
         type(network),
@@ -246,8 +246,8 @@ def export_published(
 ) -> None:
     """Write a bare state dict that the published network for volumes of `size` loads strictly.
 
-    size: (H, W, D), by default the model's. Parameters that take no part are written as zeros.
-    Raises InputError for an ablated or a spatial model and for a size that network cannot take.
+    size: (H, W, D), by default the model's. Unused parameters are written as zeros.
+    Raises InputError for an ablated or a spatial model, and for a size unusable by that network.
     """
     only = {"lgam": True, "fifm": True, "msfm": True, "token_order": "published"}
     for name, value in only.items():

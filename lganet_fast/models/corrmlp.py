@@ -74,7 +74,7 @@ class Head(nn.Module):
         self.reg_head = near_zero(FlowConv(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W, D) -> (B, 3, H, W, D), float32 at least."""
+        """(B, channels, H, W, D) -> (B, 3, H, W, D), at least float32."""
         return self.reg_head(x)
 
 
@@ -112,12 +112,12 @@ class CorrMLP(Network):
         ends, to sides that are multiples of 8 (and at least 16 voxels along one axis).
     in_channel: channels of each image. enc_channels, dec_channels: features of level 1 in the
         encoder and in the decoder, the latter a multiple of 4.
-    checkpoint: None, or "blocks" to compute the inside of blocks again in the backward.
+    checkpoint: None, or "blocks" to recompute the inside of blocks in the backward.
 
     The published network takes (fixed, moving); this one takes (moving, fixed), as all here do.
     Its state dicts load strictly. A level's flow is added, not composed. Windows that reach over
     the far ends mix zeros in, as published, so that results near them depend on the padding.
-    Raises InputError for arguments that do not fit.
+    Raises InputError for invalid arguments.
     """
 
     name, title = "corrmlp", "CorrMLP"

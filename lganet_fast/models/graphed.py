@@ -1,11 +1,11 @@
-"""A network's evaluation forward as one CUDA graph: hundreds of kernels for the price of a launch.
+"""A network's evaluation forward as one CUDA graph: hundreds of kernels at the cost of one launch.
 
-The first call of a kind runs operator by operator, which compiles and tunes what it needs; the
-second is captured; every later one copies its inputs in, replays, and copies the result out, so
-that results never share memory. Calls are of one kind where all agrees that decides which kernels
-run: shapes, types, device, autocast, backend, and PyTorch's switches of precision.
+The first call of a kind runs operator by operator, which compiles and tunes its kernels; the second
+is captured; every later call copies its inputs in, replays, and copies the result out, so that
+results never share memory. Calls are of one kind if everything that selects the kernels agrees:
+shapes, types, device, autocast, backend, and PyTorch's switches of precision.
 
-Graphs of weights that were written to, or lie elsewhere now, are dropped. While one is captured,
+Graphs are dropped when weights are written to or moved in memory. While a graph is captured,
 another thread must not call torch.cuda.synchronize, which CUDA refuses then; LGANET_FAST_GRAPH=0
 turns graphs off.
 """
@@ -36,12 +36,12 @@ from .weights import Stand, Weights
 Function: TypeAlias = Callable[..., Tensor]
 
 DEVICES = ("cuda",)
-KEPT = 4  # kinds of call that a network remembers
+KEPT = 4  # kinds of call kept by a network
 STREAMS: dict[torch.device, Any] = {}  # on which graphs are captured
 
 
 class Seen(Enum):
-    """What a network knows of a kind of call that it has no graph of."""
+    """The state of a kind of call without a graph."""
 
     ONCE = auto()
     BROKEN = auto()  # it could not be captured
@@ -50,9 +50,9 @@ class Seen(Enum):
 class Graphs:
     """The graphs of one network. A copy of it, by deepcopy or pickle, has none.
 
-    voxel_bytes: what a forward needs at its peak, for every voxel of an image in float32. A call
-    is captured where twice its need is free: its graph keeps that for as long as it lives. Graphs
-    of one network share it.
+    voxel_bytes: peak memory of a forward per voxel of an image in float32. A call is captured if
+    twice its memory is free: the graph keeps its memory as long as it lives. Graphs of one network
+    share the memory.
     """
 
     def __init__(self, voxel_bytes: int) -> None:
@@ -68,7 +68,7 @@ class Graphs:
         return Graphs, (self.voxel_bytes,)
 
     def __call__(self, module: nn.Module, function: Function, *inputs: Tensor) -> Tensor:
-        """What function(*inputs) returns: a tensor that nothing else refers to.
+        """The result of function(*inputs): a tensor that nothing else refers to.
 
         module: whose weights the function reads. inputs: on one device.
         """
@@ -92,10 +92,9 @@ class Graphs:
         return result
 
     def steady(self, module: nn.Module) -> bool:
-        """Whether the module may run as a graph; those of other weights are dropped.
+        """Whether the module may run as a graph; graphs of changed weights are dropped.
 
-        A graph would read what was written to its weights, but not what operators made of them
-        before (`ops.derived`).
+        A graph would read the changed weights, but old results derived from them (`ops.derived`).
         """
         if self.weights is None or not self.weights.are_of(module):
             self.weights = Weights(module)
@@ -106,7 +105,7 @@ class Graphs:
         return stand is not None
 
     def forget(self) -> None:
-        """Drop all graphs, and with them the memory that they keep."""
+        """Drop all graphs and their memory."""
         self.finish()
         self.known.clear()
         self.done = None
@@ -117,7 +116,7 @@ class Graphs:
             self.done.synchronize()
 
     def keep(self, kind: Hashable, known: Graph | Seen) -> Graph | Seen:
-        """Remember something of a kind of call, and forget what was not asked for the longest."""
+        """Remember the graph or state of a kind of call, and drop the least recently used."""
         self.known[kind] = known
         self.known.move_to_end(kind)
         if len(self.known) > KEPT:
@@ -126,14 +125,14 @@ class Graphs:
         return known
 
     def roomy(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether twice what the call needs is free."""
+        """Whether twice the memory of the call is free."""
         x = inputs[0]
         numbers = x.shape[0] * x.shape[2:].numel() * max(x.element_size() / 4, 1)
         unused = torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
         return torch.cuda.mem_get_info(x.device)[0] + unused >= 2 * numbers * self.voxel_bytes
 
     def captured(self, function: Function, inputs: Sequence[Tensor]) -> Graph | Seen:
-        """The graph of a call; where it cannot be captured, a warning, the first time."""
+        """Capture the graph of a call; if that fails, warn the first time."""
         device = inputs[0].device
         with ALONE, torch.cuda.device(device):
             if device not in STREAMS:
@@ -152,7 +151,7 @@ class Graphs:
         return Seen.BROKEN
 
     def replayed(self, graph: Graph, inputs: Sequence[Tensor]) -> Tensor:
-        """The graph's result, behind what any stream still has to do with the graphs' memory."""
+        """The graph's result, after all queued work of any stream on the graphs' memory."""
         stream = torch.cuda.current_stream(inputs[0].device)
         if self.done is not None:
             stream.wait_event(self.done)
@@ -193,7 +192,7 @@ class Graph:
                 raise
 
     def copy(self, inputs: Sequence[Tensor]) -> None:
-        """Take over the inputs' values."""
+        """Copy the inputs' values."""
         for mine, x in zip(self.inputs, inputs, strict=True):
             mine.copy_(x)
 
@@ -205,7 +204,7 @@ class Graph:
 
 
 def suitable(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    """Whether a call may run as a graph in the state that this thread is in."""
+    """Whether a call may run as a graph in this thread's current state."""
     return (
         inputs[0].device.type in DEVICES
         and not module.training
@@ -225,7 +224,7 @@ def suitable(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
 
 
 def kind_of(inputs: Sequence[Tensor]) -> Hashable:
-    """All that decides which kernels a call runs."""
+    """Everything that selects a call's kernels."""
     device = inputs[0].device
     cudnn = torch.backends.cudnn
     return (

@@ -55,7 +55,7 @@ class Last(Block):
         self.add_module("3", FreeConv3(8, 3))
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """(B, ..., H, W, D) -> (B, 3, H, W, D), float32 at least."""
+        """(B, ..., H, W, D) -> (B, 3, H, W, D), at least float32."""
         conv = self.get_submodule("0")
         inner = norm_act(in_slabs(lambda *x: conv(x), *maps, halo=1), SLOPE, inplace=True)
         weight = self.get_parameter("3.weight")
@@ -85,7 +85,7 @@ class GroupMorph(Network):
     corners: "published": warps read a position q at q S / (S - 1) - 1/2, S being the side, so that
         no flow moves a little, too; "aligned": they read it where it is. The parameters are the
         same.
-    checkpoint: None, or "blocks" to compute the inside of blocks again in the backward.
+    checkpoint: None, or "blocks" to recompute the inside of blocks in the backward.
 
     The flow is the one that `ops.warp` takes; with corners="published", `flow_and_steps` gives the
     published network's own. Published state dicts load strictly. Raises InputError for arguments
@@ -147,7 +147,7 @@ class GroupMorph(Network):
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels and groups, off the convolutions."""
+        """Read channels and groups from the convolutions."""
         groups = tuple(
             sum(name.startswith(f"split{part}.") and name.endswith("weight") for name in shapes)
             for part in (8, 4, 2)

@@ -17,8 +17,8 @@ def network_flow(
 ) -> Tensor:
     """The network's flow (B, 3, H, W, D), in voxels, for images (B, 1, H, W, D).
 
-    The images go in in the axis order that the checkpoint's card names: see `backwards`.
-    keep: what the network makes of the fixed image alone, for the next call (`models.atlas`).
+    The network gets the images in the axis order of the checkpoint's card: see `backwards`.
+    keep: keep the network's features of the fixed image for the next call (`models.atlas`).
     """
     model, turned = checkpoint.model.to(fixed), backwards(checkpoint)
     if turned:
@@ -31,7 +31,7 @@ def network_flow(
 
 
 def backwards(checkpoint: Checkpoint) -> bool:
-    """Whether the card's axis order begins with z: trained on arrays that SimpleITK handed out."""
+    """Whether the card's axis order begins with z: trained on arrays from SimpleITK."""
     return checkpoint.card.axis_order.lower().startswith("z")
 
 
@@ -41,12 +41,12 @@ def reverse_axes(x: Tensor) -> Tensor:
 
 
 def turned_back(flow: Tensor) -> Tensor:
-    """A flow found between images with reversed axes, on the images as they were."""
+    """A flow between images with reversed axes, converted to the original axes."""
     return reverse_axes(flow).flip(1)
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """A checkpoint for images of one channel. Raises InputError for any other file."""
+    """Load a checkpoint for images of one channel. Raises InputError for any other file."""
     checkpoint = load(path)
     channels = checkpoint.model.config["in_channel"]
     if channels != 1:

@@ -97,7 +97,7 @@ class LGANet(Network):
     checkpoint: None, or "blocks" to keep in training only what enters each block.
 
     The tokens of its attention are in the published order (see `nn.lgam`).
-    Raises InputError for arguments that do not fit.
+    Raises InputError for invalid arguments.
     """
 
     name, title = "lganet", "LGANet"
@@ -142,7 +142,7 @@ class LGANet(Network):
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels, by the first convolution."""
+        """Read the channels from the first convolution."""
         filters, in_channel = shapes["encoder.conv0.0.weight"][:2]
         return {"in_channel": in_channel, "filters": filters}
 

@@ -1,4 +1,4 @@
-"""LGANet++: a pair of volumes in, the flow that aligns them out."""
+"""LGANet++: computes the flow that aligns a pair of volumes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .published_format import dead_parameters, published_name
 from .sizes import Size, padded_size
 
 DECOMPOSED = (3, 2)  # levels whose features IDM decomposes
-VOXEL_BYTES = 75  # times filters: the most that the forward was found to need, in float32
+VOXEL_BYTES = 75  # times filters: measured peak memory of the forward, in float32
 
 
 class LGANetPlusPlus(Network):
-    """Huang et al. (2025), LGANet++: computes what the published network does, in less.
+    """Huang et al. (2025), LGANet++: the published network's results, in less time and memory.
 
     size: (H, W, D) of the volumes, for information: any volume is padded with zeros, at the far
         ends, to a size that the network takes, and the flow is cropped back.
@@ -33,12 +33,12 @@ class LGANetPlusPlus(Network):
         describes; the parameters are the same, the result is not.
     lgam, fifm, msfm: False leaves a module out, for ablations (paper, table of Models 1 to 4).
     dropout: of the attention and of its MLP, while training.
-    checkpoint: None, or "blocks" to keep in training only what enters each block and compute the
-        inside again in the backward: less memory, one more forward.
+    checkpoint: None, or "blocks" to keep in training only the inputs of each block and recompute
+        the inside in the backward: less memory, one more forward.
 
-    A published checkpoint's state dict loads as it is, strictly; see `models.checkpoint` for files.
-    On CUDA, forwards in evaluation mode without gradients run as one CUDA graph from the third of a
-    kind on (see `models.graphed`). Raises InputError for arguments that do not fit.
+    Published state dicts load unchanged and strictly; see `models.checkpoint` for files. On CUDA,
+    forwards in evaluation mode without gradients run as one CUDA graph from the third call of a
+    kind on (see `models.graphed`). Raises InputError for invalid arguments.
     """
 
     name, title = "lganetpp", "LGANet++"
@@ -87,7 +87,7 @@ class LGANetPlusPlus(Network):
         return padded_size(size, self.config["token_order"])
 
     def flow_of(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """The flow between images of a size that the network takes."""
+        """The flow between images of a padded size."""
         both = torch.cat([fixed, moving])
         features = list(self.encoder(both.contiguous(memory_format=torch.channels_last_3d)))
         del both, moving, fixed  # their memory is free for the levels
@@ -97,7 +97,7 @@ class LGANetPlusPlus(Network):
         return self.coarse_to_fine(pairs, fused)
 
     def of_fixed(self, fixed: Tensor) -> list[Tensor]:
-        """Its features, its part of the MSFM's products and what IDM's trunk makes of it."""
+        """The fixed image's features, its part of the MSFM's products, and IDM's trunk of it."""
         features = list(self.encoder(fixed))
         found = list(features)
         if self.msfm is not None:
@@ -108,7 +108,7 @@ class LGANetPlusPlus(Network):
         return found
 
     def flow_onto(self, moving: Tensor, *prepared: Tensor) -> Tensor:
-        """The flow onto a fixed image of which `of_fixed` has made this."""
+        """The flow onto a fixed image, from the results of `of_fixed`."""
         features = list(self.encoder(moving))
         rest, fused, trunks = list(prepared[4:]), [], {}
         if self.msfm is not None:
@@ -129,7 +129,7 @@ class LGANetPlusPlus(Network):
 
         features: of the fixed and the moving image, levels 1 to 4. fused: C_1..C_4 or none. Both
         are emptied, so that the memory of each level is free when it has been used.
-        trunks: for a level, what IDM's trunk makes of its fixed features, where that is known.
+        trunks: for a level, the output of IDM's trunk on its fixed features, if known.
         """
 
         def taken() -> list[Tensor]:
@@ -145,7 +145,7 @@ class LGANetPlusPlus(Network):
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels, by the first convolution."""
+        """Read the channels from the first convolution."""
         filters, in_channel = shapes["encoder.conv0.0.weight"][:2]
         return {"in_channel": in_channel, "filters": filters}
 

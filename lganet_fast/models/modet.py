@@ -105,11 +105,11 @@ class ModeT(Network):
         ends, to sides that are multiples of 16 (and at least 32 voxels along one axis).
     in_channel: channels of each image. channels: half the features of level 1.
     scale: of the attention's logits; None is 6^(-1/2). The authors train with 1.
-    checkpoint: None, or "blocks" to compute the inside of blocks again in the backward.
+    checkpoint: None, or "blocks" to recompute the inside of blocks in the backward.
 
     Levels 2 and 1 move a voxel by less than one voxel of theirs. Nothing is integrated.
-    Published state dicts load strictly, their grids dropped. Raises InputError for arguments that
-    do not fit.
+    Published state dicts load strictly, their grids dropped. Raises InputError for invalid
+    arguments.
     """
 
     name, title = "modet", "ModeT"
@@ -145,7 +145,7 @@ class ModeT(Network):
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels, off the first convolution."""
+        """Read the channels from the first convolution."""
         channels, inputs = shapes["encoder.conv0.0.main.weight"][:2]
         return {"in_channel": inputs, "channels": channels}
 

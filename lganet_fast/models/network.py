@@ -1,4 +1,4 @@
-"""What every registration network has in common: sizes, checks, padding, state dicts."""
+"""The base class of every registration network: sizes, checks, padding, state dicts."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ SIMPLE_ITK = {
 
 
 class Network(nn.Module):
-    """A pair of volumes in, the flow that aligns them out.
+    """A network that computes the flow aligning a pair of volumes.
 
-    A subclass names its parts as the published checkpoints do, so that their state dicts load
-    strictly; what those hold beside parameters is dropped on the way (`BUFFERS`, `dead`).
+    A subclass names its parts like the published checkpoints, so that their state dicts load
+    strictly; buffers and unused parameters are dropped (`BUFFERS`, `dead`).
 
     name: in `models.create`, in configurations and checkpoints. title: in messages. multiple,
-    least: what each side must be a multiple of, its least length; `padded_size` may say more.
-    voxel_bytes: what the forward needs at its peak for every voxel in float32 (`models.graphed`).
-    published_card: what is known of images that published weights were trained on.
+    least: of each side, the number it must be a multiple of and its minimum; `padded_size` may
+    require more. voxel_bytes: peak memory of the forward per voxel in float32 (`models.graphed`).
+    published_card: what is known about the training images of published weights.
     """
 
     name: ClassVar[str]
@@ -47,7 +47,7 @@ class Network(nn.Module):
     BUFFERS: ClassVar[str] = r"(^|\.)grid$"
 
     def __init__(self, size: Sequence[int], **options: Any) -> None:
-        """Raises InputError for a size or an `in_channel` that cannot be."""
+        """Raises InputError for an invalid size or `in_channel`."""
         super().__init__()
         if options.get("in_channel", 1) < 1:
             raise InputError(f"in_channel must be at least 1, got {options['in_channel']}")
@@ -69,9 +69,9 @@ class Network(nn.Module):
         self.atlas = Atlas()
 
     def padded_size(self, size: Sequence[int]) -> Size:
-        """The size of fewest voxels that the network runs on and that holds (H, W, D).
+        """The smallest size that the network supports and that contains (H, W, D).
 
-        Raises InputError for what is not three sides of at least one voxel.
+        Raises InputError unless it is three sides of at least one voxel.
         """
         return smallest_that_fits(size, self.multiple, self.least)
 
@@ -80,8 +80,8 @@ class Network(nn.Module):
 
         moving, fixed: (B, in_channel, H, W, D) of one shape and float type, intensities as in
         training. Volumes of any size are padded with zeros at the far ends, the flow is cropped.
-        Returns (B, 3, H, W, D), channels in the order of the axes, float32 at least.
-        Raises ValueError or TypeError naming the argument that does not fit.
+        Returns (B, 3, H, W, D), channels in the order of the axes, at least float32.
+        Raises ValueError or TypeError naming the invalid argument.
 
         torch.export.export and torch.jit.trace take it in evaluation mode, for the shape of their
         example; what is traced gives no gradients.
@@ -94,10 +94,10 @@ class Network(nn.Module):
         return self.forward_of_numbers(moving, fixed)
 
     def regularised(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
-        """The flow, and what the method's authors add to the loss, by a weight, to smooth it.
+        """The flow, and the roughness that the method's authors add to the loss with a weight.
 
-        moving, fixed: as `forward` takes them; the flow is its. The second is one number: for most
-        methods `ops.gradient_loss` of the flow, else as the class says.
+        moving, fixed: as in `forward`, whose flow it returns. The roughness is one number: for most
+        methods `ops.gradient_loss` of the flow, else see the class.
         """
         self.check_images(moving, fixed)
         flow, roughness = self.flow_and_roughness(*self.padded(moving, fixed))
@@ -110,26 +110,26 @@ class Network(nn.Module):
         return self.graphs(self, self.run, moving, fixed)
 
     def check_images(self, moving: Tensor, fixed: Tensor) -> None:
-        """Require what `forward` says of its arguments."""
+        """Check the arguments of `forward`."""
         self.check_image("moving", moving)
         check.shape("fixed", fixed, moving.shape)
         check.floating("fixed", fixed, (moving.dtype,))
         check.together("fixed", fixed, "moving", moving)
 
     def prepare(self, fixed: Tensor) -> list[Tensor]:
-        """What the forward makes of a fixed image alone, for `onto`, where it is the same for all.
+        """The part of the forward that depends on the fixed image alone, for `onto`.
 
-        fixed: as in `forward`. What is returned holds for the weights and types of now, and is not
-        to be written to. Raises as `forward` does.
+        fixed: as in `forward`. The result is valid for the current weights and types and must not
+        be written to. Raises as `forward` does.
         """
         self.check_image("fixed", fixed)
         return list(self.of_fixed(*self.padded(fixed)))
 
     def onto(self, moving: Tensor, prepared: Sequence[Tensor]) -> Tensor:
-        """The forward for a moving image and what `prepare` has made of the fixed one.
+        """The forward for a moving image and the result of `prepare` for the fixed image.
 
-        moving: of the fixed image's type. By the compiled operators for the CPU it returns bit for
-        bit what `forward` does; others may add in another order. Raises as `forward` does.
+        moving: of the fixed image's type. With the compiled operators for the CPU the result equals
+        that of `forward` bit for bit; others may sum in another order. Raises as `forward` does.
         """
         self.check_image("moving", moving)
         check.together("moving", moving, "what was prepared", prepared[0])
@@ -159,7 +159,7 @@ class Network(nn.Module):
         return flow[:, :, :height, :width, :depth]
 
     def padded(self, *images: Tensor) -> list[Tensor]:
-        """Images at a size that the network takes, channels_last_3d."""
+        """Images padded to a supported size, channels_last_3d."""
         size = images[0].shape[2:]
         ends = [n - m for n, m in zip(self.padded_size(size), size, strict=True)]
         if any(ends):
@@ -167,7 +167,7 @@ class Network(nn.Module):
         return [x.contiguous(memory_format=torch.channels_last_3d) for x in images]
 
     def flow_of(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """The flow between images of a size that the network takes, channels_last_3d."""
+        """The flow between images of a padded size, channels_last_3d."""
         raise NotImplementedError
 
     def of_fixed(self, fixed: Tensor) -> Sequence[Tensor]:
@@ -177,39 +177,39 @@ class Network(nn.Module):
         return [fixed]
 
     def flow_onto(self, moving: Tensor, *prepared: Tensor) -> Tensor:
-        """What `flow_of` returns, of the moving image and what `of_fixed` returned."""
+        """The result of `flow_of`, from the moving image and the result of `of_fixed`."""
         return self.flow_of(moving, *prepared)
 
     def flow_and_roughness(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
-        """`regularised` for images of a size that the network takes."""
+        """`regularised` for images of a padded size."""
         flow = self.flow_of(moving, fixed)
         return flow, gradient_loss(flow)
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """The constructor's options, but for the size, that a published state dict tells.
+        """The constructor's options, except the size, from a published state dict.
 
-        shapes: of its entries. about: what its file says beside it, if anything.
-        Raises InputError for a variant of the method that is not offered here.
+        shapes: of its entries. about: further content of its file, if any.
+        Raises InputError for a variant of the method that is not supported.
         """
         return {}
 
     @classmethod
     def refuse_variant(cls, names: Collection[str]) -> None:
-        """Raise InputError where names are those of a variant of the method not offered here."""
+        """Raise InputError if names are those of a variant of the method not offered here."""
 
     @classmethod
     def size_of(cls, shapes: Mapping[str, Shape]) -> Size | None:
-        """The volume that a published state dict is for, if it tells: by its largest grid."""
+        """The volume size of a published state dict, if known: that of its largest grid."""
         grids = [x[-3:] for name, x in shapes.items() if name.endswith("grid") and len(x) == 5]
         return max(grids, key=lambda s: s[0] * s[1] * s[2], default=None)
 
     def dead(self) -> Mapping[str, Shape]:
-        """Names and shapes of published parameters that take no part in the forward."""
+        """Names and shapes of published parameters that the forward does not use."""
         return {}
 
     def published_name(self, name: str) -> str:
-        """What published state dicts call a parameter."""
+        """A parameter's name in published state dicts."""
         return name
 
     def published_parameters(self) -> dict[str, Shape]:
@@ -219,7 +219,7 @@ class Network(nn.Module):
 
 
 def is_buffer(kind: type[Network], name: str) -> bool:
-    """Whether an entry of a published state dict can be computed again, and is dropped."""
+    """Whether an entry of a published state dict is a buffer, which is dropped."""
     return re.search(kind.BUFFERS, name) is not None
 
 
@@ -234,6 +234,6 @@ def without_extras(network: Network, state: Mapping[str, Tensor]) -> dict[str, T
 
 
 def drop_published(network: Network, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Before a state dict is loaded: bring a published one to this network's names."""
+    """Before loading a state dict: convert a published one to this network's names."""
     own = {k.removeprefix(prefix): state.pop(k) for k in list(state) if k.startswith(prefix)}
     state.update({prefix + name: x for name, x in without_extras(network, own).items()})

@@ -52,7 +52,7 @@ class PCNet(Network):
     checkpoint: None, or "blocks" to keep in training only what enters each block.
 
     Velocities are not doubled from level to level, and the heads begin at PyTorch's defaults, both
-    as published. Raises InputError for arguments that do not fit.
+    as published. Raises InputError for invalid arguments.
     """
 
     name, title = "pcnet", "PCNet"
@@ -111,6 +111,6 @@ class PCNet(Network):
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels, by the first convolution."""
+        """Read the channels from the first convolution."""
         channels, in_channel = shapes["encoder_float.conv0.main.weight"][:2]
         return {"in_channel": in_channel, "channels": channels}

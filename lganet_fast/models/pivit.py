@@ -74,8 +74,8 @@ class PIViT(Network):
         volume is below 64, the two are the same.
     checkpoint: None, or "blocks" to keep in training only what enters each block.
 
-    Published state dicts load as they are, strictly. Raises InputError for arguments that do not
-    fit.
+    Published state dicts load as they are, strictly. Raises InputError for invalid
+    arguments.
     """
 
     name, title = "pivit", "PIViT"
@@ -116,5 +116,5 @@ class PIViT(Network):
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels, by the first convolution."""
+        """Read the channels from the first convolution."""
         return {"in_channel": shapes["encoder.block1.main.weight"][1]}

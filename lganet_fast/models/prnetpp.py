@@ -127,10 +127,10 @@ class PRNetPlusPlus(Network):
     composition: "published": from level to level the flow so far is added undoubled, although
         features are warped by twice it; "consistent" composes twice the flow, as the warps do.
         The parameters are the same.
-    checkpoint: None, or "blocks" to compute the inside of blocks again in the backward.
+    checkpoint: None, or "blocks" to recompute the inside of blocks in the backward.
 
     Nothing is integrated. Published state dicts load strictly, their grids dropped. Raises
-    InputError for arguments that do not fit.
+    InputError for invalid arguments.
     """
 
     name, title = "prnetpp", "PRNet++"
@@ -158,7 +158,7 @@ class PRNetPlusPlus(Network):
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels, off the first convolution."""
+        """Read the channels from the first convolution."""
         channels, inputs = shapes["net.encoder.block1.main.weight"][:2]
         return {"in_channel": inputs, "first_channel": channels}
 

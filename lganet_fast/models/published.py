@@ -1,9 +1,9 @@
 """LGANet++ as its authors published it, op for op: the baseline for parity and for timing.
 
-It holds every parameter and buffer of a published checkpoint, also those that take no part in the
-forward pass, and spends time and memory as the published network does: warps are `grid_sample` on
-a stored grid, the correlation is 27 shifted products, every concatenation exists. Nothing else in
-the package depends on how it computes; `LGANetPlusPlus` is the network to use.
+It has every parameter and buffer of a published checkpoint, including those that the forward does
+not use, and needs the same time and memory as the published network: warps are `grid_sample` on a
+stored grid, the correlation is 27 shifted products, every concatenation is made. Nothing else in
+the package depends on it; use `LGANetPlusPlus`.
 """
 
 from __future__ import annotations

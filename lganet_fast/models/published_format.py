@@ -1,7 +1,7 @@
-"""The published checkpoint format beside the lean one: which tensors it holds, under which names.
+"""The published checkpoint format compared with the lean format: its tensors and their names.
 
-Both name the parameters alike, but for the MSFM's, which the published network keeps at its top.
-Beyond those it holds parameters that take no part in the forward pass, and sampling grids.
+Both use the same names, except for the MSFM's parameters, which the published network has at its
+top level. It also has parameters that the forward does not use, and sampling grids.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from .published import PublishedLGANetPlusPlus, Size
 
 
 def published_name(name: str) -> str:
-    """What the published format calls a lean parameter."""
+    """A lean parameter's name in the published format."""
     return name.removeprefix("msfm.")
 
 
 def dead_parameters(lean: nn.Module) -> dict[str, Shape]:
-    """Names and shapes of what takes no part in a published network of the same widths."""
+    """Names and shapes of the unused parameters of a published network of the same widths."""
     first = lean.get_parameter("encoder.conv0.0.weight")
     with torch.device("meta"):
         network = PublishedLGANetPlusPlus((48, 48, 48), first.shape[1], first.shape[0])

@@ -34,12 +34,12 @@ class RDP(Network):
     size: (H, W, D) of the volumes, for information: any volume is padded with zeros, at the far
         ends, to sides that are multiples of 8 and at least 16.
     in_channel: channels of each image. channels: features of level 1.
-    checkpoint: None, or "blocks" to compute the inside of blocks again in the backward.
+    checkpoint: None, or "blocks" to recompute the inside of blocks in the backward.
 
     Every pass estimates a velocity from the fixed features and the moving ones under the whole flow
     so far, integrates it, and composes. Moving and fixed images have encoders of their own.
-    Published state dicts load strictly, their grids dropped. Raises InputError for arguments that
-    do not fit.
+    Published state dicts load strictly, their grids dropped. Raises InputError for invalid
+    arguments.
     """
 
     name, title = "rdp", "RDP"
@@ -75,7 +75,7 @@ class RDP(Network):
 
     @classmethod
     def options_of(cls, shapes: Mapping[str, Shape], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels, off the first convolution."""
+        """Read the channels from the first convolution."""
         channels, inputs = shapes["encoder_moving.conv0.main.weight"][:2]
         return {"in_channel": inputs, "channels": channels}
 

@@ -1,4 +1,4 @@
-"""What a file of published weights is: the state dict inside its wrappings, and its method."""
+"""Recognising a file of published weights: its state dict and its method."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SHOWN = 60  # characters of a name in an error
 
 
 def state_in(path: str | os.PathLike[str], found: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict that a file holds, and what it says of the network under "config".
+    """The state dict of a file, and its entry "config" about the network.
 
-    found: the file's content. Prefixes that every name has are gone. Raises InputError.
+    found: the file's content. Prefixes common to all names are removed. Raises InputError.
     """
     about: dict[str, Any] = {}
     whole = found
@@ -53,7 +53,7 @@ def state_in(path: str | os.PathLike[str], found: Any) -> tuple[dict[str, Tensor
 
 
 def outline(found: Any) -> str:
-    """What a file holds, in a few words."""
+    """A file's content in a few words."""
     if not isinstance(found, dict):
         return f"a {type(found).__name__}"
     if {"network", "settings", "generators"} <= found.keys():
@@ -63,7 +63,7 @@ def outline(found: Any) -> str:
 
 
 def plain(x: Tensor) -> bool:
-    """Whether a tensor is what it seems: not sparse, and not wider than its memory."""
+    """Whether a tensor is dense and not larger than its memory."""
     if x.layout is not torch.strided or x.device.type != "cpu" or x.is_quantized:
         return False
     return x.numel() * x.element_size() <= x.untyped_storage().nbytes()
@@ -77,9 +77,9 @@ def parameters_of(method: str) -> frozenset[str]:
 
 
 def recognise(path: str | os.PathLike[str], found: Collection[str]) -> type[Network]:
-    """The method whose published names are the most like those of a state dict.
+    """The method whose published names best match those of a state dict.
 
-    Raises InputError where no method has at least half of them.
+    Raises InputError if no method has at least half of them.
     """
 
     def likeness(method: str) -> float:
@@ -109,7 +109,7 @@ def options_in(
     state: Mapping[str, Tensor],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The constructor's options and size that a published state dict tells."""
+    """The constructor's options and size, from a published state dict."""
     shapes = {name: tuple(x.shape) for name, x in state.items()}
     size, options = None, {}
     with suppress(KeyError, ValueError, IndexError):  # what is missing or misshapen will be named

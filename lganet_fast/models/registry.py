@@ -25,12 +25,12 @@ CLASSES = {  # by module
 
 
 def names() -> list[str]:
-    """What `create` takes."""
+    """The names for `create`."""
     return list(CLASSES)
 
 
 def network_class(name: str) -> type[Network]:
-    """The class of a network. Raises InputError for a name that is none of `names`."""
+    """The class of a network. Raises InputError for a name not in `names`."""
     if name not in CLASSES:
         raise InputError(f"a network must be one of {', '.join(CLASSES)}, got {name!r}")
     found: type[Network] = getattr(import_module(f".{name}", __package__), CLASSES[name])
@@ -45,8 +45,8 @@ def options(name: str) -> list[str]:
 def create(name: str, size: Sequence[int], **chosen: Any) -> Network:
     """A network with random weights, in training mode.
 
-    name: one of `names`. size: (H, W, D) of the volumes; most networks take any other, too.
-    chosen: of its `options`. Raises InputError for names and values that are not allowed.
+    name: one of `names`. size: (H, W, D) of the volumes; most networks also accept any other.
+    chosen: of its `options`. Raises InputError for invalid names and values.
     """
     allowed = options(name)
     for key in chosen:

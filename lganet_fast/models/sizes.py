@@ -1,4 +1,4 @@
-"""Which volumes the networks can take, and what to pad the others to."""
+"""The volume sizes that the networks support, and padding to them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..nn.lgam import WINDOW
 
 Size: TypeAlias = tuple[int, int, int]
 FACTOR = 8  # between LGANet++'s finest and coarsest level
-MORE = 6  # lengths of a side that are tried
+MORE = 6  # lengths tried for a side
 
 
 def smallest_that_fits(
     size: Sequence[int], multiple: int, least: int, fits: Callable[[Size], bool] | None = None
 ) -> Size:
-    """The size of fewest voxels that holds (H, W, D) and that a network runs on.
+    """The smallest size that contains (H, W, D) and that a network supports.
 
     Its sides are multiples of `multiple` and at least `least`, and `fits` of it is true, which must
-    be so for some size among the six next lengths of each side.
-    Raises InputError for what is not three sides of at least one voxel.
+    hold for a size among the six next lengths of each side.
+    Raises InputError unless it is three sides of at least one voxel.
     """
     size = [operator.index(n) for n in size]
     if len(size) != 3 or min(size) < 1:
@@ -49,17 +49,17 @@ def windows_fit(size: Sequence[int], factor: int) -> bool:
 
 
 def fits(size: Sequence[int], token_order: str) -> bool:
-    """Whether LGANet++ runs on (H, W, D) as it is."""
+    """Whether LGANet++ supports (H, W, D) without padding."""
     if any(n % FACTOR or n < FACTOR * WINDOW for n in size):
         return False
     return token_order == "spatial" or windows_fit(size, FACTOR)
 
 
 def padded_size(size: Sequence[int], token_order: str) -> Size:
-    """The size of fewest voxels that LGANet++ runs on and that holds (H, W, D).
+    """The smallest size that LGANet++ supports and that contains (H, W, D).
 
     Sides are multiples of 8 and at least 48. In published token order the coarsest level's windows
-    must also split its voxels evenly; sides that are multiples of 48 always do.
-    Raises InputError for what is not three sides of at least one voxel.
+    must also split its voxels evenly, which holds for all multiples of 48.
+    Raises InputError unless it is three sides of at least one voxel.
     """
     return smallest_that_fits(size, FACTOR, FACTOR * WINDOW, lambda found: fits(found, token_order))

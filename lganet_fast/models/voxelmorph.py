@@ -118,10 +118,10 @@ class VoxelMorph(Network):
     int_steps: squarings of the integration; 0 for none: the velocity is the flow then.
     int_downsize: by what the sides of the velocity are divided before it is integrated.
     unet_half_res: the U-Net ends at half the size; needs int_steps and int_downsize 2.
-    checkpoint: None, or "blocks" to compute the U-Net again in the backward.
+    checkpoint: None, or "blocks" to recompute the U-Net in the backward.
 
     Published state dicts load as they are, with or without grids, strictly.
-    Raises InputError for arguments that do not fit.
+    Raises InputError for invalid arguments.
     """
 
     name, title = "voxelmorph", "VoxelMorph"
@@ -237,7 +237,7 @@ class VoxelMorph(Network):
 
     @classmethod
     def refuse_variant(cls, names: Collection[str]) -> None:
-        """The network of that name before 1 February 2021 was another one."""
+        """Refuse the network of the same name from before 1 February 2021."""
         if any(name.startswith("unet_model.downarm") for name in names):
             raise InputError(
                 "these are weights of VoxelMorph from before February 2021 (unet_model.downarm), "

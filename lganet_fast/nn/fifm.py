@@ -57,7 +57,7 @@ class Decomposition(Block):
         return both[:, :-3], both[:, -3:]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W, D) -> M of the same shape and a flow, float32 at least, in voxels.
+        """(B, C, H, W, D) -> M of the same shape and a flow, at least float32, in voxels.
 
         M may be of a wider type than the map.
         """
@@ -154,7 +154,7 @@ class CWAM(Block):
     a = softmax over the maps of conv3(t), t twice LReLU(IN(conv3)) of the maps side by side;
     z = [a_0 x_0, a_1 x_1, a_2 x_2]; out = z * gate(mean z, max z).
     reduction: of the gate's inner width. The result takes the memory of the maps where no gradient
-    is asked for.
+    is requested.
     """
 
     def __init__(self, channels: int, maps: int = 3, reduction: int = 4) -> None:

@@ -1,7 +1,7 @@
-"""The attention of the coarsest level in evaluation, in a few launches: what `nn.lgam` computes.
+"""The attention of `nn.lgam` at the coarsest level in evaluation, in a few launches.
 
-The projections to query, key and value are one product; what follows an attention is one
-`feed_forward`, which also normalises for the attention that comes next. Folded weights are kept.
+The projections to query, key and value are one product; the layers after an attention are one
+`feed_forward`, which also normalises for the next attention. Folded weights are kept.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def position_weights(*parts: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor
 
 
 def position_attention(x: Tensor, part: PositionAttention) -> Tensor:
-    """What the module makes of x, (B, C, H, W, D), channels_last_3d. No gradient."""
+    """The module's result for x, (B, C, H, W, D), channels_last_3d. No gradient."""
     convs = (part.query_conv, part.key_conv, part.value_conv)
     parts = [p for conv in convs for p in conv.parameters()]
     weights = derived(position_weights, *parts, part.gamma, dtype=x.dtype)
@@ -74,7 +74,7 @@ def steps_of(part: LocalGlobalAttention, dtype: torch.dtype) -> list[Step]:
 
 
 def local_global_attention(x: Tensor, parts: Sequence[LocalGlobalAttention]) -> Tensor:
-    """What the modules in a row make of x, (B, C, H, W, D), channels_last_3d.
+    """The result of a sequence of modules for x, (B, C, H, W, D), channels_last_3d.
 
     No gradient, no dropout.
     """

@@ -1,4 +1,4 @@
-"""What the blocks are made of: convolutions, instance norm, resizing, residual blocks."""
+"""The layers of the blocks: convolutions, instance norm, resizing, residual blocks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SLOPE = 0.1  # of every leaky ReLU
 
 
 class Block(nn.Module):
-    """A module that can give up its inner activations and compute them again in the backward."""
+    """A module that can drop its inner activations and recompute them in the backward."""
 
     recompute = False
 
     def __call__(self, *inputs: Any) -> Any:
-        """Run the block, keeping only its inputs where `recompute` is set."""
+        """Run the block, keeping only its inputs if `recompute` is set."""
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(super().__call__, *inputs, use_reentrant=False)
         return super().__call__(*inputs)
@@ -32,7 +32,7 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Pending:
-    """A map x (B, C, H, W, D) that is still to be read through a norm, by whatever reads it."""
+    """A map x (B, C, H, W, D) with a pending norm, which its reader applies."""
 
     x: Tensor
     norm: Norm
@@ -42,7 +42,7 @@ Map = Tensor | Pending
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether what follows a convolution is left to it, or to the next: on CUDA, in evaluation.
+    """Whether a convolution, or the next one, also does the steps after it: on CUDA, in evaluation.
 
     A pass over memory costs as much there as the convolution; on the CPU it is in the caches.
     """
@@ -62,7 +62,7 @@ def times(x: Tensor, y: Tensor) -> Tensor:
 class Conv3(nn.Conv3d):
     """A 3^3 convolution with bias that keeps the size.
 
-    inplace: nobody reads the input later, so that the result may take its memory. relu: a ReLU
+    inplace: the input is not read later, so that the result may reuse its memory. relu: a ReLU
     follows.
     """
 
@@ -107,12 +107,12 @@ class Conv1(nn.Conv3d):
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The type that flows have beside features of `dtype`: float32 at least."""
+    """The type that flows have beside features of `dtype`: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def flow_conv(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
-    """A 3^3 convolution to a flow, (B, C, H, W, D) -> (B, 3, H, W, D), in float32 at least.
+    """A 3^3 convolution to a flow, (B, C, H, W, D) -> (B, 3, H, W, D), in at least float32.
 
     Also under autocast and in a half-precision network: a flow of some voxels rounded to bfloat16
     is off by hundredths of a voxel at every step.
@@ -126,7 +126,7 @@ def flow_conv(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Te
 
 
 def in_type(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Both in a type; cast once where no gradient is asked for."""
+    """Both in a type; cast once where no gradient is requested."""
     if torch.is_grad_enabled() or weight.dtype == dtype:
         return cast(weight, bias, dtype)
     return derived(cast, weight, bias, dtype=dtype)
@@ -138,20 +138,20 @@ def cast(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tens
 
 
 def near_zero(conv: Conv) -> Conv:
-    """The convolution with weights near zero, so that the flows that it gives begin there."""
+    """The convolution with weights near zero, so that its initial flows are near zero."""
     nn.init.normal_(conv.weight, std=1e-5)
     nn.init.zeros_(conv.bias)
     return conv
 
 
 class FlowConv(Conv3):
-    """The convolution at a level's end that gives its flow; see `flow_conv`."""
+    """The convolution that computes a level's flow; see `flow_conv`."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """(B, C, H, W, D) -> (B, 3, H, W, D), float32 at least."""
+        """(B, C, H, W, D) -> (B, 3, H, W, D), at least float32."""
         return flow_conv(x, self.weight, self.bias)
 
 
@@ -182,20 +182,20 @@ class ConvPair(nn.Sequential):
 
 
 class FlowPair(ConvPair):
-    """A ConvPair that gives a flow; see `flow_conv`."""
+    """A ConvPair that computes a flow; see `flow_conv`."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, 3)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, inputs, H, W, D) -> (B, 3, H, W, D), float32 at least."""
+        """(B, inputs, H, W, D) -> (B, 3, H, W, D), at least float32."""
         return flow_conv(input, *self.folded(), relu=True)
 
 
 class ConvNormAct(nn.Module):
     """LReLU(IN(conv3(x))), (B, inputs, H, W, D) -> (B, outputs, H, W, D); inplace as in Conv3.
 
-    The last two are left to what reads the result where that fuses.
+    Where the reader of the result fuses them, the last two are left to it.
     """
 
     def __init__(self, inputs: int, outputs: int, *, inplace: bool) -> None:

@@ -1,6 +1,6 @@
-"""What needs much memory for a while, done some planes of the first axis at a time.
+"""Memory-intensive steps, done for a few planes of the first axis at a time.
 
-In training all is done at once: the backward needs it all.
+In training they are done at once, because the backward needs all results.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The operations of deformable registration, each with a choice of backend.
 
-All compute in the types they are given: inside torch.autocast they do what they do outside.
+All compute in the types of their arguments; torch.autocast does not change them.
 """
 
 from .attention import attention

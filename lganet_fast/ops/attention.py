@@ -32,7 +32,7 @@ def attention(
         tokens. With `volume=(H, W, D)`, H W D = N, a triple of counts: boxes of
         ceil(H / counts[0]) x ... voxels, the last along each axis cut short by the border.
     dropout_p: probability in [0, 1) of dropping an attention weight.
-    Returns (B, N, d). Raises ValueError or TypeError naming the argument that does not fit.
+    Returns (B, N, d). Raises ValueError or TypeError naming the invalid argument.
     """
     check.shape("q", q, ("B", "N", "c"))
     check.floating("q", q)

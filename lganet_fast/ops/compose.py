@@ -13,11 +13,11 @@ from .memory_format import empty_in_format_of, gradient_shapes
 
 
 def compose(first: Tensor, second: Tensor, backend: str | None = None) -> Tensor:
-    """The flow second + warp(first, second): it warps as `first` and then `second` do.
+    """The flow second + warp(first, second): warps like `first` and then `second`.
 
     first, second: (B, 3, H, W, D), float32 or float64, in voxels. Returns the same shape.
     `first` counts as zero outside the volume. Paper 2.5.
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.flow("second", second)
     check.flow("first", first)
@@ -52,7 +52,7 @@ if native.LOADED:
         ctx.save_for_backward(*inputs)
 
     def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients that are asked for."""
+        """The requested gradients."""
         need = ctx.needs_input_grad
         how = (*need, native.deterministic())
         found = run_backward(grad, *ctx.saved_tensors, *how)

@@ -1,4 +1,4 @@
-"""3^3 convolution with padding, as all of the network's are."""
+"""3^3 convolution with padding, like all convolutions of the network."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def convolve(
     (outputs, inputs, 3, 3, 3). bias: (outputs,). Maps of one float type, which is computed in
     unless it is narrower than float64 under autocast; all else of any float type.
     Returns (B, outputs, H, W, D) in the type computed in. Only the batch may be empty.
-    norm: what x is read through; the zeros around it are not.
+    norm: applied to x when it is read; not to the zeros around it.
     relu: the ReLU of it. add, times: (B, outputs, H, W, D), added to that, multiplied with that.
-    inplace: let the result take x's memory where no gradient is asked for; x must not be read then.
+    inplace: let the result reuse x's memory if no gradient is requested; x must not be read then.
 
     On the CPU compiled for float32 alone, then channels_last_3d; half types are computed so, and
     rounded once, on processors without instructions for them. On CUDA cuDNN's, or a kernel of ours
     where one was measured to be faster (`ops.tuned`). Every other type is PyTorch's own. On the
     CPU and in float32 a number that is not finite spoils results up to 5 voxels from it: they are
-    computed in tiles. Raises ValueError or TypeError naming the argument that does not fit.
+    computed in tiles. Raises ValueError or TypeError naming the invalid argument.
     """
     maps = several(x)
     check_arguments(maps, weight, bias, norm, add, times)
@@ -84,7 +84,7 @@ def convolve_moments(
 ) -> tuple[Tensor, Tensor]:
     """`convolve`, and the moments (2, B, outputs) by which its result is normalised as it is read.
 
-    They are mean and 1 / sqrt(variance + 1e-5) of each channel of each volume, float32 at least.
+    They are mean and 1 / sqrt(variance + 1e-5) of each channel of each volume, at least float32.
     Without gradients. Raises as `convolve` does.
     """
     maps = several(x)
@@ -111,7 +111,7 @@ def check_arguments(
     add: Tensor | None = None,
     times: Tensor | None = None,
 ) -> None:
-    """Require what `convolve` says of its arguments."""
+    """Check the arguments of `convolve`."""
     check.several("x", maps, (1, 2, 3))
     first = maps[0]
     names = ("x",) if len(maps) == 1 else ("x[0]", "x[1]", "x[2]")
@@ -232,7 +232,7 @@ if native.LOADED:
         ctx.save_for_backward(*inputs[:2], *([output] if ctx.relu else []))
 
     def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients that are asked for; that to x is a convolution with the mirrored kernel."""
+        """The requested gradients; that to x is a convolution with the mirrored kernel."""
         x, weight, *out = ctx.saved_tensors
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         if ctx.relu:

@@ -52,7 +52,7 @@ def packed_size(inputs: int, outputs: int, precision: str) -> int:
 
 
 def check(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
-    """Raise ValueError where a tensor has another shape, TypeError where it has another type."""
+    """Raise ValueError if a tensor has another shape, TypeError where it has another type."""
     if tuple(x.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(x.shape)}")
     if x.dtype != dtype:

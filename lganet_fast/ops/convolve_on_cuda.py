@@ -28,7 +28,7 @@ PATHS = {"reference": "cudnn", "native": "native", "triton": "triton"}
 class Norm(NamedTuple):
     """How a map is to be read: leaky((x - shift) * scale), channel by channel.
 
-    moments: (2, B, C) float32 at least, the shift above the scale; of an instance norm these are
+    moments: (2, B, C) at least float32, the shift above the scale; of an instance norm these are
     mean and 1 / sqrt(variance + 1e-5). slope: of the leaky ReLU, in (0, 1]; 1 is none.
     """
 
@@ -67,7 +67,7 @@ def precision(dtype: torch.dtype) -> str:
 def path(operation: str, weight: Tensor, x: Tensor, backend: str | None = None) -> tuned.Entry:
     """The path of one of `tuned.OPERATIONS`, and its configuration.
 
-    x: a map in the type to compute in. Raises RuntimeError where a backend that is asked for by
+    x: a map in the type to compute in. Raises RuntimeError if a backend that is asked for by
     name cannot run it.
     """
     asked = requested_backend(backend)
@@ -87,7 +87,7 @@ def path(operation: str, weight: Tensor, x: Tensor, backend: str | None = None) 
 
 @cache
 def capability(index: int | None) -> tuple[int, int] | None:
-    """The compute capability of a device; None where there is none, and calls are only traced."""
+    """The compute capability of a device; None if there is none, and calls are only traced."""
     return torch.cuda.get_device_capability(index) if torch.cuda.is_available() else None
 
 

@@ -105,7 +105,7 @@ def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients that are asked for."""
+    """The requested gradients."""
     grad = grad.contiguous(memory_format=torch.channels_last_3d)
     needed = ctx.needs_input_grad[:3]
     found = convolve_backward(grad, *ctx.saved_tensors, ctx.backend, *needed)

@@ -32,7 +32,7 @@ def correlate(
     width: how many channels the result has, if more than offsets: zeros behind them, so that what
         reads it can read voxels whose places are multiples of more bytes.
     Returns (B, (2 radius + 1)^3, H, W, D), offsets in lexicographic order, first axis slowest.
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.shape("x", x, ("B", "C", "H", "W", "D"))
     check.floating("x", x)
@@ -128,7 +128,7 @@ if native.LOADED:
 
 @torch.library.custom_op("lganet_fast_triton::correlate", mutates_args=())
 def fused(x: Tensor, y: Tensor, radius: int, width: int) -> Tensor:
-    """The same by the Triton kernels."""
+    """The operation by the Triton kernels."""
     out = result_like(x, y, radius, width)
     if out.numel():
         triton.kernels("correlate").forward(x, y, out, radius)

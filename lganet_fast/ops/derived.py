@@ -1,4 +1,4 @@
-"""What is computed from weights alone, kept until they change: cast, folded and packed weights."""
+"""Results computed from weights alone, kept until the weights change: cast, folded, packed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Kept:
-    """A result, and the state of the weights that it was made from."""
+    """A result, and the state of its weights."""
 
     state: tuple[Any, ...]
     result: Any
@@ -48,9 +48,9 @@ def derived(make: Callable[..., Result], *weights: Tensor, **options: Hashable) 
     """make(*weights, **options) without gradients, again only where a weight has changed.
 
     make: a function of a module, the same object at each call, without side effects. The result
-    must not be written to; it goes when the first weight goes. Where changes cannot be told
-    (weights made under torch.inference_mode) and while it is traced, it is computed at each call;
-    what a CUDA graph's capture computes is not kept, as it is there only behind a replay.
+    must not be written to; it is dropped with the first weight. If changes cannot be detected
+    (weights made under torch.inference_mode) and during tracing, it is computed at each call;
+    results of a CUDA graph's capture are not kept, since they exist only after a replay.
     """
     traced = torch.compiler.is_compiling() or tracing() or transforming()
     if traced or _anew[0] or any(w.is_inference() for w in weights):
@@ -81,7 +81,7 @@ def made(make: Callable[..., Result], *weights: Tensor, **options: Hashable) -> 
 
 
 def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Whether weights are what they were: their versions, memory, types and shapes."""
+    """Whether weights are unchanged: their versions, memory, types and shapes."""
     return len(one) == len(other) and all(
         a[0] == b[0] and a[1]._cdata == b[1]._cdata and a[2:] == b[2:]
         for a, b in zip(one, other, strict=True)
@@ -90,9 +90,9 @@ def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 @contextmanager
 def computed_anew() -> Iterator[None]:
-    """Within, in every thread, nothing is kept and nothing that was kept is used.
+    """In the block, in every thread, nothing is kept and no kept result is used.
 
-    So are CUDA graphs captured that run while the weights change.
+    For the capture of CUDA graphs that run while the weights change.
     """
     _anew[0] += 1
     try:
@@ -102,7 +102,7 @@ def computed_anew() -> Iterator[None]:
 
 
 def count_fused(optimizer: Optimizer, *_: Any) -> None:
-    """After a step: count what fused optimisers wrote, as they leave the versions as they were."""
+    """After a step: count the writes of fused optimisers, which do not change the versions."""
     for group in optimizer.param_groups:
         if group.get("fused"):
             increment_version(group["params"])

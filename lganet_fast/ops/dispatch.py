@@ -1,8 +1,8 @@
-"""Which implementation runs: one pure function decides, and the same function says why.
+"""Choosing the implementation: one pure function decides and gives the reasons.
 
 Order of precedence: the call's `backend=`, the innermost `use_backend(...)`, the environment
-variable LGANET_FAST_BACKEND, then "auto", which never fails: it takes the fastest path that can do
-the job and falls back to the reference.
+variable LGANET_FAST_BACKEND, then "auto", which never fails: it takes the fastest path that
+supports the call and falls back to the reference.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OPERATIONS = (
 
 
 class Scope(threading.local):
-    """What `use_backend` asked for in this thread; torch.compile can trace it, no ContextVar."""
+    """The backend of `use_backend` in this thread; unlike a ContextVar, torch.compile traces it."""
 
     def __init__(self) -> None:
         self.name: str | None = None  # in each thread: what is compiled asks whether it is there
@@ -47,14 +47,14 @@ _scope = Scope()
 
 
 class Choice(NamedTuple):
-    """The path that runs, and for each faster path that does not, the reason."""
+    """The path that runs, and the reason for each faster path that does not."""
 
     backend: str
     refused: dict[str, str]
 
 
 def requested_backend(backend: str | None = None) -> str:
-    """The backend asked for: by the call, else the scope, else the environment, else "auto"."""
+    """The requested backend: of the call, else the scope, else the environment, else "auto"."""
     name = backend or _scope.name or os.environ.get("LGANET_FAST_BACKEND") or "auto"
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
@@ -65,7 +65,7 @@ def requested_backend(backend: str | None = None) -> str:
 def use_backend(backend: str) -> Iterator[None]:
     """Run every operation inside the `with` block on one backend.
 
-    Raises ValueError for a name that is none of "auto", "reference", "native", "triton".
+    Raises ValueError for a name other than "auto", "reference", "native", "triton".
     """
     before, _scope.name = _scope.name, requested_backend(backend)
     try:
@@ -77,7 +77,7 @@ def use_backend(backend: str) -> Iterator[None]:
 def refusals(operation: str, device: str, **call: Any) -> dict[str, str]:
     """Faster backends that cannot run `operation` on `device`, with the reason.
 
-    call: what one call asks of the Triton kernels, as `triton.unfit` takes it.
+    call: properties of the call for the Triton kernels, see `triton.unfit`.
     """
     reasons = {}
     if (reason := triton.refusal(operation, device, **call)) is not None:
@@ -115,8 +115,8 @@ def choose_backend(operation: str, device: str, backend: str | None = None, **ca
 def explain(operation: str, device: str = "cpu", backend: str | None = None, **call: Any) -> str:
     """One line: which path the operation takes, and why not a faster one.
 
-    call: numbers of a call that a kernel may not be made for: `dtype`, `width`, `windows` and
-    `voxels` of attention's tokens; `channels`, `radius` and `voxels` of what is correlated;
+    call: properties of a call that a kernel may not support: `dtype`, `width`, `windows` and
+    `voxels` of attention's tokens; `channels`, `radius` and `voxels` of correlated maps;
     `dtype`, `width`, `channels`, `longest` and `gradient` of the others' maps and tokens.
     """
     choice = choose_backend(operation, device, backend, **call)

@@ -28,7 +28,7 @@ def feed_forward(
     norm: weight and bias (C,) of a layer norm, eps 1e-5, or None for no second result.
     transposed: the second result is runs of C consecutive numbers of the normalised tokens as
     (B, C, N), channel after channel, which is the published order of tokens.
-    Returns two (B, N, C). Raises ValueError or TypeError naming the argument that does not fit.
+    Returns two (B, N, C). Raises ValueError or TypeError naming the invalid argument.
     """
     check.shape("x", x, ("B", "N", "C"))
     check.floating("x", x)
@@ -80,7 +80,7 @@ def fused(
     norm: Sequence[Tensor],
     transposed: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The same by the Triton kernel; a result that is not asked for is empty."""
+    """The operation by the Triton kernel; a result that is not asked for is empty."""
     out, normed = results_like(x, tokens, weights, norm, transposed)
     if x.numel() and (weights or norm):
         run = triton.kernels("feed_forward").forward

@@ -17,8 +17,8 @@ def gradient_loss(flow: Tensor, backend: str | None = None) -> Tensor:
     """Mean squared forward difference of a flow, averaged over the three axes (paper 2.6).
 
     flow: (B, 3, H, W, D), float32 or float64, in voxels. Returns a scalar without unit, of the
-    flow's type. An axis of one voxel adds 0. Raises ValueError or TypeError naming the argument
-    that does not fit.
+    flow's type. An axis of one voxel adds 0. Raises ValueError or TypeError naming the invalid
+    argument.
     """
     check.flow("flow", flow)
     if choose_backend("gradient_loss", flow.device.type, backend).backend == "reference":
@@ -47,7 +47,7 @@ if native.LOADED:
         return found
 
     def of_any_layout(flow: Tensor) -> Tensor:
-        """The operator takes what has no gaps."""
+        """The operator needs tensors without gaps."""
         return torch.ops.lganet_fast.gradient_loss(dense(flow))
 
     def gradient_of_any_layout(grad: Tensor, flow: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def integrate(velocity: Tensor, steps: int = 7, backend: str | None = None) -> T
 
     velocity: (B, 3, H, W, D), float32 or float64, in voxels. Returns the flow, the same shape.
     Source: the diffeomorphic layers of paper 2.5 (Arsigny et al., 2006).
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.flow("velocity", velocity)
     check.at_least("steps", steps, 0)

@@ -1,4 +1,4 @@
-"""Invert: where a displacement field takes to given points."""
+"""Invert: find the points that a displacement field maps to given points."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def invert(
 
     field: (B, 3, h, w, d), float32 or float64, in voxels, read trilinearly and kept at its edge's
     value outside. goal, start: (B, 3, H, W, D), in voxels from p; start is a guess of u.
-    step, metric: (3, 3) matrices row by row. A point is solved where |metric @ error| is at most
-    `tolerance`, and given up after `patience` iterations, and one more, that did not shrink its
-    least error to `shrink` of itself.
-    Returns u (B, 3, H, W, D), where unsolved that of the least error, and which points are solved
-    (B, H, W, D). Has no gradient.
+    step, metric: (3, 3) matrices row by row. A point is solved if |metric @ error| is at most
+    `tolerance`, and given up after `patience` iterations, and one more, that did not reduce its
+    smallest error to `shrink` times itself.
+    Returns u (B, 3, H, W, D), at unsolved points that of the smallest error, and which points are
+    solved (B, H, W, D). Has no gradient.
     Chen et al., Med. Phys. 2008, with a matrix for the step.
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.flow("field", field)
     check.shape("goal", goal, (field.shape[0], 3, "H", "W", "D"))

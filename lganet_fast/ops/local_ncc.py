@@ -26,7 +26,7 @@ def local_ncc(
     the mean; alike where omitted. Returns a scalar in [0, 1], 1 where they agree;
     float64 for float64 images, else float32. Intensities of about unit range are expected: the
     1e-5 is absolute. The gradient to weight is the reference's, whatever the backend.
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.shape("a", a, ("B", "C", "H", "W", "D"))
     check.floating("a", a)
@@ -85,7 +85,7 @@ def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor
 
 
 def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    """The gradients asked for."""
+    """The requested gradients."""
     if grad is None:
         return (None,) * 6
     need_a, need_b = ctx.needs_input_grad[:2]

@@ -1,4 +1,4 @@
-"""The memory format of results: compiled operators and kernels return that of what they read."""
+"""The memory format of results: compiled operators and kernels return that of their input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def format_of(x: Tensor) -> torch.memory_format:
-    """The memory format that a map (B, C, H, W, D) has, or is nearest to."""
+    """The memory format of a map (B, C, H, W, D), or the nearest."""
     last = x.stride(1) == 1 and x.shape[1] > 1
     return torch.channels_last_3d if last else torch.contiguous_format
 
@@ -18,7 +18,7 @@ def empty_in_format_of(x: Tensor, *size: int) -> Tensor:
 
 
 def gradient_shapes(*wanted: tuple[Tensor, bool]) -> tuple[Tensor, ...]:
-    """What a compiled backward returns: a gradient like each tensor, or nothing where not asked."""
+    """Results of a compiled backward: a gradient like each tensor, empty if not requested."""
     return tuple(
         empty_in_format_of(x, *x.shape) if asked else x.new_empty(0) for x, asked in wanted
     )

@@ -1,7 +1,7 @@
-"""The compiled operators, where this install has them.
+"""The compiled operators, if this installation has them.
 
-Importing the extension registers `torch.ops.lganet_fast.*`; each operation's file adds what torch
-must know of its own: the shape of the result and the gradient.
+Importing the extension registers `torch.ops.lganet_fast.*`; each operation's file registers the
+shape of its result and its gradient.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def load() -> str | None:
 
 
 def read_note() -> dict[str, Any]:
-    """What the build left: for "native" and "cuda", why they were not compiled, or None.
+    """The build's note: for "native" and "cuda", why they were not compiled, or None.
 
-    "archs": the compute capabilities that there is CUDA code for, the last with "+PTX".
+    "archs": the compute capabilities of the CUDA code, the last with "+PTX".
     """
     note = Path(__file__).parent.parent / "_build.json"
     return json.loads(note.read_text()) if note.exists() else {}
@@ -71,7 +71,7 @@ KERNELS = {device: kernels(device) for device in ("cpu", "cuda")}
 
 
 def missing(device: str) -> str | None:
-    """Why the extension has nothing for a kind of device; None where it has something."""
+    """Why the extension has nothing for a kind of device; None if it has something."""
     if REASON is not None:
         return REASON
     if KERNELS.get(device):
@@ -80,7 +80,7 @@ def missing(device: str) -> str | None:
 
 
 def refusal(operation: str, device: str) -> str | None:
-    """Why the compiled path cannot run `operation` on `device`, or None where it can."""
+    """Why the compiled path cannot run `operation` on `device`, or None if it can."""
     operation = MADE_OF.get(operation, operation)
     if operation in PYTORCHS:
         return None
@@ -94,7 +94,7 @@ def refusal(operation: str, device: str) -> str | None:
 
 
 def no_code() -> str | None:
-    """Why the compiled code does not run on the current CUDA device; None where there is none.
+    """Why the compiled code does not run on the current CUDA device; None if there is none.
 
     Machine code runs on devices of its major version, from its minor one on; PTX is translated by
     the driver for any later device.
@@ -113,7 +113,7 @@ def no_code() -> str | None:
 
 
 def deterministic() -> bool:
-    """Whether results must repeat bit for bit: on CUDA that takes other sums, of whole numbers."""
+    """Whether results must repeat bit for bit: on CUDA sums are then of whole numbers."""
     return torch.are_deterministic_algorithms_enabled()
 
 
@@ -125,8 +125,8 @@ def operator(
 ) -> Callable[..., Any]:
     """The operator `lganet_fast::<name>`, its gradient registered for autograd and torch.func.
 
-    Without a `backward`, differentiating it is an error instead of a wrong zero. run: what calls
-    it, where its arguments have to be made ready for it.
+    Without a `backward`, differentiating it is an error instead of a wrong zero. run: calls it, if
+    its arguments must be prepared.
     """
     torch.library.register_autograd(f"lganet_fast::{name}", backward, setup_context=setup_context)
     called = run or getattr(torch.ops.lganet_fast, name)
@@ -134,4 +134,4 @@ def operator(
 
 
 def keep_nothing(*_: Any) -> None:
-    """What a backward without a derivative remembers."""
+    """The `remember` of a backward without a derivative."""

@@ -22,7 +22,7 @@ def neighbour_attention(
     float type, for the offsets in {-1, 0, 1}^3.
     Returns (B, 3 heads, H, W, D), each head's offset in the order of the axes, in voxels, float32
     at least. Source: ModeT (Wang, Ni, Wang, MICCAI 2023, motion decomposition).
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.shape("q", q, ("B", "C", "H", "W", "D"))
     check.floating("q", q)
@@ -81,7 +81,7 @@ def remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -
 
 
 def gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients that are asked for; that to the bias comes with that to q."""
+    """The requested gradients; that to the bias comes with that to q."""
     q, k, bias, out, norms = ctx.saved_tensors
     need_q, need_k, need_bias, _ = ctx.needs_input_grad
     how = (ctx.scale, need_q or need_bias, need_k)

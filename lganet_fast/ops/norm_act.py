@@ -18,11 +18,11 @@ def norm_act(
 ) -> Tensor:
     """LReLU(IN(x)): each channel of each volume to mean 0 and variance 1, then the leaky ReLU.
 
-    x: (B, C, H, W, D), any float type; statistics in float32 at least; eps 1e-5, no affine
+    x: (B, C, H, W, D), any float type; statistics in at least float32; eps 1e-5, no affine
     parameters. slope: of the leaky ReLU, in (0, 1]; 1 is none.
-    inplace: let the result take x's memory where no gradient is asked for; x must not be read then.
-    Returns the shape and type of x (paper 2.1). Raises ValueError or TypeError naming the argument
-    that does not fit.
+    inplace: let the result take x's memory where no gradient is requested; x must not be read then.
+    Returns the shape and type of x (paper 2.1). Raises ValueError or TypeError naming the invalid
+    argument.
     """
     check.shape("x", x, ("B", "C", "H", "W", "D"))
     check.floating("x", x)
@@ -52,7 +52,7 @@ def scale_like(x: Tensor) -> Tensor:
 
 
 def results_like(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """Empty tensors of the shapes of the result and of what each channel was multiplied by."""
+    """Empty tensors of the shapes of the result and of the channels' scales."""
     return empty_in_format_of(x, *x.shape), scale_like(x)
 
 
@@ -87,7 +87,7 @@ if native.LOADED:
     torch.library.register_fake("lganet_fast::norm_act_backward", gradient_like)
 
     def of_any_layout(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-        """The operator takes what has no gaps."""
+        """The operator needs tensors without gaps."""
         return torch.ops.lganet_fast.norm_act(without_gaps(x), slope)
 
     def gradient_of_any_layout(grad: Tensor, out: Tensor, scale: Tensor, slope: float) -> Tensor:
@@ -101,7 +101,7 @@ if native.LOADED:
 
 @torch.library.custom_op("lganet_fast_triton::norm_act", mutates_args=())
 def fused(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """The same by the Triton kernels."""
+    """The operation by the Triton kernels."""
     kernels = triton.kernels("norm_act")
     moments, out = kernels.moments(x), empty_in_format_of(x, *x.shape)
     kernels.apply(x, moments, slope, out)

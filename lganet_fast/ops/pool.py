@@ -29,7 +29,7 @@ def pool(
     leaky((x - moments[0]) * moments[1]) then, as in `convolve`, stored where `keep` asks for it.
     Returns (B, C, H/2, W/2, D/2), and the map, (B, C, H, W, D), which is x where there is no norm
     and empty where it is not kept. Paper 2.1 and 2.2.
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.shape("x", x, ("B", "C", "H", "W", "D"))
     check.floating("x", x)
@@ -70,7 +70,7 @@ def plain(x: Tensor, kind: str) -> Tensor:
 def fused(
     x: Tensor, kind: str, moments: Tensor | None, slope: float, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """The same by the Triton kernel; the second result is empty where nothing is kept."""
+    """The operation by the Triton kernel; the second result is empty where nothing is kept."""
     out, kept = results_like(x, kind, moments, slope, keep)
     if out.numel():
         moments = None if moments is None else moments.contiguous()

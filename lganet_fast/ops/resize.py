@@ -22,7 +22,7 @@ def resize(
     x: (B, C, h, w, d), any float type. size: the new H, W, D, each at least 1. Returns
     (B, C, H, W, D) in the type of x, times `factor`: a flow in voxels must be multiplied by what
     its axes have grown by. `upsample` of paper 2.4 and 2.5 is this at twice the size. Raises
-    ValueError or TypeError naming the argument that does not fit.
+    ValueError or TypeError naming the invalid argument.
     """
     check.shape("x", x, ("B", "C", "h", "w", "d"))
     check.floating("x", x)
@@ -50,7 +50,7 @@ def resize(
 
 @torch.library.custom_op("lganet_fast_triton::resize", mutates_args=())
 def fused(x: Tensor, size: Sequence[int], factor: float) -> Tensor:
-    """The same by the Triton kernel."""
+    """The operation by the Triton kernel."""
     out = resized_like(x, size, factor)
     if out.numel():
         triton.kernels("resize").forward(x, out, factor)
@@ -87,7 +87,7 @@ if native.LOADED:
         return run_backward(grad, *ctx.size), None, None, None
 
     def of_any_layout(x: Tensor, *size: int) -> Tensor:
-        """The operator takes what has no gaps."""
+        """The operator needs tensors without gaps."""
         return torch.ops.lganet_fast.resize(dense(x), *size)
 
     def gradient_of_any_layout(grad: Tensor, *size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""torch.func's transforms through operators that PyTorch cannot look into.
+"""torch.func's transforms of operators that are opaque to PyTorch.
 
 An operator registered with torch.library has a gradient for autograd alone: torch.func.grad refuses
 it, and forward-mode differentiation would take its derivative to be zero. Under a transform it runs
@@ -24,20 +24,20 @@ NO_JVP = (
 
 
 def transforming() -> bool:
-    """Whether a transform of torch.func or forward-mode differentiation is under way.
+    """Whether a transform of torch.func or forward-mode differentiation is active.
 
-    Inside one a tensor may stand for many: its strides and `requires_grad` tell nothing then.
+    Inside one a tensor may stand for a batch: its strides and `requires_grad` mean nothing then.
     """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def tracing() -> bool:
-    """Whether torch.jit.trace records what runs: no Python function then that autograd calls."""
+    """Whether torch.jit.trace is recording, which cannot record Python functions of autograd."""
     return torch._C._get_tracing_state() is not None
 
 
 def no_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """Mark results as what has no gradient."""
+    """Mark results as without gradient."""
     ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
 
 

@@ -1,6 +1,6 @@
-"""The Triton kernels, where they can run.
+"""The Triton kernels, and the calls that they support.
 
-Triton itself is imported by the first call that needs it: on the CPU nothing does.
+The first call that needs Triton imports it: on the CPU no call does.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def kernels(operation: str) -> ModuleType:
 
 
 def refusal(operation: str, device: str, **call: Any) -> str | None:
-    """Why no Triton kernel can run `operation` on `device`, or None where one can.
+    """Why no Triton kernel can run `operation` on `device`, or None if one can.
 
-    call: what one call asks of the kernels, as `unfit` takes it.
+    call: properties of the call, see `unfit`.
     """
     if operation not in KERNELS:
         return "it has no Triton kernel"
@@ -46,12 +46,12 @@ def refusal(operation: str, device: str, **call: Any) -> str | None:
     if not INSTALLED:
         return "triton is not installed"
     if transforming():
-        return "torch.func's transforms do not go through it"
+        return "it does not support torch.func's transforms"
     return too_old() or unfit(**call)
 
 
 def gradient_asked(*tensors: Tensor | None) -> bool:
-    """Whether a gradient to any of the tensors may be asked for."""
+    """Whether a gradient to any of the tensors may be requested."""
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
@@ -72,7 +72,7 @@ def slower(
 
 
 def too_old() -> str | None:
-    """What the current device lacks; None where there is none, so that calls can be traced."""
+    """What the current device lacks; None if there is none, so that calls can be traced."""
     if not torch.cuda.is_available():
         return None
     # of the functions that say it, the one that torch.compile can trace

@@ -1,10 +1,10 @@
-"""Which path and configuration were the fastest where they were measured.
+"""The fastest measured path and configuration of each convolution.
 
 A table for each compute capability, `tuned/sm_90.json` beside the package's modules, and over it a
 user's own of the same name in ~/.cache/lganet_fast (or $XDG_CACHE_HOME/lganet_fast), as
-`python -m benchmarks.gpu --tune` writes it. Nothing is read before the first question, and nothing
-is asked of torch or of a device. What is found says what was fast, not what is allowed: a path must
-check a configuration before it runs it.
+`python -m benchmarks.gpu --tune` writes it. Nothing is read before the first look-up, and torch and
+the device are never queried. An entry says what was fast, not what is allowed: a path must check a
+configuration before it runs it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def winner(
 
 @cache
 def table(capability: Capability) -> Table:
-    """All that is known for a capability: the shipped table, under the user's own."""
+    """The entries of a capability: the shipped table, overridden by the user's own."""
     folders = (SHIPPED, own_folder())
     major, minor = capability
     known = {code for folder in folders for code in codes(folder)}
@@ -108,18 +108,18 @@ def name(capability: Capability) -> str:
 
 
 def codes(folder: Path) -> set[Capability]:
-    """The capabilities that a folder has files for; none where it is not there."""
+    """The capabilities with files in a folder; none if the folder does not exist."""
     found = (re.fullmatch(r"sm_(\d+)(\d)\.json", path.name) for path in folder.glob("sm_*.json"))
     return {(int(match[1]), int(match[2])) for match in found if match}
 
 
 def own_folder() -> Path:
-    """Where the user's own tables are."""
+    """The folder of the user's own tables."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "lganet_fast"
 
 
 def read(path: Path) -> Table:
-    """A file's entries; none where there is no file. A damaged file is named once and ignored."""
+    """A file's entries; none without a file. A damaged file is ignored, with one warning."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -136,7 +136,7 @@ def read(path: Path) -> Table:
 
 
 def entry_of(row: Mapping[str, Any]) -> tuple[Key, Entry]:
-    """A row of a file. Raises ValueError, KeyError or TypeError for one that makes no sense."""
+    """Parse a row of a file. Raises ValueError, KeyError or TypeError for an invalid row."""
     own = Key(*(row[field] for field in Key._fields))
     entry = Entry(row["path"], row["config"], row["us"])
     counts = (own.inputs, own.outputs, own.size)
@@ -169,7 +169,7 @@ def record(
 
     Older entries of other keys stay. about: what they were measured on, such as the card, the
     versions and the date. The file is written whole or not at all, and asked from the next call of
-    `winner` on. Raises InputError where it cannot be written or an entry makes no sense.
+    `winner` on. Raises InputError if it cannot be written or an entry makes no sense.
     """
     folder = folder or own_folder()
     path = folder / name(capability)
@@ -190,6 +190,6 @@ def record(
 
 
 def forget() -> None:
-    """Read the files again at the next question."""
+    """Read the files again at the next look-up."""
     winner.cache_clear()
     table.cache_clear()

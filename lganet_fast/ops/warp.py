@@ -1,4 +1,4 @@
-"""Warp: read an image where a flow points."""
+"""Warp: sample an image at the positions of a flow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def warp(
     flow: (B, 3, H, W, D), float32 or float64, in voxels, channels in the order of the axes.
     mode: "trilinear" or "nearest". padding: "zeros" (a corner outside contributes 0) or "border".
     Returns (B, C, H, W, D) in the image's type. Voxel centres lie at integer coordinates.
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.flow("flow", flow)
     check.shape("image", image, (flow.shape[0], "C", "h", "w", "d"))
@@ -66,7 +66,7 @@ if native.LOADED:
         ctx.save_for_backward(image, flow)
 
     def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients that are asked for."""
+        """The requested gradients."""
         need_image, need_flow = ctx.needs_input_grad[:2]
         how = (ctx.nearest, ctx.border, need_image, need_flow, native.deterministic())
         found = run_backward(grad, *ctx.saved_tensors, *how)

@@ -1,4 +1,4 @@
-"""Warp and add: maps read where flows point, summed."""
+"""Warp and add: the sum of warped maps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def warp_sum(
     float64, in voxels. base: shaped as an image, of any float type, or None for zero.
     Returns the shape of an image, in the type of base, else of the images.
     `warp_sum([first], [second], second)` is what `compose` computes.
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.several("images", images, (1, 2))
     check.several("flows", flows, (len(images),))
@@ -61,7 +61,7 @@ def warp_sum(
 
 @torch.library.custom_op("lganet_fast_triton::warp_sum", mutates_args=())
 def fused(images: Sequence[Tensor], flows: Sequence[Tensor], base: Tensor | None) -> Tensor:
-    """The same by the Triton kernel."""
+    """The operation by the Triton kernel."""
     out = result_like(images, flows, base)
     if out.numel():
         triton.kernels("warp_sum").forward(images, flows, base, out)

@@ -25,9 +25,9 @@ def weigh(
     (paper 2.4, adaptive weighting).
     maps: two or three (B, C, H, W, D), one float type. logits: (B, n, H, W, D), one channel for
     each map, the same type. first: (hidden, n C), second: (n C, hidden), any float type.
-    Returns z, (B, n C, H, W, D), channels_last_3d, and (2, B, n C) in float32 at least: zero and
+    Returns z, (B, n C, H, W, D), channels_last_3d, and (2, B, n C) in at least float32: zero and
     the gate, so that `norm=(that, 1.0)` of the operation that reads z multiplies by it.
-    Raises ValueError or TypeError naming the argument that does not fit.
+    Raises ValueError or TypeError naming the invalid argument.
     """
     check.several("maps", maps, (2, 3))
     check.shape("maps[0]", maps[0], ("B", "C", "H", "W", "D"))
@@ -70,7 +70,7 @@ def plain(maps: Sequence[Tensor], logits: Tensor) -> Tensor:
 def fused(
     maps: Sequence[Tensor], logits: Tensor, first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same by the Triton kernels."""
+    """The operation by the Triton kernels."""
     z, norm = results_like(maps, logits, first, second)
     if z.numel():
         triton.kernels("weigh").forward(maps, logits, first, second, z, norm)

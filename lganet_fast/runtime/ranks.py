@@ -23,7 +23,7 @@ WAIT = timedelta(days=7)  # for the slowest process: parts of a data set take ho
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank, the number of processes and the device; rank 0 writes and prints."""
+    """The process's rank, the number of processes and the device; rank 0 writes and prints."""
 
     rank: int
     count: int

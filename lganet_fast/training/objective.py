@@ -56,7 +56,7 @@ class Objective:
         """The loss, and its terms without their weights.
 
         found: what the network of `called` gives: the flow, (B, 3, H, W, D) in voxels, and with
-        loss.smooth="own" its roughness. Raises InputError where labels are needed and not there.
+        loss.smooth="own" its roughness. Raises InputError if labels are needed and not there.
         """
         flow, *roughness = found if isinstance(found, tuple) else (found,)
         known = dict(zip(["smoothness"], roughness, strict=False))

@@ -99,7 +99,7 @@ def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Field
 def linear_parts(path: Path) -> list[Array]:
     """The maps (4, 4), in LPS mm, of an ITK transform of several; the last is applied first.
 
-    Raises InputError where one is not linear.
+    Raises InputError if one is not linear.
     """
     import_simpleitk(f"reading {path}")
     corners = np.vstack([np.zeros(3), np.eye(3)])
@@ -330,7 +330,7 @@ def _silence() -> Iterator[None]:
 
 
 def _composite(path: Path) -> tuple[Any, list[Any]]:
-    """An ITK transform and its parts. Raises RuntimeError where ITK cannot read it."""
+    """An ITK transform and its parts. Raises RuntimeError if ITK cannot read it."""
     sitk = import_simpleitk(f"reading {path}")
     _try_in_another_process(path)
     with _silence():

@@ -33,7 +33,7 @@ def read_linear(path: str | os.PathLike[str], fixed: Grid, moving: Grid) -> Arra
     and mean something only with both images' grids: text in a file called .mat is read as FSL's.
     FreeSurfer's go from moving (src) to fixed (dst). Other text is 4 x 4 numbers, from fixed to
     moving, in RAS+ mm.
-    Raises InputError where the file is unreadable, holds no linear map, or one that is singular.
+    Raises InputError if the file is unreadable, holds no linear map, or one that is singular.
     """
     path = Path(path)
     label = f"transform {path}"

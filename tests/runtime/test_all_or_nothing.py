@@ -136,7 +136,7 @@ def test_two_writers_of_one_process_do_not_disturb_each_other(tmp_path):
 def test_results_that_would_be_lost_are_refused(tmp_path):
     out = tmp_path / "out"
     fill(out, "old")
-    with pytest.raises(InputError, match=r"holds c of an earlier run, .* --overwrite"):
+    with pytest.raises(InputError, match=r"contains c of an earlier run, .* --overwrite"):
         stage(out, names=("a", "b"), expected=("a", "b"))
     assert contents(out) == dict.fromkeys(NAMES, "old")
     stage(out, names=("a", "b"))

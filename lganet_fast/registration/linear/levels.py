@@ -40,7 +40,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """An image (1, 1, h, w, d) and its weight, alike or None where it is 1, on a grid."""
+    """An image (1, 1, h, w, d) and its weight, alike or None if it is 1, on a grid."""
 
     image: Tensor
     weight: Tensor | None
