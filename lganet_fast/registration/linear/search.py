@@ -11,7 +11,7 @@ from .levels import Frame
 from .maps import about, degrees, rotations
 from .objective import Fit, Objective
 
-TURNS = 768  # rotations, about 27 degrees from one to the next
+TURNS = 768  # rotations: none is farther than 32 degrees from one of them
 APART = 18.0  # degrees between two poses, or else
 ASIDE = 1 / 3  # of the radius
 CENTRES = 27  # pairs of centres at most
