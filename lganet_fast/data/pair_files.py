@@ -14,6 +14,7 @@ from ..config.schema import DataSection
 from ..errors import InputError
 
 T = TypeVar("T")
+OTHER = {".hdr": ".img", ".img": ".hdr"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class Item:
     def bare(self) -> Item:
         """The image alone."""
         return replace(self, labels=None, points=None, mask=None)
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that it is read from, the second one of .hdr with .img included."""
+        given = [x for x in (self.image, self.labels, self.points, self.mask) if x is not None]
+        others = [x.with_suffix(OTHER[x.suffix]) for x in given if x.suffix in OTHER]
+        return [*given, *(x for x in others if x.exists())]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,18 +39,26 @@ class Store:
         """Create the folder. Raises InputError if that fails."""
         make_folder(self.folder)
 
-    def put(self, scores: Scores) -> None:
-        """Save a case's scores."""
-        found = {"settings": self.settings, "case": scores.case, "labels": scores.labels}
+    def put(self, scores: Scores, files: Sequence[str] = ()) -> None:
+        """Save a case's scores. files: digests of the files it was read from."""
+        found = {
+            "settings": self.settings,
+            "files": list(files),
+            "case": scores.case,
+            "labels": scores.labels,
+        }
         write_report_json(self._path(scores.case["case"]), found)
 
-    def get(self, case: str) -> Scores | None:
-        """A saved case; None if it is missing or damaged."""
+    def get(self, case: str, files: Sequence[str] = ()) -> Scores | None:
+        """A saved case; None if it is missing, damaged, or of other settings or files.
+
+        files: digests of the files it would be read from now.
+        """
         path = self._path(case)
         try:
             with reading(str(path)):
                 found = json.loads(path.read_text(encoding="utf-8"))
-                if found["settings"] != self.settings:
+                if (found["settings"], found["files"]) != (self.settings, list(files)):
                     return None
                 scores, *labels = (_numbers(row) for row in (found["case"], *found["labels"]))
         except InputError:

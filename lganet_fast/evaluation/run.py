@@ -24,6 +24,7 @@ from ..runtime.json_files import write_report_json
 from ..runtime.machine import versions
 from ..runtime.progress import Progress
 from ..runtime.ranks import join
+from ..runtime.reading import reading
 from .figures import draw
 from .methods import Method, method_of
 from .results import Store, read_cases
@@ -53,9 +54,9 @@ def evaluate(
     others: other runs to compare with, a name and the path of its cases.csv each. name: of this
         method, in tables and figures. syn: ANTs' SyN in place of a network.
 
-    Under torchrun every process takes its share of the cases. Cases that were scored before with
-    the same settings are skipped. Results: cases.csv, labels.csv, summary.json, tables.md,
-    tables.tex and figures/.
+    Under torchrun every process takes its share of the cases. Cases that were scored before, from
+    the same files with the same settings, are skipped. Results: cases.csv, labels.csv,
+    summary.json, tables.md, tables.tex and figures/.
     Raises InputError for a split without pairs, and for invalid data or checkpoints.
     """
     if syn and checkpoint is not None:
@@ -80,8 +81,9 @@ def evaluate(
         with Progress(len(own), "cases", quiet or not ranks.first) as bar:
             for done, index in enumerate(own):
                 bar.at(done, pairs.names[index])
-                if store.get(pairs.names[index]) is None:
-                    store.put(run_case(*pairs[index], method, config))
+                files = pairs.digests(index)
+                if store.get(pairs.names[index], files) is None:
+                    store.put(run_case(*pairs[index], method, config), files)
             bar.at(len(own))
         ranks.gather(None)
         if ranks.first:
@@ -99,6 +101,7 @@ class Pairs:
             self.full = open_split(replace(config, data=replace(data, spacing=1)), split)
         if not len(self.full):
             raise InputError(f"the data set has no pair in its split {split!r}")
+        self._digests: dict[Path, str] = {}
 
     def __len__(self) -> int:
         return len(self.full)
@@ -111,6 +114,17 @@ class Pairs:
     def names(self) -> list[str]:
         """The name of each pair."""
         return [case.name for case in self.full.cases]
+
+    def digests(self, index: int) -> list[str]:
+        """The sha256 of each file of a pair."""
+        case = self.full.cases[index]
+        return [self._digest(path) for item in (case.moving, case.fixed) for path in item.files]
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._digests:  # an atlas is a file of every pair
+            with reading(os.fspath(path)):
+                self._digests[path] = sha256(path)
+        return self._digests[path]
 
 
 def run_case(seen: Sample, full: Sample, method: Method, config: Config) -> Scores:
@@ -161,7 +175,8 @@ def finish(
     others: Mapping[str, Table],
 ) -> None:
     """Write the tables and figures of all cases."""
-    found = [scores for name in pairs.names if (scores := store.get(name)) is not None]
+    kept = (store.get(name, pairs.digests(index)) for index, name in enumerate(pairs.names))
+    found = [scores for scores in kept if scores is not None]
     profile = config.evaluate.hd95
     write_rows(folder / "cases.csv", case_columns(profile), [one.case for one in found])
     rows = [row for one in found for row in one.labels]

@@ -16,6 +16,7 @@ import torch
 from lganet_fast import LGANetPlusPlus, config
 from lganet_fast.cli import main
 from lganet_fast.data import open_split
+from lganet_fast.data.pair_files import Item
 from lganet_fast.errors import InputWarning
 from lganet_fast.evaluation import evaluate, methods, run
 from lganet_fast.evaluation.levels import level_flows
@@ -25,6 +26,7 @@ from lganet_fast.models.inference import network_flow, open_checkpoint
 from lganet_fast.nn.encoder import Encoder
 from lganet_fast.registration.pairwise import register
 from lganet_fast.registration.settings import check_settings
+from lganet_fast.volumes import nifti
 from lganet_fast.volumes.grid import Grid
 
 FIGURES = ["labels.png", "metrics.png", "slices.png"]
@@ -121,6 +123,27 @@ def test_scored_cases_are_not_done_again_until_settings_change(place, tmp_path, 
     evaluate(loaded(place, "evaluate.hd95=learn2reg"), out=tmp_path)
     assert len(done) == 5
     assert "hd95_voxels" in rows(tmp_path / "cases.csv")[0]
+
+
+def test_a_case_of_other_files_is_done_again(tmp_path, monkeypatch):
+    place = layouts.write("lpba40", tmp_path / "data")
+    monkeypatch.setattr(run, "draw", lambda *_: None)
+    evaluate(loaded(place), out=tmp_path / "out")
+    before = rows(tmp_path / "out" / "cases.csv")
+    path = next((tmp_path / "data").rglob("label/S03.*"))
+    labels = nifti.load_labels(path, "labels")
+    nifti.save_volume(path, np.roll(labels.data, 2, 0), labels.grid)
+    evaluate(loaded(place), out=tmp_path / "out")
+    after = rows(tmp_path / "out" / "cases.csv")
+    assert after[0] == before[0]
+    assert after[1]["dice"] != before[1]["dice"]
+
+
+def test_an_item_is_every_file_of_its_format(tmp_path):
+    for name in ("a.hdr", "a.img", "b.nii"):
+        (tmp_path / name).touch()
+    item = Item("a", tmp_path / "a.img", tmp_path / "b.nii")
+    assert [path.name for path in item.files] == ["a.img", "b.nii", "a.hdr"]
 
 
 def test_a_killed_run_leaves_whole_cases_alone(place, tmp_path, monkeypatch):

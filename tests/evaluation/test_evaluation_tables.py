@@ -173,7 +173,12 @@ def test_a_case_is_kept_whole_under_its_settings(tmp_path):
     assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["cases"]
 
 
-WHOLE = {"settings": {"a": 1}, "case": {"case": "c", "dice": 0.5}, "labels": [{"label": 1}]}
+WHOLE = {
+    "settings": {"a": 1},
+    "files": [],
+    "case": {"case": "c", "dice": 0.5},
+    "labels": [{"label": 1}],
+}
 
 
 @pytest.mark.parametrize(
