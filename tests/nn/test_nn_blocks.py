@@ -86,7 +86,7 @@ def test_msfm_is_the_published_fusion():
 def test_sdi_gradients():
     ours, theirs = twins(SDI(4), published.SDI(4))
     maps = [noise(2, 4, 8 >> i % 4, 8 >> i % 4, 8 >> i % 4, seed=i) for i in range(8)]
-    one, other = ours((8, 8, 8), (0, 4), *maps), theirs(maps, (8, 8, 8))
+    one, other = ours((8, 8, 8), (0, 4), None, *maps), theirs(maps, (8, 8, 8))
     torch.testing.assert_close(one, other)
     assert_same_gradients(ours, theirs, [one], [other])
 

@@ -82,7 +82,7 @@ def test_no_memory_is_taken_for_a_network_that_the_file_does_not_hold(tmp_path, 
 
 def test_headers_of_odd_text(tmp_path):
     path = tmp_path / "a.safetensors"
-    refused(load, lean(path, format="x\ny\x1b[31m" + "z" * 900), "is not in the format")
+    refused(load, lean(path, format="x\ny\x1b[31m" + "z" * 900), "must have the format")
     refused(load, lean(path, architecture=DEEP), "nested too deeply")
     refused(load, lean(path, architecture="[]"), "damaged header")
     made = json.dumps(LGANetPlusPlus(SIZE).config)
