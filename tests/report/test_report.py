@@ -170,7 +170,7 @@ def test_page_says_what_the_report_says(page):
         "one of the two maps lacks the label",
         "26 x 30 x 22 1.5 x 1 x 2 LAS 0123456789ab".replace(" x ", " \N{MULTIPLICATION SIGN} "),
         "moving in memory",
-        "iterations 60, 25 affine no seed none",
+        "iterations 60, 25 initial identity checkpoint none",
         "lganet_fast 1.2.3 torch 9.9",
     ):
         assert words in text
