@@ -30,7 +30,8 @@ SHELLS = ("bash", "zsh", "tcsh")
 class Once(argparse._StoreAction):
     """Stores an option's value; a second file is an error, where argparse would drop the first.
 
-    For other options the last value counts, so that a user can override a script.
+    For other options the last value counts, so that a user can override a script. An empty value,
+    as of a shell's variable that is not set, is an error: as a path it would be this folder.
     """
 
     def __call__(
@@ -40,8 +41,11 @@ class Once(argparse._StoreAction):
         values: str | Sequence[Any] | None,
         option: str | None = None,
     ) -> None:
-        """Store the value. Raises ArgumentError for a second file."""
-        if option is not None and self.type is self.choices is self.default is None:
+        """Store the value. Raises ArgumentError for a second file and for an empty value."""
+        if values == "":
+            raise argparse.ArgumentError(self, "must not be empty")
+        by_default = self.default in (None, argparse.SUPPRESS)
+        if option is not None and self.type is self.choices is None and by_default:
             given = namespace.__dict__.setdefault(GIVEN, set())
             if self.dest in given:
                 raise argparse.ArgumentError(self, "may be given once only")

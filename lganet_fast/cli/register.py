@@ -91,18 +91,20 @@ def add_method(method: argparse._ArgumentGroup) -> None:
         + ", ".join(f"{value:g} for {name}" for name, value in SMOOTHNESS.items())
         + ")",
     )
-    method.add_argument(
+    start = method.add_mutually_exclusive_group()
+    start.add_argument(
         "--initial",
-        default=DEFAULTS.initial,
+        default=argparse.SUPPRESS,
         metavar="T",
         help=f"linear transform before the search: {', '.join(INITIALS)}, or a file of ITK (.mat, "
         ".tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta) or with 4 x 4 numbers (default: "
-        "%(default)s, which uses the headers alone)",
+        f"{DEFAULTS.initial}, which uses the headers alone)",
     )
-    method.add_argument(
+    start.add_argument(
         "--affine",
         action="store_const",
         const="affine",
+        default=argparse.SUPPRESS,
         dest="initial",
         help="short for --initial affine",
     )

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..report.contents import Input, Report
 from ..runtime.csv_files import write_rows
 from ..runtime.files import make_folder, reason, sha256
-from ..runtime.json_files import report_json
+from ..runtime.json_files import named_only, report_json
 from ..runtime.progress import Progress
 from ..runtime.ranks import join
 from ..transforms.linear_files import read_linear
@@ -173,7 +173,7 @@ def finished(sources: Sources, settings: Settings, run: Run) -> Report | None:
     assert run.out is not None
     try:
         report = read_report(Path(run.out))
-        if run.share and any(os.path.dirname(x.path or "") for x in report.inputs.values()):
+        if run.share and not shared(report):
             return None
         for name in run.outputs(sources):
             check_output(Path(run.out) / name)
@@ -188,9 +188,16 @@ def finished(sources: Sources, settings: Settings, run: Run) -> Report | None:
     return report if now == then and starts_alike(report, sources, settings) else None
 
 
+def shared(report: Report) -> bool:
+    """Whether a report has names alone where another has paths."""
+    paths: list[Any] = [entry.path for entry in report.inputs.values()]
+    paths += [report.settings.get(key) for key in ("checkpoint", "initial")]
+    return bool(named_only(report, paths).as_dict() == report.as_dict())
+
+
 def starts_alike(report: Report, sources: Sources, settings: Settings) -> bool:
     """Whether a report's registration began with the linear transform of these settings."""
-    before = report.settings["initial"]
+    before = report.settings.get("initial")
     if settings.initial in INITIALS or before in INITIALS:
         return bool(settings.initial == before)
     given = sources.given()

@@ -80,6 +80,8 @@ def staged_folder(
                 temporary.mkdir(parents=True)
             try:
                 yield temporary
+            except InputError as error:  # the user knows the folder, not the hidden place
+                raise InputError(str(error).replace(str(temporary), str(target))) from error
             except OSError as error:
                 if error.errno in FULL_OR_LOCKED:
                     raise InputError(f"cannot write into {target}: {reason(error)}") from error

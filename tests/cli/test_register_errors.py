@@ -170,6 +170,10 @@ def test_bad_settings(files, capsys, words, message):
         (["--iterations", "5xx"], "must be whole numbers joined by x, such as 40x40x10x10"),
         (["--smoothness", "much"], "invalid float value"),
         (["--what"], "unrecognized arguments: --what"),
+        (["--initial", "start.mat", "--affine"], "--affine: not allowed with argument --initial"),
+        (["--initial", "one.mat", "--initial", "other.mat"], "--initial: may be given once only"),
+        (["--initial", ""], "argument --initial: must not be empty"),
+        (["--fixed-labels", ""], "argument --fixed-labels: must not be empty"),
     ],
 )
 def test_words_that_do_not_parse(files, capsys, words, message):
@@ -180,6 +184,14 @@ def test_words_that_do_not_parse(files, capsys, words, message):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+    assert names(".") == before
+
+
+def test_an_output_without_a_name_is_not_this_folder(files, capsys):
+    before = names(".")
+    with pytest.raises(SystemExit):
+        register(out="")
+    assert "argument --out: must not be empty" in capsys.readouterr().err
     assert names(".") == before
 
 
@@ -213,7 +225,13 @@ def test_a_full_disk(files, capsys, monkeypatch):
 
     monkeypatch.setattr(nib.Nifti1Image, "to_stream", full)
     before = names(".")
-    assert_refused(capsys, before, register("--quiet"), "No space left on device")
+    assert_refused(
+        capsys,
+        before,
+        register("--quiet"),
+        f"cannot write {files}/out/w",
+        "No space left on device",
+    )
 
 
 def test_memory_that_is_not_there(files, capsys, monkeypatch):

@@ -170,7 +170,12 @@ def readers(folder: Path) -> Iterator[Reader]:  # noqa: PLR0915
     )
     text = config.dumps(config.load("lpba40", ["data.root=/data"])).encode()
     yield Reader("c.toml", text, lambda p: str(config.load(p)))
-    case = {"settings": {"a": 1}, "case": {"case": "c", "dice": 0.5}, "labels": [{"label": 1}]}
+    case = {
+        "settings": {"a": 1},
+        "files": [],
+        "case": {"case": "c", "dice": 0.5},
+        "labels": [{"label": 1}],
+    }
     yield Reader("c.json", json.dumps(case).encode(), cached_case, rate=0.5)
 
     torch.manual_seed(0)

@@ -285,6 +285,25 @@ def test_a_damaged_report_is_no_result(place, key, value, monkeypatch):
     assert path.read_text() == whole
 
 
+def test_a_report_that_lacks_a_setting_is_no_result(place, monkeypatch):
+    table(place / "data", "two,fixed.nii.gz,moving.nii.gz,,\n")
+    monkeypatch.setattr(cohort, "register_sources", made_up)
+    assert run("--quiet") == 0
+    path = Path("out/two/report.json")
+    whole = path.read_text()
+    report = json.loads(whole)
+    del report["settings"]["initial"]
+    path.write_text(json.dumps(report))
+    assert run("--quiet") == 0
+    assert path.read_text() == whole
+
+
+def test_where_all_pairs_failed_there_is_no_verdict(place, capsys):
+    table(place / "data", "gone,nowhere.nii.gz,moving.nii.gz,,\n")
+    assert run() == 2
+    assert "verdict" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("damage", ["[" * 20000, "[]", "null", "", "{"])
 def test_a_report_that_is_none_is_no_result(place, damage, monkeypatch):
     table(place / "data", "two,fixed.nii.gz,moving.nii.gz,,\n")

@@ -15,7 +15,7 @@ from lganet_fast.volumes import nifti
 GRID = oblique_grid((18, 20, 16), (4.0, 3.8, 4.2), 10)
 
 
-def test_names_in_the_place_of_paths(tmp_path):
+def test_names_in_the_place_of_paths(tmp_path, monkeypatch):
     secret = tmp_path / "patient-4711"
     secret.mkdir()
     pair = synthetic_pair(GRID, GRID)
@@ -44,6 +44,15 @@ def test_names_in_the_place_of_paths(tmp_path):
     before = path.stat().st_mtime_ns
     assert main([*table, *words, "--no-qc", "--share"]) == 0
     assert path.stat().st_mtime_ns == before
+
+    named = [*table[:-1], f"{tmp_path}/third", *words, "--no-qc", "--initial"]
+    np.savetxt(secret / "start.txt", np.eye(4))
+    monkeypatch.chdir(secret)  # the images are named without a folder then
+    named[2] = "pairs.csv"
+    path = tmp_path / "third/one/report.json"
+    for more, known in (([], True), (["--share"], False)):
+        assert main([*named, f"{secret}/start.txt", *more]) == 0
+        assert ("patient-4711" in path.read_text()) == known
     shutil.rmtree(secret)
 
 

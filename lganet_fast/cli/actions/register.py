@@ -71,7 +71,7 @@ def run_pairs(table: str, options: dict[str, Any], quiet: bool) -> str:
         rows.append(("results", options["out"]))
         parts = [f"{len(n)} {level} ({', '.join(n)})" for level, n in by_level.items() if n]
         verdict = f"verdict: {worst}" + (f": {', '.join(parts)}" if worst != "good" else "")
-        show([Table(rows, least=NAMES), verdict])
+        show([Table(rows, least=NAMES), *([verdict] if parts else [])])
     if failures:
         raise InputError(
             f"{len(failures)} of {len(outcomes)} pairs failed: {', '.join(failures)}; "
