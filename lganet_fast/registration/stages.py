@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..models.checkpoint import Checkpoint
 from ..models.inference import open_checkpoint
 from ..report.contents import Input, InverseConsistency, Jacobian, LabelScores
@@ -93,12 +94,18 @@ def align(pair: Pair, settings: Settings, place: torch.device) -> Initial:
     Raises InputError if its file cannot be read, or if there is no overlap.
     """
     fixed, moving, name = pair.fixed, pair.moving, settings.initial
-    if name in INITIALS:
-        found = linear.align(fixed, moving, name, fixed_mask=pair.fixed_mask, device=place)
-    else:
-        found = linear.LinearResult(read_linear(name, fixed.grid, moving.grid))
+    with nifti.collected() as notes:
+        if name in INITIALS:
+            found = linear.align(fixed, moving, name, fixed_mask=pair.fixed_mask, device=place)
+        else:
+            found = linear.LinearResult(read_linear(name, fixed.grid, moving.grid))
     part = overlap(fixed.grid, moving.grid, found.matrix)
-    return Initial(found.matrix, part, pair_warnings(pair, part), found.doubts)
+    if part == 0 and name not in INITIALS:
+        raise InputError(
+            f"transform {name} maps no part of the fixed image into the moving one: is it for "
+            "other images, or does it go from moving to fixed?"
+        )
+    return Initial(found.matrix, part, notes + pair_warnings(pair, part), found.doubts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,12 +16,14 @@ import numpy as np
 from ..errors import InputError
 from ..runtime.reading import reading
 from ..volumes.grid import LPS, Array, Grid
-from ..volumes.nifti import check_affine
+from ..volumes.nifti import check_affine, warn
 from .codecs import HDF5, linear_parts
 
+ROUNDING = 1e-6  # by which the square of a versor may exceed 1
 LARGEST = 1 << 20  # bytes: a file of this kind holds a few hundred
 ITK_TEXT = "#Insight Transform File"
 COMPOSITE = "CompositeTransform"
+UNKNOWN = "it is neither text nor a transform of ITK in a file of MATLAB's version 4"
 VOXELS, WORLD = 0, 1  # types of FreeSurfer's LTA
 Part = tuple[str, Array, Array]  # ITK's name of a transform, its parameters, its fixed ones
 
@@ -34,6 +36,7 @@ def read_linear(path: str | os.PathLike[str], fixed: Grid, moving: Grid) -> Arra
     FreeSurfer's go from moving (src) to fixed (dst). Other text is 4 x 4 numbers, from fixed to
     moving, in RAS+ mm.
     Raises InputError if the file is unreadable, holds no linear map, or one that is singular.
+    Warns if FreeSurfer's src is the fixed image and its dst the moving one.
     """
     path = Path(path)
     label = f"transform {path}"
@@ -41,23 +44,35 @@ def read_linear(path: str | os.PathLike[str], fixed: Grid, moving: Grid) -> Arra
         if not path.is_file():
             raise InputError(f"{label} does not exist or is not a file")
         with open(path, "rb") as file:
-            content = file.read(LARGEST)
+            content = file.read(LARGEST + 1)
     if content.startswith(HDF5):
         return check_affine(from_lps(joined(linear_parts(path))), label)
     with reading(label):
+        if len(content) > LARGEST:
+            raise ValueError(f"it is larger than a linear transform can be, {LARGEST} bytes")
         if b"\0" in content[:20]:
             matrix = from_lps(itk_matrix([matlab_part(content)]))
         else:
-            matrix = of_text(content.decode(), path.suffix.lower(), fixed, moving)
+            text = as_text(content)
+            if is_lta(text):
+                matrix = lta_matrix(text, fixed, moving, label)
+            else:
+                matrix = of_text(text, path.suffix.lower(), fixed, moving)
     return check_affine(matrix, label)
 
 
+def as_text(content: bytes) -> str:
+    """The text of a file, without the mark that some editors put before it."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(UNKNOWN) from error
+
+
 def of_text(text: str, extension: str, fixed: Grid, moving: Grid) -> Array:
-    """The map of a text file's content."""
+    """The map of a text file's content, other than FreeSurfer's."""
     if text.startswith(ITK_TEXT):
         return from_lps(itk_matrix(text_parts(text)))
-    if re.search(r"^\s*nxforms\s*=", text, re.MULTILINE):
-        return lta_matrix(text)
     numbers = matrix_of(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return fsl_matrix(numbers, fixed, moving) if extension == ".mat" else numbers
 
@@ -89,10 +104,12 @@ def matlab_part(content: bytes) -> Part:
     """The transform in a file of MATLAB's version 4, as ANTs writes it: two named arrays."""
     found, start = [], 0
     while start < len(content):
+        if len(content) < start + 20:
+            raise ValueError("it is cut short" if found else UNKNOWN)
         kind, rows, columns, _, length = struct.unpack_from("<5I", content, start)
         start += 20
         if kind not in (0, 10):
-            raise ValueError("it holds other than real numbers of MATLAB's version 4")
+            raise ValueError(UNKNOWN)
         name = content[start : start + length].rstrip(b"\0").decode()
         start += length
         values = np.frombuffer(content, "<f4" if kind == 10 else "<f8", rows * columns, start)
@@ -175,7 +192,10 @@ def euler(angles: Array, about_y_second: bool) -> Array:
 def versor(part: Array) -> Array:
     """The rotation (3, 3) whose unit quaternion has this vector part (3,)."""
     x, y, z = part
-    w = max(0.0, 1 - float(part @ part)) ** 0.5
+    length = float(part @ part) ** 0.5
+    if length > 1 + ROUNDING:
+        raise ValueError(f"its versor is {length:.6g} long, at most 1 is possible")
+    w = max(0.0, 1 - length**2) ** 0.5
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.asarray(np.eye(3) + 2 * w * cross + 2 * cross @ cross)
 
@@ -199,22 +219,39 @@ def fsl_matrix(matrix: Array, fixed: Grid, moving: Grid) -> Array:
     )
 
 
-def lta_matrix(text: str) -> Array:
-    """FreeSurfer's transform, of voxels or of the world, as the map from fixed to moving points."""
+def is_lta(text: str) -> bool:
+    """Whether a text is FreeSurfer's transform."""
+    return re.search(r"^\s*nxforms\s*=", text, re.MULTILINE) is not None
+
+
+def lta_matrix(text: str, fixed: Grid, moving: Grid, label: str) -> Array:
+    """FreeSurfer's transform, of voxels or of the world, as the map from fixed to moving points.
+
+    label: the name in warnings.
+    """
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
     start = next((i for i, line in enumerate(lines) if line.split() == ["1", "4", "4"]), None)
     if start is None:
         raise ValueError("it holds no matrix of 1 4 4")
     matrix = matrix_of(lines[start + 1 : start + 5])
-    kind = int(field_of(lines[:start], "type")[0])
+    kind, count = (int(field_of(lines[:start], name)[0]) for name in ("type", "nxforms"))
+    if count != 1:
+        raise ValueError(f"it holds {count} transforms, one is needed")
+    if kind not in (VOXELS, WORLD):
+        raise ValueError(f"its type is {kind}; 0 (voxels) and 1 (world) are known")
+    source, target = (volume_grid(lines, side) for side in ("src", "dst"))
+    if source is not None and target is not None:
+        backwards = source.matches(fixed) and target.matches(moving)
+        if backwards and not (source.matches(moving) and target.matches(fixed)):
+            warn(
+                f"{label}: its src is the fixed image and its dst the moving one, but it is read "
+                "as going from moving to fixed; if the result is wrong, invert it"
+            )
     if kind == WORLD:
         return np.asarray(np.linalg.inv(matrix))
-    if kind != VOXELS:
-        raise ValueError(f"its type is {kind}; 0 (voxels) and 1 (world) are known")
-    source, target = (lines.index(f"{side} volume info") for side in ("src", "dst"))
-    moving = volume_affine(lines[source : target if target > source else None])
-    fixed = volume_affine(lines[target : source if source > target else None])
-    return np.asarray(moving @ np.linalg.inv(matrix) @ np.linalg.inv(fixed))
+    if source is None or target is None:
+        raise ValueError("it is of voxels, but does not describe its src and dst volumes")
+    return np.asarray(source.affine @ np.linalg.inv(matrix) @ np.linalg.inv(target.affine))
 
 
 def field_of(lines: Sequence[str], name: str) -> list[str]:
@@ -226,14 +263,23 @@ def field_of(lines: Sequence[str], name: str) -> list[str]:
     raise ValueError(f"it lacks {name!r}")
 
 
-def volume_affine(lines: Sequence[str]) -> Array:
-    """Voxel index to RAS+ mm (4, 4) of a volume as FreeSurfer describes it."""
+def volume_grid(lines: Sequence[str], side: str) -> Grid | None:
+    """The grid of a volume as FreeSurfer describes it, "src" or "dst"; None where it does not."""
+    heading = f"{side} volume info"
+    if heading not in lines:
+        return None
+    own = lines[lines.index(heading) + 1 :]
+    own = own[: next((i for i, line in enumerate(own) if line.endswith("volume info")), None)]
+    if not any(re.fullmatch(r"valid\s*=\s*1", line) for line in own):
+        return None
 
     def numbers(name: str) -> Array:
-        return np.array(field_of(lines, name)[:3], np.float64)
+        return np.array(field_of(own, name)[:3], np.float64)
 
-    out = np.eye(4)
+    size = numbers("volume")
+    affine = np.eye(4)
     axes = np.stack([numbers(f"{axis}ras") for axis in "xyz"], 1)
-    out[:3, :3] = axes * numbers("voxelsize")
-    out[:3, 3] = numbers("cras") - out[:3, :3] @ (numbers("volume") / 2)
-    return out
+    affine[:3, :3] = axes * numbers("voxelsize")
+    affine[:3, 3] = numbers("cras") - affine[:3, :3] @ (size / 2)
+    a, b, c = (int(n) for n in size)
+    return Grid((a, b, c), check_affine(affine, f"the {side} volume of the transform"))

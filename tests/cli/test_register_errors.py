@@ -195,6 +195,13 @@ def test_an_output_without_a_name_is_not_this_folder(files, capsys):
     assert names(".") == before
 
 
+def test_a_transform_for_other_images(files, capsys):
+    np.savetxt("far.txt", np.eye(4) + np.eye(4, k=3) * 900)
+    before = names(".")
+    message = "far.txt maps no part of the fixed image into the moving one"
+    assert_refused(capsys, before, register("--initial", "far.txt"), message)
+
+
 @pytest.mark.parametrize("words", [[], ["register"], ["register", "--fixed", "f.nii"], ["fly"]])
 def test_missing_words(capsys, words):
     with pytest.raises(SystemExit) as caught:

@@ -8,7 +8,7 @@ from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 from synthetic import oblique_grid
 
-from lganet_fast.errors import InputError
+from lganet_fast.errors import InputError, InputWarning
 from lganet_fast.transforms.linear_files import read_linear
 from lganet_fast.volumes.grid import Grid
 
@@ -172,11 +172,24 @@ def test_reads_freesurfers_matrix(tmp_path, kind):
     np.testing.assert_allclose(read_linear(tmp_path / "t.lta", FIXED, MOVING), a_map(), atol=1e-9)
 
 
+def test_freesurfers_volumes_the_wrong_way_round(tmp_path, recwarn):
+    rows = "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1"
+    text = LTA.format(kind=1, rows=rows, fixed=volume_info(FIXED), moving=volume_info(MOVING))
+    (tmp_path / "t.lta").write_text(text)
+    read_linear(tmp_path / "t.lta", FIXED, MOVING)
+    assert not recwarn
+    with pytest.warns(InputWarning, match="t.lta: its src is the fixed image"):
+        read_linear(tmp_path / "t.lta", MOVING, FIXED)
+
+
 def test_reads_four_lines_of_numbers(tmp_path):
     np.savetxt(tmp_path / "t.txt", a_map(), header="fixed to moving")
     np.savetxt(tmp_path / "t.csv", a_map(), delimiter=",")
     for name in ("t.txt", "t.csv"):
         np.testing.assert_allclose(read_linear(tmp_path / name, FIXED, MOVING), a_map())
+    marked = (tmp_path / "t.csv").read_text()
+    (tmp_path / "t.csv").write_text(marked, encoding="utf-8-sig")
+    np.testing.assert_allclose(read_linear(tmp_path / "t.csv", FIXED, MOVING), a_map())
 
 
 def damaged():
@@ -195,10 +208,30 @@ def damaged():
         "flat.tfm": (itk.format("AffineTransform_double_2_2", "1 0 0 1 0 0"), "not 3-D"),
         "other.tfm": (itk.format("BSplineTransform_double_3_3", "1 0 0"), "none of"),
         "none.tfm": (head, "holds no transform"),
+        "long.tfm": (head + "#\n" * (1 << 19), "larger than a linear transform"),
+        "versor.tfm": (
+            itk.format("VersorRigid3DTransform_double_3_3", "0.6 0.6 0.6 0 0 0"),
+            "versor is 1.03923 long",
+        ),
+        "two.lta": (
+            LTA.format(kind=1, rows=rows + "0 0 0 1", fixed="", moving="").replace(
+                "= 1\nmean", "= 2\nmean"
+            ),
+            "2 transforms, one is needed",
+        ),
+        "invalid.lta": (
+            LTA.format(
+                kind=0,
+                rows=rows + "0 0 0 1",
+                fixed=volume_info(FIXED).replace("valid = 1", "valid = 0"),
+                moving=volume_info(MOVING),
+            ),
+            "does not describe its src and dst",
+        ),
         "kind.lta": (LTA.format(kind=14, rows=rows + "0 0 0 1", fixed="", moving=""), "type is 14"),
         "bare.lta": (
             LTA.format(kind=0, rows=rows + "0 0 0 1", fixed="", moving=""),
-            "lacks 'xras'",
+            "does not describe its src and dst",
         ),
     }
 
@@ -218,6 +251,10 @@ def test_a_binary_file_that_is_no_transform(tmp_path):
     savemat(tmp_path / "t.mat", {"a": np.eye(3), "fixed": np.zeros(3)}, format="4")
     with pytest.raises(InputError, match="none of"):
         read_linear(tmp_path / "t.mat", FIXED, MOVING)
+    for name, content in {"t.nii.gz": b"\x1f\x8b\x08" + b"\xff" * 400, "t.raw": bytes(19)}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="neither text nor a transform of ITK"):
+            read_linear(tmp_path / name, FIXED, MOVING)
     whole = (tmp_path / "t.mat").read_bytes()
     (tmp_path / "t.mat").write_bytes(whole[:60])
     with pytest.raises(InputError, match="cannot be read"):
