@@ -5,6 +5,7 @@ ITK and ANTs (.mat, .tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta), and 4 x 4 n
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -192,10 +193,10 @@ def euler(angles: Array, about_y_second: bool) -> Array:
 def versor(part: Array) -> Array:
     """The rotation (3, 3) whose unit quaternion has this vector part (3,)."""
     x, y, z = part
-    length = float(part @ part) ** 0.5
-    if length > 1 + ROUNDING:
-        raise ValueError(f"its versor is {length:.6g} long, at most 1 is possible")
-    w = max(0.0, 1 - length**2) ** 0.5
+    square = float(part @ part)
+    if square > 1 + ROUNDING:
+        raise ValueError(f"its versor is {math.sqrt(square):.6g} long, at most 1 is possible")
+    w = math.sqrt(max(0.0, 1 - square))
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.asarray(np.eye(3) + 2 * w * cross + 2 * cross @ cross)
 
