@@ -103,7 +103,8 @@ def joined(matrices: Sequence[Array]) -> Array:
 
 def matlab_part(content: bytes) -> Part:
     """The transform in a file of MATLAB's version 4, as ANTs writes it: two named arrays."""
-    found, start = [], 0
+    found: list[tuple[str, Array]] = []
+    start = 0
     while start < len(content):
         if len(content) < start + 20:
             raise ValueError("it is cut short" if found else UNKNOWN)
