@@ -75,6 +75,7 @@ def _forked() -> None:
     torch.set_num_threads(1)
 
 
+MOST_THREADS = 1024  # far more than cores, and a process can no longer start them
 _alone = False  # whether this process may compute on one thread only
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
@@ -84,7 +85,7 @@ def set_threads(threads: int | None) -> int:
     """Set the number of CPU threads (None: all that this process may use); returns it.
 
     A forked process gets one, with a warning if more were requested.
-    Raises InputError for less than one.
+    Raises InputError for less than one, and for more than MOST_THREADS.
     """
     if _alone:
         if threads is not None and threads > 1:
@@ -96,6 +97,8 @@ def set_threads(threads: int | None) -> int:
         threads = min(threads, 1) if threads is not None else 1
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
+    if threads is not None and threads > MOST_THREADS:
+        raise InputError(f"threads must be at most {MOST_THREADS}, got {threads}")
     affinity = getattr(os, "sched_getaffinity", None)
     default = len(affinity(0)) if affinity else os.cpu_count() or 1
     torch.set_num_threads(threads or default)

@@ -154,6 +154,7 @@ def test_empty_mask(files, capsys):
     [
         (["--device", "tpu"], "device must be auto or one of cpu"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--threads", "99999"], "threads must be at most 1024, got 99999"),
         (["--smoothness", "-1"], "smoothness must be a number from 0 to"),
         (["--iterations", "0x0"], "iterations must be 1 to 8 whole numbers"),
     ],
