@@ -10,6 +10,8 @@ from torch import Tensor
 from ..errors import InputError
 from .checkpoint import Checkpoint, load
 
+FARTHEST = 1e6  # voxels: no flow within a volume is longer
+
 
 @torch.no_grad()
 def network_flow(
@@ -19,6 +21,7 @@ def network_flow(
 
     The network gets the images in the axis order of the checkpoint's card: see `backwards`.
     keep: keep the network's features of the fixed image for the next call (`models.atlas`).
+    Raises InputError if a number of the flow is not finite or beyond FARTHEST.
     """
     model, turned = checkpoint.model.to(fixed), backwards(checkpoint)
     if turned:
@@ -27,6 +30,11 @@ def network_flow(
         flow = model.onto(moving, model.atlas.of(model, fixed)).to(fixed)
     else:
         flow = model(moving, fixed).to(fixed)
+    if not (flow.abs() <= FARTHEST).all():
+        raise InputError(
+            f"the flow of the checkpoint's {model.title} has numbers that are not finite or beyond "
+            f"{FARTHEST:g} voxels: its weights are damaged, or its training failed"
+        )
     return turned_back(flow) if turned else flow
 
 

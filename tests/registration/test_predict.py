@@ -9,8 +9,9 @@ from synthetic import synthetic_pair
 
 from lganet_fast import InputError, LGANetPlusPlus, register
 from lganet_fast.cli import main
-from lganet_fast.models.checkpoint import Card, save
+from lganet_fast.models.checkpoint import Card, Checkpoint, save
 from lganet_fast.models.inference import open_checkpoint
+from lganet_fast.models.voxelmorph import VoxelMorph
 from lganet_fast.registration.initial_flow import predict
 from lganet_fast.registration.optimiser import taper
 from lganet_fast.registration.pair import Pair
@@ -84,3 +85,11 @@ def test_refuses_what_is_no_checkpoint(tmp_path, weights, capsys):
     words = ["register", "--fixed", "f.nii", "--moving", "m.nii", "--out", str(tmp_path / "out")]
     assert main([*words, "--iterations", "0"]) == 2
     assert "all 0 only with a checkpoint" in capsys.readouterr().err
+
+
+def test_a_network_whose_numbers_overflow_is_one_line(work):
+    model = VoxelMorph((48, 48, 48)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 1e37)
+    with pytest.raises(InputError, match="VoxelMorph has numbers that are not finite"):
+        predict(Checkpoint(model, Card()), work)
