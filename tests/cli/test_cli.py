@@ -75,6 +75,8 @@ def test_every_option_reaches_the_settings(files, capsys):
         "center",
         "--precision",
         "float64",
+        "--preset",
+        "best",
     ]
     assert register(*words, "--device", "cpu", "--no-qc", "--quiet") == 0
     settings = json.loads(Path("out/report.json").read_text())["settings"]
@@ -85,6 +87,8 @@ def test_every_option_reaches_the_settings(files, capsys):
         "initial": "center",
         "precision": "float64",
         "checkpoint": None,
+        "preset": "best",
+        "again": [],  # given iterations are those of a single search
     }
 
 
