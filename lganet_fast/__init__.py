@@ -1,7 +1,7 @@
 """Deformable 3D medical image registration.
 
 Rooms, each importing only from earlier ones: runtime, ops; config, nn; volumes; transforms,
-models; metrics, losses, report; registration, data; training, evaluation; cli.
+models; metrics, losses, report; registration, data; training, evaluation; reproduction; cli.
 """
 
 import sys

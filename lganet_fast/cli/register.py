@@ -111,7 +111,7 @@ def add_method(method: argparse._ArgumentGroup) -> None:
     method.add_argument(
         "--checkpoint",
         metavar="C",
-        help="LGANet++ weights: the network registers first, then "
+        help="weights of a network, see docs/methods.md: it registers first, then "
         f"{'x'.join(map(str, AFTER_NETWORK))} iterations; --iterations 0 for the network alone",
     )
 

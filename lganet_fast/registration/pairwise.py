@@ -149,8 +149,8 @@ def register(
         "rigid", "similarity" and "affine" search all rotations and optimise; or a file with a
         linear transform: ITK (.mat, .tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta), or 4 x 4
         numbers, from fixed to moving points in RAS+ mm. affine: short for initial="affine".
-    checkpoint: an LGANet++ checkpoint, in the published format or ours (.safetensors), whose
-        network registers first; iterations None is then (0, 0, 10, 10), or (0, 0, 10, 0) with the
+    checkpoint: weights of a network of models.names(), published or ours (.safetensors). It
+        registers first; iterations None is then (0, 0, 10, 10), or (0, 0, 10, 0) with the
         preset "fast", in a single search, and (0,) uses the network alone.
     device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, None for all.
         precision: "float32" or "float64". quiet: no progress bar.
