@@ -1,5 +1,7 @@
 """What launches the attention kernels on tokens that lie in windows."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -9,12 +9,18 @@ logarithm of each query's sum:
 with m_ij = 0 where dropout drops the weight and 1 / (1 - dropout_p) elsewhere.
 """
 
+from __future__ import annotations
+
+import math
 from functools import partial
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
 
 from .windows import load_rows, store_rows, tile_of, tokens_at
+
+LN_2 = tl.constexpr(math.log(2))
 
 
 @triton.jit
@@ -39,6 +45,12 @@ def scores(rows, columns, scale, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def scores_of_keys(queries, keys, has_key, scale, PRECISION: tl.constexpr):
+    """The same of queries by keys; a key that does not exist has no weight."""
+    return tl.where(has_key[None, :], scores(queries, keys, scale, PRECISION), float("-inf"))
+
+
+@triton.jit
 def gradients(
     s, grads, values, logs, deltas, keep, keep_scale, DROPOUT: tl.constexpr, PRECISION: tl.constexpr
 ):
@@ -52,24 +64,34 @@ def gradients(
     return weights, p * (toward - deltas)
 
 
-def choices(tiles):
-    """The configurations of a kernel by kind; each says how float32 is multiplied.
+class Tile(NamedTuple):
+    """How a kernel is cut, and what a program of it is given."""
 
-    A tile: tokens of a program, tokens a step, warps, stages and registers of a thread at most.
-    """
-    found = {}
-    for (kind, wide), some in tiles.items():
-        precision = "ieee" if kind == "half" else kind
-        found[kind, wide] = [
-            triton.Config(
-                {"BLOCK_M": own, "BLOCK_N": other, "PRECISION": precision},
-                num_warps=warps,
-                num_stages=stages,
-                maxnreg=registers[0] if registers else None,
-            )
-            for own, other, warps, stages, *registers in some
-        ]
-    return found
+    tokens: int  # of a program
+    step: int  # tokens of the other side a step
+    warps: int
+    stages: int
+    registers: int | None = None  # of a thread at most; None: no limit
+
+    def config(self, precision: str) -> triton.Config:
+        """The configuration; float32 is multiplied in a way that tl.dot's input_precision names."""
+        return triton.Config(
+            {"BLOCK_M": self.tokens, "BLOCK_N": self.step, "PRECISION": precision},
+            num_warps=self.warps,
+            num_stages=self.stages,
+            maxnreg=self.registers,
+        )
+
+
+Choices = dict[tuple[str, bool], list[triton.Config]]
+
+
+def choices(tiles: dict[tuple[str, bool], list[Tile]]) -> Choices:
+    """The configurations of a kernel by kind."""
+    return {
+        (kind, wide): [tile.config("ieee" if kind == "half" else kind) for tile in some]
+        for (kind, wide), some in tiles.items()
+    }
 
 
 # By how numbers are multiplied and whether a token is wider than 64: what spills no register on any
@@ -77,38 +99,38 @@ def choices(tiles):
 # where ptxas would spill.
 FORWARD = choices(
     {
-        ("half", False): [(64, 32, 4, 3), (128, 32, 8, 2), (32, 32, 4, 2)],
-        ("half", True): [(64, 32, 8, 2, 168), (32, 32, 4, 2)],
-        ("tf32", False): [(64, 32, 8, 2), (32, 16, 4, 2)],
-        ("tf32", True): [(32, 32, 8, 2), (32, 16, 8, 2), (16, 16, 4, 2)],
-        ("tf32x3", False): [(64, 16, 8, 2), (32, 16, 4, 2)],
-        ("tf32x3", True): [(32, 16, 8, 2)],
-        ("ieee", False): [(64, 32, 8, 2, 200)],
-        ("ieee", True): [(32, 32, 8, 2)],
+        ("half", False): [Tile(64, 32, 4, 3), Tile(128, 32, 8, 2), Tile(32, 32, 4, 2)],
+        ("half", True): [Tile(64, 32, 8, 2, 168), Tile(32, 32, 4, 2)],
+        ("tf32", False): [Tile(64, 32, 8, 2), Tile(32, 16, 4, 2)],
+        ("tf32", True): [Tile(32, 32, 8, 2), Tile(32, 16, 8, 2), Tile(16, 16, 4, 2)],
+        ("tf32x3", False): [Tile(64, 16, 8, 2), Tile(32, 16, 4, 2)],
+        ("tf32x3", True): [Tile(32, 16, 8, 2)],
+        ("ieee", False): [Tile(64, 32, 8, 2, 200)],
+        ("ieee", True): [Tile(32, 32, 8, 2)],
     }
 )
 QUERY = choices(
     {
-        ("half", False): [(64, 32, 4, 3), (32, 32, 4, 2)],
-        ("half", True): [(64, 32, 8, 2), (32, 32, 4, 2)],
-        ("tf32", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
-        ("tf32", True): [(32, 32, 8, 2), (32, 16, 8, 2), (16, 16, 4, 2)],
-        ("tf32x3", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
+        ("half", False): [Tile(64, 32, 4, 3), Tile(32, 32, 4, 2)],
+        ("half", True): [Tile(64, 32, 8, 2), Tile(32, 32, 4, 2)],
+        ("tf32", False): [Tile(32, 32, 8, 2), Tile(32, 16, 4, 2)],
+        ("tf32", True): [Tile(32, 32, 8, 2), Tile(32, 16, 8, 2), Tile(16, 16, 4, 2)],
+        ("tf32x3", False): [Tile(32, 32, 8, 2), Tile(32, 16, 4, 2)],
         ("tf32x3", True): [],
-        ("ieee", False): [(32, 32, 8, 2)],
-        ("ieee", True): [(32, 32, 8, 2)],
+        ("ieee", False): [Tile(32, 32, 8, 2)],
+        ("ieee", True): [Tile(32, 32, 8, 2)],
     }
 )
 KEY = choices(
     {
-        ("half", False): [(64, 32, 8, 2), (32, 32, 4, 2)],
-        ("half", True): [(64, 32, 8, 2), (32, 32, 4, 2, 255)],
-        ("tf32", False): [(32, 32, 8, 2), (32, 16, 4, 2)],
-        ("tf32", True): [(32, 32, 8, 2), (32, 16, 8, 2), (16, 16, 4, 2)],
-        ("tf32x3", False): [(32, 16, 8, 2), (16, 16, 4, 2)],
+        ("half", False): [Tile(64, 32, 8, 2), Tile(32, 32, 4, 2)],
+        ("half", True): [Tile(64, 32, 8, 2), Tile(32, 32, 4, 2, 255)],
+        ("tf32", False): [Tile(32, 32, 8, 2), Tile(32, 16, 4, 2)],
+        ("tf32", True): [Tile(32, 32, 8, 2), Tile(32, 16, 8, 2), Tile(16, 16, 4, 2)],
+        ("tf32x3", False): [Tile(32, 16, 8, 2), Tile(16, 16, 4, 2)],
         ("tf32x3", True): [],
-        ("ieee", False): [(32, 32, 8, 2, 168)],
-        ("ieee", True): [(32, 16, 8, 2)],
+        ("ieee", False): [Tile(32, 32, 8, 2, 168)],
+        ("ieee", True): [Tile(32, 16, 8, 2)],
     }
 )
 
@@ -170,17 +192,17 @@ def forward_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """out_i = sum_j m_ij p_ij v_j and lse_i for a tile of queries."""
-    tile, window, batch, box, at, here = tile_of(place, BLOCK_M, BOXES, WIDE)
-    queries = load_rows(q + batch * strides[0], at, here, TOKENS[0], strides[1], C, BLOCK_C)
+    tile, window, batch, box, query, has_query = tile_of(place, BLOCK_M, BOXES, WIDE)
+    queries = load_rows(q + batch * strides[0], query, has_query, TOKENS[0], strides[1], C, BLOCK_C)
     k += batch * strides[2]
     v += batch * strides[4]
     largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     sums = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for start in range(0, box[3], BLOCK_N):
-        their, there = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
-        keys = load_rows(k, their, there, TOKENS[1], strides[3], C, BLOCK_C)
-        s = tl.where(there[None, :], scores(queries, keys, scale, PRECISION), float("-inf"))
+        key, has_key = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
+        keys = load_rows(k, key, has_key, TOKENS[1], strides[3], C, BLOCK_C)
+        s = scores_of_keys(queries, keys, has_key, scale, PRECISION)
         above = tl.maximum(largest, tl.max(s, 1))
         shrink = tl.exp2(largest - above)
         p = tl.exp2(s - above[:, None])
@@ -188,13 +210,13 @@ def forward_kernel(
         if DROPOUT:
             keep = kept(seed, window, tile, start, threshold, BLOCK_M, BLOCK_N)
             p = tl.where(keep, p, 0.0)
-        values = load_rows(v, their, there, TOKENS[2], strides[5], D, BLOCK_D)
+        values = load_rows(v, key, has_key, TOKENS[2], strides[5], D, BLOCK_D)
         sums = tl.dot(p.to(values.dtype), values, sums * shrink[:, None], input_precision=PRECISION)
         largest = above
-    own = batch * tokens + at
-    tl.store(lse + own, largest + tl.log2(total), here)
+    row = batch * tokens + query
+    tl.store(lse + row, largest + tl.log2(total), has_query)
     sums = sums * (keep_scale / total)[:, None]
-    store_rows(out + batch * tokens * D, at, here, sums, D, 1, D, BLOCK_D)
+    store_rows(out + batch * tokens * D, query, has_query, sums, D, 1, D, BLOCK_D)
 
 
 @tuned(QUERY)
@@ -229,22 +251,24 @@ def query_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """delta_i and dq_i for a tile of queries."""
-    tile, window, batch, box, at, here = tile_of(place, BLOCK_M, BOXES, WIDE)
-    own = batch * tokens + at
-    queries = load_rows(q + batch * strides[0], at, here, TOKENS[0], strides[1], C, BLOCK_C)
-    grads = load_rows(grad + batch * strides[6], at, here, TOKENS[3], strides[7], D, BLOCK_D)
-    outs = load_rows(out + batch * tokens * D, at, here, D, 1, D, BLOCK_D)
+    tile, window, batch, box, query, has_query = tile_of(place, BLOCK_M, BOXES, WIDE)
+    row = batch * tokens + query
+    queries = load_rows(q + batch * strides[0], query, has_query, TOKENS[0], strides[1], C, BLOCK_C)
+    grads = load_rows(
+        grad + batch * strides[6], query, has_query, TOKENS[3], strides[7], D, BLOCK_D
+    )
+    outs = load_rows(out + batch * tokens * D, query, has_query, D, 1, D, BLOCK_D)
     product = tl.sum(grads.to(tl.float32) * outs.to(tl.float32), 1)
-    tl.store(delta + own, product, here)
-    logs = tl.load(lse + own, here, float("inf"))
+    tl.store(delta + row, product, has_query)
+    logs = tl.load(lse + row, has_query, float("inf"))
     k += batch * strides[2]
     v += batch * strides[4]
     sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     for start in range(0, box[3], BLOCK_N):
-        their, there = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
-        keys = load_rows(k, their, there, TOKENS[1], strides[3], C, BLOCK_C)
-        values = load_rows(v, their, there, TOKENS[2], strides[5], D, BLOCK_D)
-        s = tl.where(there[None, :], scores(queries, keys, scale, PRECISION), float("-inf"))
+        key, has_key = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
+        keys = load_rows(k, key, has_key, TOKENS[1], strides[3], C, BLOCK_C)
+        values = load_rows(v, key, has_key, TOKENS[2], strides[5], D, BLOCK_D)
+        s = scores_of_keys(queries, keys, has_key, scale, PRECISION)
         keep = None
         if DROPOUT:
             keep = kept(seed, window, tile, start, threshold, BLOCK_M, BLOCK_N)
@@ -252,9 +276,9 @@ def query_kernel(
             s, grads, values, logs[:, None], product[:, None], keep, keep_scale, DROPOUT, PRECISION
         )
         sums = tl.dot(ds.to(keys.dtype), keys, sums, input_precision=PRECISION)
-    sums *= scale * 0.6931471805599453
+    sums *= scale * LN_2
     target = grad_q + batch * tokens * C
-    store_rows(target, at, here, sums, C, 1, C, BLOCK_C)
+    store_rows(target, query, has_query, sums, C, 1, C, BLOCK_C)
 
 
 @tuned(KEY)
@@ -289,20 +313,20 @@ def key_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """dk_j and dv_j for a tile of BLOCK_M keys, from all queries, BLOCK_N at a time."""
-    tile, window, batch, box, at, here = tile_of(place, BLOCK_M, BOXES, WIDE)
-    keys = load_rows(k + batch * strides[2], at, here, TOKENS[1], strides[3], C, BLOCK_C)
-    values = load_rows(v + batch * strides[4], at, here, TOKENS[2], strides[5], D, BLOCK_D)
+    tile, window, batch, box, key, has_key = tile_of(place, BLOCK_M, BOXES, WIDE)
+    keys = load_rows(k + batch * strides[2], key, has_key, TOKENS[1], strides[3], C, BLOCK_C)
+    values = load_rows(v + batch * strides[4], key, has_key, TOKENS[2], strides[5], D, BLOCK_D)
     q += batch * strides[0]
     grad += batch * strides[6]
     sums_k = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     sums_v = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for start in range(0, box[3], BLOCK_N):
-        their, there = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
-        own = batch * tokens + their
-        queries = load_rows(q, their, there, TOKENS[0], strides[1], C, BLOCK_C)
-        grads = load_rows(grad, their, there, TOKENS[3], strides[7], D, BLOCK_D)
-        logs = tl.load(lse + own, there, float("inf"))
-        deltas = tl.load(delta + own, there, 0.0)
+        query, has_query = tokens_at(start, box, BLOCK_N, BOXES, WIDE)
+        row = batch * tokens + query
+        queries = load_rows(q, query, has_query, TOKENS[0], strides[1], C, BLOCK_C)
+        grads = load_rows(grad, query, has_query, TOKENS[3], strides[7], D, BLOCK_D)
+        logs = tl.load(lse + row, has_query, float("inf"))
+        deltas = tl.load(delta + row, has_query, 0.0)
         s = scores(keys, queries, scale, PRECISION)
         keep = None
         if DROPOUT:
@@ -312,7 +336,7 @@ def key_kernel(
         )
         sums_v = tl.dot(weights.to(grads.dtype), grads, sums_v, input_precision=PRECISION)
         sums_k = tl.dot(ds.to(queries.dtype), queries, sums_k, input_precision=PRECISION)
-    sums_k *= scale * 0.6931471805599453
+    sums_k *= scale * LN_2
     sums_v *= keep_scale
-    store_rows(grad_k + batch * tokens * C, at, here, sums_k, C, 1, C, BLOCK_C)
-    store_rows(grad_v + batch * tokens * D, at, here, sums_v, D, 1, D, BLOCK_D)
+    store_rows(grad_k + batch * tokens * C, key, has_key, sums_k, C, 1, C, BLOCK_C)
+    store_rows(grad_v + batch * tokens * D, key, has_key, sums_v, D, 1, D, BLOCK_D)

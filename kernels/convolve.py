@@ -4,6 +4,8 @@ A launch takes a configuration, by its place among `configs` or `weight_configs`
 nothing, so that it can be captured in a CUDA graph.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Configurations of the convolution, best first by a model of what a multiprocessor does."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 from typing import Any, NamedTuple
 

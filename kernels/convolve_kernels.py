@@ -7,6 +7,8 @@ group are the same three taps, one voxel further for each of its outputs, zero e
 for i < GROUP, j < GROUP + 2. One loop runs over the 9 (dh, dw) and all steps of (j, c).
 """
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 
@@ -48,7 +50,7 @@ def accumulate(
     PRECISION: tl.constexpr,
 ):
     """Add what one map gives, the channels from FIRST on of CHANNELS in all."""
-    row, h, w, d, here, batch, batches = rows
+    row, h, w, d, exists, batch, batches = rows
     height, width, depth = sizes
     K: tl.constexpr = (GROUP + 2) * C
     STEPS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
@@ -60,21 +62,21 @@ def accumulate(
         k = step % STEPS * BLOCK_K + tl.arange(0, BLOCK_K)
         up, right = tap // 3 - 1, tap % 3 - 1
         j, c = k // C, k % C
-        inside = here & (h + up >= 0) & (h + up < height) & (w + right >= 0) & (w + right < width)
+        inside = exists & (h + up >= 0) & (h + up < height) & (w + right >= 0) & (w + right < width)
         deep = d[:, None] + (j - 1)[None, :]
-        there = inside[:, None] & (deep >= 0) & (deep < depth)
+        valid = inside[:, None] & (deep >= 0) & (deep < depth)
         if STEPS * BLOCK_K != K:
-            there = there & (k < K)[None, :]
+            valid = valid & (k < K)[None, :]
         voxel = (row + (up * width + right) * depth - 1)[:, None]
-        a = tl.load(x + voxel * PITCH + (j * PITCH + c)[None, :], there, 0.0)
+        a = tl.load(x + voxel * PITCH + (j * PITCH + c)[None, :], valid, 0.0)
         if mask is not None:
-            on = tl.load(mask + voxel * MASK_PITCH + (j * MASK_PITCH + c)[None, :], there, 0.0)
+            on = tl.load(mask + voxel * MASK_PITCH + (j * MASK_PITCH + c)[None, :], valid, 0.0)
             a = tl.where(on > 0, a, 0.0)
         if norm is not None:
             shift = tl.load(norm + batch * CHANNELS + FIRST + c)[None, :]
             scale = tl.load(norm + (batches + batch) * CHANNELS + FIRST + c)[None, :]
             f = normalised(a.to(tl.float32), shift, scale, slope)
-            a = tl.where(there, f, 0.0).to(x.dtype.element_ty)
+            a = tl.where(valid, f, 0.0).to(x.dtype.element_ty)
         if PRECISION == "tf32" and (mask is not None or norm is not None):
             a = nearest_tf32(a)
         t = j[:, None] - behind[None, :]
@@ -123,14 +125,14 @@ def convolve_kernel(
     output = tl.program_id(0) % BLOCKS * BLOCK_O
     groups = tl.cdiv(depth, GROUP)
     m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    here = m < height * width * groups
+    exists = m < height * width * groups
     d = m % groups * GROUP
     w = m // groups % width
     h = m // (groups * width)
     row = ((batch * height + h) * width + w) * depth + d
     if WIDE:
         row = row.to(tl.int64)
-    rows = (row, h, w, d, here, batch, tl.num_programs(1))
+    rows = (row, h, w, d, exists, batch, tl.num_programs(1))
     acc = tl.zeros((BLOCK_M, GROUP * BLOCK_O), tl.float32)
     for i in tl.static_range(SOURCES):
         acc = accumulate(
@@ -157,7 +159,7 @@ def convolve_kernel(
     n = tl.arange(0, GROUP * BLOCK_O)
     o = output + n % BLOCK_O
     behind = n // BLOCK_O
-    keep = here[:, None] & (d[:, None] + behind[None, :] < depth) & (o < OUTPUTS)[None, :]
+    keep = exists[:, None] & (d[:, None] + behind[None, :] < depth) & (o < OUTPUTS)[None, :]
     voxel = row[:, None] + behind[None, :]
     if bias is not None:
         acc += tl.load(bias + o, o < OUTPUTS, 0.0).to(tl.float32)[None, :]
@@ -233,22 +235,22 @@ def weight_kernel(
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(split * span, end, BLOCK_V):
         v = start + tl.arange(0, BLOCK_V)
-        here = v < end
+        exists = v < end
         h, w, d = v // (width * depth) + up, v // depth % width + right, v % depth
-        inside = here & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+        inside = exists & (h >= 0) & (h < height) & (w >= 0) & (w < width)
         deep = d[:, None] + (j - 1)[None, :]
-        there = inside[:, None] & (deep >= 0) & (deep < depth) & (m < M)[None, :]
+        valid = inside[:, None] & (deep >= 0) & (deep < depth) & (m < M)[None, :]
         row = batch * voxels + v
         if WIDE:
             row = row.to(tl.int64)
         voxel = (row + (up * width + right) * depth - 1)[:, None]
-        a = tl.load(x + voxel * PITCHES[0] + (j * PITCHES[0] + c)[None, :], there, 0.0)
+        a = tl.load(x + voxel * PITCHES[0] + (j * PITCHES[0] + c)[None, :], valid, 0.0)
         if norm is not None:
             f = normalised(a.to(tl.float32), shift, scale, slope)
-            a = tl.where(there, f, 0.0).to(x.dtype.element_ty)
+            a = tl.where(valid, f, 0.0).to(x.dtype.element_ty)
         if PRECISION == "tf32" and norm is not None:
             a = nearest_tf32(a)
-        some = here[:, None] & (o < OUTPUTS)[None, :]
+        some = exists[:, None] & (o < OUTPUTS)[None, :]
         g = tl.load(grad + (row * PITCHES[1])[:, None] + o[None, :], some, 0.0)
         if mask is not None:
             on = tl.load(mask + (row * PITCHES[2])[:, None] + o[None, :], some, 0.0)

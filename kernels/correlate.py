@@ -7,6 +7,8 @@ second sum over -o, so that every number of a gradient is a sum that one program
 Maps are dense, in either memory format; voxels p are numbered in order.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch
@@ -29,8 +31,8 @@ def neighbour(voxel, offset, height, width, depth, RADIUS: tl.constexpr):
     h = voxel // (width * depth) + up
     w = voxel // depth % width + right
     d = voxel % depth + deep
-    there = (h >= 0) & (h < height) & (w >= 0) & (w < width) & (d >= 0) & (d < depth)
-    return voxel + (up * width + right) * depth + deep, there
+    inside = (h >= 0) & (h < height) & (w >= 0) & (w < width) & (d >= 0) & (d < depth)
+    return voxel + (up * width + right) * depth + deep, inside
 
 
 @triton.jit
@@ -96,19 +98,19 @@ def correlate_kernel(
     voxel = block * BLOCK + tl.arange(0, BLOCK)
     offset = part * OFFSETS + tl.arange(0, OFFSETS)
     channel = tl.arange(0, PADDED)
-    here = (voxel < voxels) & (voxel >= 0)
-    near, there = neighbour(voxel[:, None], offset[None, :], height, width, depth, RADIUS)
-    there = there & here[:, None] & (offset < COUNT)[None, :]
+    exists = (voxel < voxels) & (voxel >= 0)
+    near, inside = neighbour(voxel[:, None], offset[None, :], height, width, depth, RADIUS)
+    inside = inside & exists[:, None] & (offset < COUNT)[None, :]
     some = channel < CHANNELS
     base = batch * CHANNELS * voxels
     at = place(voxel[:, None], channel[None, :], voxels, CHANNELS, X_LAST, WIDE)
-    mine = tl.load(x + base + at, here[:, None] & some[None, :], 0.0)
+    centre = tl.load(x + base + at, exists[:, None] & some[None, :], 0.0)
     at = place(near[:, :, None], channel[None, None, :], voxels, CHANNELS, Y_LAST, WIDE)
-    their = tl.load(y + base + at, there[:, :, None] & some[None, None, :], 0.0)
+    around = tl.load(y + base + at, inside[:, :, None] & some[None, None, :], 0.0)
     ACC: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    sums = tl.sum(mine.to(ACC)[:, None, :] * their.to(ACC), 2) / CHANNELS
+    sums = tl.sum(centre.to(ACC)[:, None, :] * around.to(ACC), 2) / CHANNELS
     at = place(voxel[:, None], offset[None, :], voxels, WIDTH, X_LAST, WIDE)
-    mask = here[:, None] & (offset < WIDTH)[None, :]
+    mask = exists[:, None] & (offset < WIDTH)[None, :]
     tl.store(out + batch * WIDTH * voxels + at, sums.to(out.dtype.element_ty), mask)
 
 
@@ -141,25 +143,25 @@ def gradient_kernel(
     voxel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     channel = tl.arange(0, PADDED)
-    here = (voxel < voxels) & (voxel >= 0)
+    exists = (voxel < voxels) & (voxel >= 0)
     some = channel < CHANNELS
     grad += batch * COUNT * voxels
     other += batch * CHANNELS * voxels
     ACC: tl.constexpr = tl.float64 if other.dtype.element_ty == tl.float64 else tl.float32
     sums = tl.zeros((BLOCK, PADDED), ACC)
     for offset in range(COUNT):
-        near, there = neighbour(voxel, offset, height, width, depth, RADIUS)
-        there = there & here
+        near, inside = neighbour(voxel, offset, height, width, depth, RADIUS)
+        inside = inside & exists
         if MIRRORED:
             at = place(near, COUNT - 1 - offset, voxels, COUNT, G_LAST, WIDE)
         else:
             at = place(voxel, offset, voxels, COUNT, G_LAST, WIDE)
-        weight = tl.load(grad + at, there, 0.0).to(ACC)
+        weight = tl.load(grad + at, inside, 0.0).to(ACC)
         at = place(near[:, None], channel[None, :], voxels, CHANNELS, Y_LAST, WIDE)
-        their = tl.load(other + at, there[:, None] & some[None, :], 0.0).to(ACC)
-        sums += weight[:, None] * their
+        around = tl.load(other + at, inside[:, None] & some[None, :], 0.0).to(ACC)
+        sums += weight[:, None] * around
     at = place(voxel[:, None], channel[None, :], voxels, CHANNELS, X_LAST, WIDE)
-    mask = here[:, None] & some[None, :]
+    mask = exists[:, None] & some[None, :]
     sums = (sums / CHANNELS).to(out.dtype.element_ty)
     tl.store(out + batch * CHANNELS * voxels + at, sums, mask)
 

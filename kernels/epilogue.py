@@ -1,5 +1,7 @@
 """What follows a convolution without bias, in one pass: bias, ReLU, sum, product, moments."""
 
+from __future__ import annotations
+
 from torch import Tensor
 
 from .launch import pitch

@@ -5,6 +5,8 @@ the tokens or, with a layer before, relu(W0 tokens + b0). What lies between the 
 memory.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

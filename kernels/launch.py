@@ -1,5 +1,7 @@
 """What every launch shares: the choice of a configuration, and the widths of offsets."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

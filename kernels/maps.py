@@ -4,6 +4,8 @@ Kernels take maps (B, C, H, W, D) whose voxels lie in a line at even distances: 
 contiguous, or some channels of a wider channels_last_3d map. Voxels are numbered in order.
 """
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 from torch import Tensor

@@ -5,6 +5,8 @@ Spread is the sum of squares about the mean. Parts are joined two levels at a ti
 so that no digits are lost where the mean is far from zero.
 """
 
+from __future__ import annotations
+
 import torch
 import triton
 import triton.language as tl
@@ -56,11 +58,11 @@ def join_kernel(
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     some = channel < C
     k = group * PARTS + tl.arange(0, PARTS)
-    here = (k < count)[:, None] & some[None, :]
+    exists = (k < count)[:, None] & some[None, :]
     at = parts + ((volume * count + k) * 3 * C)[:, None] + channel[None, :]
-    n = tl.load(at, here, 0.0)
-    mean = tl.load(at + C, here, 0.0)
-    spread = tl.load(at + 2 * C, here, 0.0)
+    n = tl.load(at, exists, 0.0)
+    mean = tl.load(at + C, exists, 0.0)
+    spread = tl.load(at + 2 * C, exists, 0.0)
     if MEANS:
         total = tl.sum(n, 0)
         center = tl.sum(n * mean, 0) / tl.maximum(total, 1.0)

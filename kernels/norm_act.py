@@ -4,6 +4,8 @@ The gradient reads the result and not what was normalised: n = y or y / slope is
 number, g = dy or dy * slope what reached it, and dx = scale (g - mean(g) - n mean(g n)).
 """
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -54,16 +56,16 @@ def gradient_kernel(
         product = tl.zeros((ROWS, BLOCK_C), tl.float32)
     for tile in range(tiles):
         row = tile * ROWS + inner
-        here = (row < count)[:, None] & some[None, :]
+        exists = (row < count)[:, None] & some[None, :]
         row = row[:, None]
         at = base * PITCHES[0] + row * PITCHES[0] + channel[None, :]
-        g = tl.load(grad + at, here, 0.0)
+        g = tl.load(grad + at, exists, 0.0)
         at = base * PITCHES[1] + row * PITCHES[1] + channel[None, :]
-        g, n = undone(g, tl.load(out + at, here, 0.0), slope)
+        g, n = undone(g, tl.load(out + at, exists, 0.0), slope)
         if means is not None:
             at = base * PITCHES[2] + row * PITCHES[2] + channel[None, :]
             g = factor * (g - mean - n * product)
-            tl.store(to + at, g.to(to.dtype.element_ty), here)
+            tl.store(to + at, g.to(to.dtype.element_ty), exists)
         else:
             mean += g
             product += g * n

@@ -1,5 +1,7 @@
 """Mean or maximum over 2^3 voxels, of a map that is normalised as it is read."""
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -32,19 +34,19 @@ def pool_kernel(
     """BLOCK voxels of the result; `size` is the result's."""
     height, width, depth = size
     ACC: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    batch, voxel, here = voxels_of(height * width * depth, BLOCK)
+    batch, voxel, exists = voxels_of(height * width * depth, BLOCK)
     first = (voxel // (width * depth) * 4 * width + voxel // depth % width * 2) * 2 * depth
     first += voxel % depth * 2
     found = tl.zeros((BLOCK, PADDED), ACC)
     for corner in tl.static_range(8):
-        their = first + (corner // 4 * 2 * width + corner // 2 % 2) * 2 * depth + corner % 2
-        at, some = tile_at(x, batch, x_steps, their, STEPS[0], CHANNELS, PADDED, WIDE)
-        mask = here[:, None] & some
+        source = first + (corner // 4 * 2 * width + corner // 2 % 2) * 2 * depth + corner % 2
+        at, some = tile_at(x, batch, x_steps, source, STEPS[0], CHANNELS, PADDED, WIDE)
+        mask = exists[:, None] & some
         value = tl.load(at, mask, 0.0).to(ACC)
         if NORM:
             value = normalised(value, norm, batch, batches, SLOPE, CHANNELS, PADDED)
         if KEEP:
-            at, _ = tile_at(kept, batch, kept_steps, their, STEPS[2], CHANNELS, PADDED, WIDE)
+            at, _ = tile_at(kept, batch, kept_steps, source, STEPS[2], CHANNELS, PADDED, WIDE)
             tl.store(at, value.to(kept.dtype.element_ty), mask)
         if not MAXIMUM:
             found += value
@@ -55,7 +57,7 @@ def pool_kernel(
     if not MAXIMUM:
         found *= 0.125
     at, some = tile_at(out, batch, out_steps, voxel, STEPS[1], CHANNELS, PADDED, WIDE)
-    tl.store(at, found.to(out.dtype.element_ty), here[:, None] & some)
+    tl.store(at, found.to(out.dtype.element_ty), exists[:, None] & some)
 
 
 def forward(

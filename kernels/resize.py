@@ -4,6 +4,8 @@ Voxel p of an axis of N reads an axis of n at p (n - 1) / (N - 1), split into wh
 integers.
 """
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -39,20 +41,20 @@ def resize_kernel(
     """BLOCK voxels of the result."""
     height, width, depth = new
     ACC: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    batch, voxel, here = voxels_of(height * width * depth, BLOCK)
+    batch, voxel, exists = voxels_of(height * width * depth, BLOCK)
     h0, h1, h = place_on(voxel // (width * depth), old[0], height, ACC)
     w0, w1, w = place_on(voxel // depth % width, old[1], width, ACC)
     d0, d1, d = place_on(voxel % depth, old[2], depth, ACC)
     sums = tl.zeros((BLOCK, PADDED), ACC)
     for corner in tl.static_range(8):
         row = (h1 if corner // 4 else h0) * old[1] + (w1 if corner // 2 % 2 else w0)
-        their = row * old[2] + (d1 if corner % 2 else d0)
+        source = row * old[2] + (d1 if corner % 2 else d0)
         weight = (h if corner // 4 else 1 - h) * (w if corner // 2 % 2 else 1 - w)
         weight *= d if corner % 2 else 1 - d
-        at, some = tile_at(x, batch, x_steps, their, STEPS[0], CHANNELS, PADDED, WIDE)
-        sums += weight[:, None] * tl.load(at, here[:, None] & some, 0.0).to(ACC)
+        at, some = tile_at(x, batch, x_steps, source, STEPS[0], CHANNELS, PADDED, WIDE)
+        sums += weight[:, None] * tl.load(at, exists[:, None] & some, 0.0).to(ACC)
     at, some = tile_at(out, batch, out_steps, voxel, STEPS[1], CHANNELS, PADDED, WIDE)
-    tl.store(at, (sums * FACTOR).to(out.dtype.element_ty), here[:, None] & some)
+    tl.store(at, (sums * FACTOR).to(out.dtype.element_ty), exists[:, None] & some)
 
 
 def forward(x: Tensor, out: Tensor, factor: float) -> None:

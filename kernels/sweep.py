@@ -5,6 +5,8 @@ A map is `volumes` runs of voxels with C channels each, `pitch` numbers from a v
 channel.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import torch
@@ -67,10 +69,10 @@ def sweep_kernel(
         bias = tl.load(bias + channel, some, 0.0).to(tl.float32)[None, :]
     for tile in range(tiles):
         row = tile * ROWS + inner
-        here = (row < count)[:, None] & some[None, :]
+        exists = (row < count)[:, None] & some[None, :]
         row = row[:, None]
         at = base * PITCHES[0] + row * PITCHES[0] + channel[None, :]
-        y = tl.load(x + at, here, 0.0).to(tl.float32)
+        y = tl.load(x + at, exists, 0.0).to(tl.float32)
         if norm is not None:
             y = normalised(y, shift, scale, slope)
         if bias is not None:
@@ -79,20 +81,20 @@ def sweep_kernel(
             y = tl.maximum(y, 0.0)
         if add is not None:
             at = base * PITCHES[1] + row * PITCHES[1] + channel[None, :]
-            y += tl.load(add + at, here, 0.0).to(tl.float32)
+            y += tl.load(add + at, exists, 0.0).to(tl.float32)
         if times is not None:
             at = base * PITCHES[2] + row * PITCHES[2] + channel[None, :]
-            y *= tl.load(times + at, here, 0.0).to(tl.float32)
+            y *= tl.load(times + at, exists, 0.0).to(tl.float32)
         if mask is not None:
             at = base * PITCHES[3] + row * PITCHES[3] + channel[None, :]
-            y = tl.where(tl.load(mask + at, here, 0.0) > 0, y, 0.0)
+            y = tl.where(tl.load(mask + at, exists, 0.0) > 0, y, 0.0)
         if out is not None:
             stored = y.to(out.dtype.element_ty)
             at = base * PITCHES[4] + row * PITCHES[4] + channel[None, :]
-            tl.store(out + at, stored, here)
+            tl.store(out + at, stored, exists)
             y = stored.to(tl.float32)
         if parts is not None:
-            away = tl.where(here, y - mean, 0.0)
+            away = tl.where(exists, y - mean, 0.0)
             mean += away * (1.0 / (tile + 1))
             spread += away * (y - mean)
     if parts is not None:
@@ -111,7 +113,7 @@ class Runs(NamedTuple):
     pitch: int
 
     @classmethod
-    def of(cls, x: Tensor) -> "Runs":
+    def of(cls, x: Tensor) -> Runs:
         """Raises ValueError for a map that is neither channels_last_3d nor without gaps."""
         volumes, voxels = x.shape[0], x.shape[2:].numel()
         if x.shape[1] > 1 and x.stride(1) != 1 and x.is_contiguous():

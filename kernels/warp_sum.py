@@ -4,6 +4,8 @@ A position reads two neighbours along each axis; the weight of a voxel c is max(
 which is linear interpolation with zeros outside. A NaN counts as a position before the axis.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import triton
@@ -40,7 +42,7 @@ def warped(
     flow,
     batch,
     voxel,
-    here,
+    exists,
     size,
     steps,
     STEP: tl.constexpr,
@@ -54,21 +56,21 @@ def warped(
     flow += batch.to(tl.int64) * steps[2] * STEP[1]
     at = voxel.to(tl.int64) if WIDE else voxel
     far = tl.full((), 1, tl.int64) * steps[3] if WIDE else steps[3]
-    h = tl.load(flow + at * STEP[1], here, 0.0).to(ACC)
-    w = tl.load(flow + (at * STEP[1] + far), here, 0.0).to(ACC)
-    d = tl.load(flow + (at * STEP[1] + 2 * far), here, 0.0).to(ACC)
+    h = tl.load(flow + at * STEP[1], exists, 0.0).to(ACC)
+    w = tl.load(flow + (at * STEP[1] + far), exists, 0.0).to(ACC)
+    d = tl.load(flow + (at * STEP[1] + 2 * far), exists, 0.0).to(ACC)
     h0, h1, below_h, above_h, near_h = place_on(voxel // (width * depth), h, height)
     w0, w1, below_w, above_w, near_w = place_on(voxel // depth % width, w, width)
     d0, d1, below_d, above_d, near_d = place_on(voxel % depth, d, depth)
-    here &= near_h & near_w & near_d  # outside nothing is read, not even times 0
+    inside = exists & (near_h & near_w & near_d)  # outside nothing is read, not even times 0
     sums = tl.zeros((voxel.shape[0], PADDED), ACC)
     for corner in tl.static_range(8):
         row = (h1 if corner // 4 else h0) * width + (w1 if corner // 2 % 2 else w0)
-        their = row * depth + (d1 if corner % 2 else d0)
+        source = row * depth + (d1 if corner % 2 else d0)
         weight = (above_h if corner // 4 else below_h) * (above_w if corner // 2 % 2 else below_w)
         weight *= above_d if corner % 2 else below_d
-        at, some = tile_at(image, batch, steps, their, STEP[0], CHANNELS, PADDED, WIDE)
-        sums += weight[:, None] * tl.load(at, here[:, None] & some, 0.0).to(ACC)
+        at, some = tile_at(image, batch, steps, source, STEP[0], CHANNELS, PADDED, WIDE)
+        sums += weight[:, None] * tl.load(at, inside[:, None] & some, 0.0).to(ACC)
     return sums
 
 
@@ -100,20 +102,31 @@ def warp_sum_kernel(
         flow_a.dtype.element_ty == tl.float64
     )
     ACC: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    batch, voxel, here = voxels_of(height * width * depth, BLOCK)
+    batch, voxel, exists = voxels_of(height * width * depth, BLOCK)
     sums = warped(
-        image_a, flow_a, batch, voxel, here, size, steps_a, STEP_A, CHANNELS, PADDED, WIDE, ACC
+        image_a, flow_a, batch, voxel, exists, size, steps_a, STEP_A, CHANNELS, PADDED, WIDE, ACC
     )
     if PAIRS == 2:
         sums += warped(
-            image_b, flow_b, batch, voxel, here, size, steps_b, STEP_B, CHANNELS, PADDED, WIDE, ACC
+            image_b,
+            flow_b,
+            batch,
+            voxel,
+            exists,
+            size,
+            steps_b,
+            STEP_B,
+            CHANNELS,
+            PADDED,
+            WIDE,
+            ACC,
         )
     if BASE:
         at, some = tile_at(base, batch, steps, voxel, STEP[0], CHANNELS, PADDED, WIDE)
-        sums += tl.load(at, here[:, None] & some, 0.0).to(ACC)
+        sums += tl.load(at, exists[:, None] & some, 0.0).to(ACC)
     to = (steps[2], steps[3])
     at, some = tile_at(out, batch, to, voxel, STEP[1], CHANNELS, PADDED, WIDE)
-    tl.store(at, sums.to(out.dtype.element_ty), here[:, None] & some)
+    tl.store(at, sums.to(out.dtype.element_ty), exists[:, None] & some)
 
 
 def forward(

@@ -5,6 +5,8 @@ and its maxima; in the second one program an item adds those in order and runs t
 the mean and the maximum. Results repeat bit for bit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import triton
@@ -23,7 +25,7 @@ def weighed(
     map_,
     batch,
     voxel,
-    here,
+    exists,
     weight,
     steps,
     z_steps,
@@ -36,7 +38,7 @@ def weighed(
 ):
     """Store map K times its weight among the channels of z; what is stored, as a tile."""
     at, some = tile_at(map_, batch, steps, voxel, STEP, CHANNELS, PADDED, WIDE)
-    mask = here[:, None] & some
+    mask = exists[:, None] & some
     value = tl.load(at, mask, 0.0).to(weight.dtype) * weight[:, None]
     value = value.to(z.dtype.element_ty)
     to = z + K * CHANNELS
@@ -74,13 +76,13 @@ def weigh_kernel(
     own = logits + batch.to(tl.int64) * steps[0] * STEPS[0]
     for block in range(part, tl.cdiv(voxels, BLOCK), parts):
         voxel = block * BLOCK + tl.arange(0, BLOCK)
-        here = (voxel < voxels) & (voxel >= 0)
+        exists = (voxel < voxels) & (voxel >= 0)
         at = own + (voxel.to(tl.int64) if WIDE else voxel) * STEPS[0]
-        first = tl.load(at, here, 0.0).to(ACC)
-        second = tl.load(at + far, here, 0.0).to(ACC)
+        first = tl.load(at, exists, 0.0).to(ACC)
+        second = tl.load(at + far, exists, 0.0).to(ACC)
         largest = tl.maximum(first, second)
         if MAPS == 3:
-            third = tl.load(at + 2 * far, here, 0.0).to(ACC)
+            third = tl.load(at + 2 * far, exists, 0.0).to(ACC)
             largest = tl.maximum(largest, third)
         first, second = tl.exp(first - largest), tl.exp(second - largest)
         total = first + second
@@ -88,24 +90,24 @@ def weigh_kernel(
             third = tl.exp(third - largest)
             total += third
         value = weighed(
-            z, a, batch, voxel, here, first / total, (steps[2], steps[3]), (steps[8], steps[9]),
+            z, a, batch, voxel, exists, first / total, (steps[2], steps[3]), (steps[8], steps[9]),
             0, STEPS[1], STEPS[4], CHANNELS, PADDED, WIDE,
         )  # fmt: skip
         sum_a += value
-        most_a = tl.where(here[:, None], tl.maximum(most_a, value), most_a)
+        most_a = tl.where(exists[:, None], tl.maximum(most_a, value), most_a)
         value = weighed(
-            z, b, batch, voxel, here, second / total, (steps[4], steps[5]), (steps[8], steps[9]),
+            z, b, batch, voxel, exists, second / total, (steps[4], steps[5]), (steps[8], steps[9]),
             1, STEPS[2], STEPS[4], CHANNELS, PADDED, WIDE,
         )  # fmt: skip
         sum_b += value
-        most_b = tl.where(here[:, None], tl.maximum(most_b, value), most_b)
+        most_b = tl.where(exists[:, None], tl.maximum(most_b, value), most_b)
         if MAPS == 3:
             value = weighed(
-                z, c, batch, voxel, here, third / total, (steps[6], steps[7]),
+                z, c, batch, voxel, exists, third / total, (steps[6], steps[7]),
                 (steps[8], steps[9]), 2, STEPS[3], STEPS[4], CHANNELS, PADDED, WIDE,
             )  # fmt: skip
             sum_c += value
-            most_c = tl.where(here[:, None], tl.maximum(most_c, value), most_c)
+            most_c = tl.where(exists[:, None], tl.maximum(most_c, value), most_c)
     channel = tl.arange(0, PADDED)
     some = channel < CHANNELS
     at = partial + tl.program_id(0) * (2 * MAPS * CHANNELS) + channel

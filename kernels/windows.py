@@ -1,8 +1,10 @@
 """Where the tokens of a window stand in memory, and how a tile of them is read and written.
 
 Tokens are read where they stand. A window is a box of the volume that the tokens fill; a run of
-tokens is a box of one line. `batch`, `token` and `channel` in names are strides.
+tokens is a box of one line.
 """
+
+from __future__ import annotations
 
 import triton
 import triton.language as tl
@@ -13,13 +15,13 @@ def tokens_at(start, box, BLOCK: tl.constexpr, BOXES: tl.constexpr, WIDE: tl.con
     """Numbers of the tokens of a box from the start-th on, and which of them it has."""
     first, lines, line, count, width, depth = box
     i = start + tl.arange(0, BLOCK)
-    there = i < count
+    exists = i < count
     if BOXES:
         i = (i // (lines * line) * width + i // line % lines) * depth + i % line
     token = first + i
     if WIDE:
         token = token.to(tl.int64)
-    return token, there
+    return token, exists
 
 
 @triton.jit
@@ -50,35 +52,36 @@ def tile_of(place, BLOCK: tl.constexpr, BOXES: tl.constexpr, WIDE: tl.constexpr)
         count = tl.minimum(box_h, height - h) * lines * line
         first = h * width * depth
     box = (first, lines, line, count, width, depth)
-    at, here = tokens_at(start, box, BLOCK, BOXES, WIDE)
-    return start, window, batch, box, at, here
+    token, exists = tokens_at(start, box, BLOCK, BOXES, WIDE)
+    return start, window, batch, box, token, exists
 
 
 @triton.jit
-def rows_at(
-    base, at, there, token: tl.constexpr, channel, WIDTH: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Where tokens `at` stand, as a tile (tokens, BLOCK), and which of it exists."""
+def rows_at(base, token, exists, step: tl.constexpr, far, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Where the numbers of tokens stand, as a tile (tokens, BLOCK), and which of them exist.
+
+    step: the distance between tokens; far: between channels.
+    """
     c = tl.arange(0, BLOCK)
-    mask = there[:, None]
+    mask = exists[:, None]
     if WIDTH != BLOCK:
         mask = mask & (c < WIDTH)[None, :]
-    return base + (at * token)[:, None] + (c.to(at.dtype) * channel)[None, :], mask
+    return base + (token * step)[:, None] + (c.to(token.dtype) * far)[None, :], mask
 
 
 @triton.jit
 def load_rows(
-    base, at, there, token: tl.constexpr, channel, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+    base, token, exists, step: tl.constexpr, far, WIDTH: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Tokens `at` as a tile (tokens, BLOCK), zero where there is nothing."""
-    where, mask = rows_at(base, at, there, token, channel, WIDTH, BLOCK)
+    """Tokens as a tile (tokens, BLOCK), zero where none exists."""
+    where, mask = rows_at(base, token, exists, step, far, WIDTH, BLOCK)
     return tl.load(where, mask, 0.0)
 
 
 @triton.jit
 def store_rows(
-    base, at, there, rows, token: tl.constexpr, channel, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+    base, token, exists, rows, step: tl.constexpr, far, WIDTH: tl.constexpr, BLOCK: tl.constexpr
 ):
     """The reverse of `load_rows`."""
-    where, mask = rows_at(base, at, there, token, channel, WIDTH, BLOCK)
+    where, mask = rows_at(base, token, exists, step, far, WIDTH, BLOCK)
     tl.store(where, rows.to(base.dtype.element_ty), mask)
