@@ -9,7 +9,7 @@ from .convolve import convolve, convolve_moments
 from .convolve_on_cuda import Norm
 from .correlate import correlate
 from .derived import derived
-from .dispatch import BACKENDS, OPERATIONS, choose_backend, explain, use_backend
+from .dispatch import BACKENDS, choose_backend, explain, use_backend
 from .feed_forward import feed_forward
 from .gradient_loss import gradient_loss
 from .integrate import integrate
@@ -17,6 +17,7 @@ from .invert import invert
 from .local_ncc import local_ncc
 from .neighbour_attention import neighbour_attention
 from .norm_act import norm_act
+from .operations import OPERATIONS
 from .pool import pool
 from .resize import resize
 from .warp import warp

@@ -16,24 +16,6 @@ from typing import Any, NamedTuple
 from . import native, triton
 
 BACKENDS = ("auto", "reference", "native", "triton")
-OPERATIONS = (
-    "warp",
-    "compose",
-    "integrate",
-    "correlate",
-    "attention",
-    "neighbour_attention",
-    "local_ncc",
-    "gradient_loss",
-    "resize",
-    "invert",
-    "norm_act",
-    "convolve",
-    "pool",
-    "warp_sum",
-    "weigh",
-    "feed_forward",
-)
 
 
 class Scope(threading.local):
@@ -88,7 +70,7 @@ def refusals(operation: str, device: str, **call: Any) -> dict[str, str]:
 
 
 def choose_backend(operation: str, device: str, backend: str | None = None, **call: Any) -> Choice:
-    """Choose the path for one of OPERATIONS on "cpu" or "cuda"; `call` as in `refusals`.
+    """Choose the path for one of `ops.OPERATIONS` on "cpu" or "cuda"; `call` as in `refusals`.
 
     Raises ValueError for an unknown backend, and RuntimeError where a named one cannot run.
     """

@@ -15,24 +15,10 @@ from typing import Any
 import torch
 
 from . import triton
+from .operations import PATHS, Paths
 from .torch_func import no_double_backward, transformable
 
-COMPILED = (
-    "warp",
-    "compose",
-    "integrate",
-    "correlate",
-    "local_ncc",
-    "neighbour_attention",
-    "gradient_loss",
-    "resize",
-    "norm_act",
-    "convolve",
-    "invert",
-)
-# compiled too, but by PyTorch, and so everywhere
-PYTORCHS = ("attention", "pool", "weigh", "feed_forward")
-MADE_OF = {"warp_sum": "warp"}  # several calls of a compiled operator
+COMPILED = tuple(name for name, paths in PATHS.items() if paths.compiled == "extension")
 
 
 def load() -> str | None:
@@ -81,13 +67,14 @@ def missing(device: str) -> str | None:
 
 def refusal(operation: str, device: str) -> str | None:
     """Why the compiled path cannot run `operation` on `device`, or None if it can."""
-    operation = MADE_OF.get(operation, operation)
-    if operation in PYTORCHS:
+    compiled = PATHS.get(operation, Paths()).compiled
+    if compiled == "pytorch":
         return None
     if REASON is not None:
         return REASON
-    if operation not in COMPILED:
+    if compiled is None:
         return "it has no compiled kernel"
+    operation = operation if compiled == "extension" else compiled
     if operation in KERNELS.get(device, ()):
         return (triton.too_old() or no_code()) if device == "cuda" else None
     return missing(device) or f"it has no compiled kernel for {device}"

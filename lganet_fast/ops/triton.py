@@ -13,19 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .operations import PATHS
 from .torch_func import transforming
 
-KERNELS = (
-    "attention",
-    "correlate",
-    "norm_act",
-    "convolve",
-    "pool",
-    "resize",
-    "warp_sum",
-    "weigh",
-    "feed_forward",
-)
+KERNELS = tuple(name for name, paths in PATHS.items() if paths.triton)
 INSTALLED = importlib.util.find_spec("triton") is not None
 
 
