@@ -64,10 +64,8 @@ def test_weights_of_another_method_are_refused(name, tmp_path):
     other = "pivit" if name == "voxelmorph" else "voxelmorph"
     save(create(other), tmp_path / "a.safetensors")
     network, path = create(name), tmp_path / "a.safetensors"
-    titles = create(other).title, network.title
-    assert (
-        said(load_into, network, path) == f"{path} holds weights of {titles[0]}, not of {titles[1]}"
-    )
+    wanted = f"{path} contains weights of {create(other).title}, not of {network.title}"
+    assert said(load_into, network, path) == wanted
     with safe_open(path, framework="pt") as file:
         header = {**file.metadata(), "method": name}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -258,7 +258,7 @@ def test_folds_are_counted_and_told():
     pair, settings = synthetic_pair(), check_settings(smoothness=0.5)
     sources = Sources(source(pair.fixed), source(pair.moving))
     given = stages.read(sources, settings)
-    initial = stages.align(given.pair, settings)
+    initial = stages.align(given.pair, settings, torch.device("cpu"))
     start = stages.prepare(given.pair, initial.matrix, torch.device("cpu"), settings.dtype)
     rough = torch.randn(1, 3, 12, 12, 12, generator=torch.Generator().manual_seed(0))
     velocity = 4 * rough * optimiser.taper((12, 12, 12), 3)
