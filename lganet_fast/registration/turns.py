@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import product
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..ops import warp
 from ..runtime.device import fetched
 from ..volumes.grid import Array
+from .linear.maps import degrees, signed_permutations
 from .separable import shrink
 from .workspace import Workspace
 
@@ -41,12 +42,7 @@ def rotations() -> list[Array]:
     As matrices. Those by 45 degrees are about the axes through the cube's faces, edges and
     corners, in both directions: any rotation by 45 to 180 degrees is near one of the 50.
     """
-    found = []
-    for order in permutations(range(3)):
-        for signs in product((1.0, -1.0), repeat=3):
-            matrix = np.eye(3)[list(order)] * np.array(signs)[:, None]
-            if np.linalg.det(matrix) > 0:
-                found.append(matrix)
+    found = [matrix for matrix in signed_permutations() if np.linalg.det(matrix) > 0]
     for line in product((1.0, 0.0, -1.0), repeat=3):
         if any(line):
             axis = np.array(line) / np.linalg.norm(line)
@@ -66,15 +62,14 @@ def best_turn(work: Workspace) -> Turn:
     )
     centres = centre_of_mass(fixed), centre_of_mass(moving)
     places = np.stack(np.meshgrid(*map(np.arange, (a, b, c)), indexing="ij"), -1)
-    values = []
-    for matrix in rotations():
+    values, turns = [], rotations()
+    for matrix in turns:
         flow = centres[1] + (places - centres[0]) @ matrix.T - places
         moved = warp(moving, torch.from_numpy(np.moveaxis(flow, -1, 0)).float()[None])
         values.append(mutual_information(fixed.numpy(), moved.numpy()))
     straight = max(values[0], mutual_information(fixed.numpy(), moving.numpy()))
     number = 1 + int(np.argmax(values[1:]))
-    angle = np.arccos((np.trace(rotations()[number]) - 1) / 2)
-    return Turn(straight, values[number], float(np.degrees(angle)))
+    return Turn(straight, values[number], degrees(turns[number]))
 
 
 def centre_of_mass(image: Tensor) -> Array:

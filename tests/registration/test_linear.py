@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from synthetic import oblique_grid
 
 from lganet_fast.registration.linear import align
-from lganet_fast.registration.linear.maps import about, basis, degrees, exponential, rotations
+from lganet_fast.registration.linear.maps import about, basis, degrees, rotations, stepped
 from lganet_fast.registration.linear.search import axes_onto_each_other
 from lganet_fast.volumes.grid import Grid, Volume
 from lganet_fast.volumes.nifti import load_image
@@ -209,11 +209,11 @@ def test_moments_have_every_sign_and_order():
     assert all(np.linalg.det(m[:3, :3]) > 0 for m in maps)
 
 
-def test_exponential_of_a_turn():
-    change = np.zeros((4, 4))
-    change[:3] = (basis("rigid")[:, 3:] @ (2.5 * AXIS)).reshape(3, 4)
+def test_step_of_a_turn():
+    change = (basis("rigid")[:, 3:] @ (2.5 * AXIS)).reshape(3, 4)
     turn = Rotation.from_rotvec(2.5 * AXIS).as_matrix()
-    np.testing.assert_allclose(exponential(change)[:3, :3], turn, atol=1e-12)
+    found = stepped(np.eye(4), change, AXIS)
+    np.testing.assert_allclose(found, about(turn, AXIS, AXIS), atol=1e-12)
 
 
 @pytest.mark.skipif("LPBA40_ROOT" not in os.environ, reason="LPBA40_ROOT names no data")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import numpy as np
+import torch
 
 from ...volumes.grid import Array
 
@@ -41,20 +44,8 @@ def stepped(matrix: Array, change: Array, centre: Array) -> Array:
     generator[:3] = change
     about = np.eye(4)
     about[:3, 3] = centre
-    return np.asarray(about @ exponential(generator) @ np.linalg.inv(about) @ matrix)
-
-
-def exponential(generator: Array) -> Array:
-    """The exponential of a matrix, by squaring and a series."""
-    halvings = max(0, int(np.ceil(np.log2(max(np.abs(generator[:3, :3]).sum(), 1e-12)))) + 3)
-    small = generator / 2**halvings
-    term = total = np.eye(len(generator))
-    for order in range(1, 11):
-        term = term @ small / order
-        total = total + term
-    for _ in range(halvings):
-        total = total @ total
-    return total
+    small = torch.linalg.matrix_exp(torch.from_numpy(generator)).numpy()
+    return np.asarray(about @ small @ np.linalg.inv(about) @ matrix)
 
 
 def about(linear: Array, fixed: Array, moving: Array) -> Array:
@@ -78,6 +69,15 @@ def rotations(count: int) -> Array:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return np.moveaxis(np.array(rows), -1, 0)
+
+
+def signed_permutations() -> list[Array]:
+    """The 48 matrices (3, 3) that take the axes onto the axes, in either direction."""
+    return [
+        np.eye(3)[list(order)] * np.array(signs)[:, None]
+        for order in permutations(range(3))
+        for signs in product((1.0, -1.0), repeat=3)
+    ]
 
 
 def degrees(linear: Array) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import permutations, product
+from itertools import product
 
 import numpy as np
 
 from ...volumes.grid import Array, Grid
 from .levels import Frame
-from .maps import about, degrees, rotations
+from .maps import about, degrees, rotations, signed_permutations
 from .objective import Fit, Objective
 
 TURNS = 768  # rotations: none is farther than 32 degrees from one of them
@@ -52,15 +52,6 @@ def axes_onto_each_other(fixed: tuple[Array, Array], moving: tuple[Array, Array]
     axes, target = np.linalg.eigh(spread)[1], np.linalg.eigh(other)[1]
     turns = [target @ cube @ axes.T for cube in signed_permutations()]
     return [about(turn, here, there) for turn in turns if np.linalg.det(turn) > 0]
-
-
-def signed_permutations() -> list[Array]:
-    """The 48 matrices (3, 3) that take the axes onto the axes, in either direction."""
-    return [
-        np.eye(3)[list(order)] * np.array(signs)[:, None]
-        for order in permutations(range(3))
-        for signs in product((1.0, -1.0), repeat=3)
-    ]
 
 
 def turn_between(one: Array, other: Array) -> float:
