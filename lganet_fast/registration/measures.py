@@ -179,18 +179,22 @@ def label_scores(
     moving: Volume | None,
     before: Volume | None,
     after: Volume | None,
+    device: torch.device,
 ) -> LabelScores | None:
     """Dice and HD95 of every label before and after, and their means over labels.
 
-    All maps are on the fixed grid, except `moving`, the original map. Returns None if an image has
-    no label map. The HD95 of a label that one map lacks is NaN and is left out of its mean.
+    All maps are on the fixed grid, except `moving`, the original map. device: of `hd95`. Returns
+    None if an image has no label map. The HD95 of a label that one map lacks is NaN and is left
+    out of its mean.
     """
     if fixed is None or moving is None or before is None or after is None:
         return None
     labels = present(fixed.data, before.data)
     spacing = fixed.grid.spacing
     dice_before, dice_after = (dice(fixed.data, x.data, labels) for x in (before, after))
-    hd95_before, hd95_after = (hd95(fixed.data, x.data, spacing, labels) for x in (before, after))
+    hd95_before, hd95_after = (
+        hd95(fixed.data, x.data, spacing, labels, device=device) for x in (before, after)
+    )
     only_fixed, only_moving, lost = unmatched_labels(fixed, moving, after)
     return LabelScores(
         interpolation="nearest",

@@ -227,7 +227,8 @@ def transform(pair: Pair, initial: Initial, found: Found) -> Moved:
 def score(pair: Pair, moved: Moved) -> LabelScores | None:
     """Score the labels; None if either image has none."""
     before, after = moved.before.labels, moved.after.labels
-    return measures.label_scores(pair.fixed_labels, pair.moving_labels, before, after)
+    place = moved.transform.device
+    return measures.label_scores(pair.fixed_labels, pair.moving_labels, before, after, place)
 
 
 @dataclass(frozen=True, eq=False)
