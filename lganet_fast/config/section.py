@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -51,8 +51,12 @@ def names(kind: type[Section]) -> list[str]:
 
 
 def schema(kind: type[Section]) -> dict[str, dict[str, Any]]:
-    """The JSON schema of each key."""
-    return TypeAdapter(kind).json_schema()["properties"]
+    """The JSON schema of each key, with the default where there is one."""
+    keys: dict[str, dict[str, Any]] = TypeAdapter(kind).json_schema()["properties"]
+    for entry in fields(kind):
+        if entry.default_factory is not MISSING:  # which pydantic leaves out
+            keys[entry.name]["default"] = entry.default_factory()
+    return keys
 
 
 def refusal(

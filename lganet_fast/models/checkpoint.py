@@ -27,7 +27,7 @@ from .lganetpp import LGANetPlusPlus
 from .network import SIMPLE_ITK, Network, Shape, is_buffer
 from .published_format import with_dead
 from .recognise import options_in, recognise, state_in
-from .registry import names, network_class
+from .registry import names, network_class, options
 from .sizes import fits
 
 FORMAT = "lganet_fast 1"
@@ -143,6 +143,8 @@ def load_safetensors(path: str | os.PathLike[str]) -> Checkpoint:
         if method not in names():
             raise ValueError(f"its method must be one of {', '.join(names())}, got {method!r}")
         kind = network_class(method)
+        if strangers := [key for key in config if key not in ("size", *options(method))]:
+            raise ValueError(f"its method is {kind.title}, which has no {listed(strangers)}")
         with torch.device("meta"):  # no memory before it is known that the file fills it
             empty = build(path, kind, config)
     compare(path, kind, {name: tuple(p.shape) for name, p in empty.named_parameters()}, state)

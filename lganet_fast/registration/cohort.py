@@ -37,6 +37,7 @@ from .settings import (
     Run,
     Settings,
     Sources,
+    check_path,
     check_settings,
 )
 from .stages import Opened, opened
@@ -81,7 +82,7 @@ def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
     """
     found = [
         Row(row.name, {role: os.fspath(row.files[role]) for role in ROLES if role in row.files})
-        for row in read_pair_table(table)
+        for row in read_pair_table(check_path("table", table))
     ]
     for name, times in Counter(row.name for row in found).items():
         if times > 1:
@@ -124,6 +125,7 @@ def register_pairs(
     settings = check_settings(
         similarity, iterations, smoothness, initial, affine, precision, checkpoint, preset
     )
+    place = Path(check_path("out", out))
     with join(device, threads or 0) as ranks:
         run = Run(
             device=str(ranks.device),
@@ -132,21 +134,21 @@ def register_pairs(
             overwrite=True,
             share=share,
         )
-        make_folder(Path(out))
+        make_folder(place)
         done: list[Outcome] = []
         own = ranks.share(rows)
         network = cache(partial(opened, settings.checkpoint))
         with Progress(len(own), "pairs", quiet or not ranks.first) as bar:
             for row in own:
                 bar.at(len(done), row.name)
-                own_run = replace(run, out=Path(out) / row.name)
+                own_run = replace(run, out=place / row.name)
                 done.append(register_row(row, settings, own_run, network))
             bar.at(len(done))
         found = {one.name: one for part in ranks.gather(done) for one in part}
         if not ranks.first:
             return []
         outcomes = [found[row.name] for row in rows]
-        write_summary(Path(out), outcomes)
+        write_summary(place, outcomes)
     return outcomes
 
 

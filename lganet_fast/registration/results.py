@@ -29,6 +29,7 @@ from .settings import (
     Run,
     Settings,
     Sources,
+    check_path,
 )
 from .stages import Moved, Quality
 
@@ -38,7 +39,7 @@ def staging(run: Run, sources: Sources, settings: Settings) -> AbstractContextMa
     if run.out is None:
         return nullcontext()
     return staged_folder(
-        run.out,
+        check_path("out", run.out),
         OUTPUTS,
         expected=None if run.overwrite else run.outputs(sources),
         inputs=paths_of(sources, settings),

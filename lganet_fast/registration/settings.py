@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -166,14 +167,14 @@ def check_settings(
     ):
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    weights = None if checkpoint is None else os.fspath(checkpoint)
+    weights = None if checkpoint is None else check_path("checkpoint", checkpoint)
     chosen = PRESETS[preset]
     own = chosen.iterations if weights is None else chosen.after_network
     counts = check_iterations(own if iterations is None else iterations, weights is not None)
     again = chosen.again if iterations is None and weights is None else ()
     strength = TUNING[similarity].smoothness if smoothness is None else smoothness
-    if not 0 <= strength <= STIFFEST:
-        raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength}")
+    if not is_number(strength) or not 0 <= strength <= STIFFEST:
+        raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength!r}")
     start = check_initial(initial, affine)
     return Settings(similarity, counts, float(strength), start, precision, weights, preset, again)
 
@@ -183,7 +184,7 @@ def check_initial(initial: PathLike, affine: bool) -> str:
 
     affine: short for "affine". Raises InputError for invalid values.
     """
-    name = os.fspath(initial)
+    name = check_path("initial", initial)
     if affine:
         if name not in (DEFAULTS.initial, "affine"):
             raise InputError(f"affine is short for initial affine, but initial is {name!r}")
@@ -201,13 +202,27 @@ def check_iterations(iterations: Sequence[int], network: bool) -> tuple[int, ...
 
     Raises InputError for invalid values; all 0 is allowed only with a network.
     """
-    counts = tuple(iterations)
+    listed = isinstance(iterations, Sequence) and not isinstance(iterations, str)
+    counts = tuple(iterations) if listed else ()
     whole = all(isinstance(n, int) and n >= 0 for n in counts)
     idle = not any(counts) and not (network and counts)
     if not whole or idle or len(counts) > MOST_LEVELS:
+        got = "x".join(map(str, counts)) or "none" if listed else repr(iterations)
         raise InputError(
             f"iterations must be 1 to {MOST_LEVELS} whole numbers from 0 on, all 0 only with a "
-            "checkpoint, coarse to fine, such as "
-            f"{'x'.join(map(str, ITERATIONS))}; got {'x'.join(map(str, counts)) or 'none'}"
+            f"checkpoint, coarse to fine, such as {'x'.join(map(str, ITERATIONS))}; got {got}"
         )
     return counts
+
+
+def check_path(name: str, value: object) -> str:
+    """A path as text. Raises InputError for a value that is neither text nor an os.PathLike."""
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str):
+        raise InputError(f"{name} must be text or a path, got {value!r}")
+    return path
+
+
+def is_number(value: object) -> bool:
+    """Whether the value is a real number, of Python or NumPy."""
+    return isinstance(value, Real) and not isinstance(value, bool)

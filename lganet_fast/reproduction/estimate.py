@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..config.loading import Config
 from ..data import open_split
+from ..ops import convolve
 from ..runtime.machine import choose_device
-from ..training.batch import Batch
-from ..training.objective import Objective
 from ..training.schedule import steps_per_epoch
-from ..training.trainer import build_network
 
-SIDE = 48  # of the volume on which a step is timed
+SIDE = 48  # of the volume on which the convolution is timed
+CHANNELS = 16  # of its input and output
+ROUNDS = 3  # the fastest counts
 FORWARD = 1 / 3  # of a training step
+COST = {}
 SYN = 8e-6  # seconds per voxel, measured: antspyx 0.6.3, one thread, LPBA40 at 4, 3 and 2 mm
 
 
@@ -46,23 +50,24 @@ def scored_pairs(folder: Path) -> list[float]:
     return found
 
 
-def timed_step(config: Config) -> float:
-    """Seconds of a training step per voxel: the second of two on noise of 48^3 voxels."""
-    device = choose_device(config.train.device)
-    size = (SIDE, SIDE, SIDE)
-    objective = Objective(config.loss)
-    network = objective.called(build_network(config, size).to(device).train())
-    shape = (config.train.batch, 1, *size)
-    maps = torch.ones(shape, dtype=torch.int32, device=device)
-    images = [torch.rand(shape, device=device) for _ in range(2)]
-    batch = Batch(["noise"], images[0], images[1], maps, maps)
-    for _ in range(2):
+def convolution(device: torch.device) -> Callable[[], Tensor]:
+    """The call of a 3^3 convolution on noise, (1, CHANNELS, SIDE, SIDE, SIDE) float32."""
+    x = torch.rand(1, CHANNELS, SIDE, SIDE, SIDE, device=device)
+    weight, bias = torch.rand(CHANNELS, CHANNELS, 3, 3, 3, device=device), x.new_zeros(CHANNELS)
+    return lambda: convolve(x, weight, bias)
+
+
+@cache
+def convolution_seconds(device: torch.device) -> float:
+    """Seconds of that convolution per voxel on this machine."""
+    call, found = convolution(device), []
+    for _ in range(1 + ROUNDS):
         began = time.perf_counter()
-        loss, _ = objective(network(*images), batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / SIDE**3
+        found.append(time.perf_counter() - began)
+    return min(found[1:]) / SIDE**3
 
 
 def voxels(config: Config) -> int:
@@ -71,11 +76,13 @@ def voxels(config: Config) -> int:
     return int(sample.fixed.size)
 
 
-def step_seconds(config: Config, folder: Path) -> float:
-    """Seconds of a run's optimiser step: the median of the logged steps, else timed."""
+def step_seconds(config: Config, folder: Path, row: str) -> float:
+    """Seconds of a run's optimiser step: the median of the logged steps, else from COST."""
     if logged := logged_steps(folder):
         return statistics.median(logged)
-    return timed_step(config) * voxels(config) * config.train.accumulate
+    pairs = config.train.batch * config.train.accumulate
+    unit = convolution_seconds(choose_device(config.train.device))
+    return COST[row] * unit * voxels(config) * pairs
 
 
 def training(config: Config, folder: Path, step: float) -> float:

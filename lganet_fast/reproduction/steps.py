@@ -58,7 +58,7 @@ class Work:
     @cached_property
     def step_seconds(self) -> float:
         """Seconds of a training step."""
-        return estimate.step_seconds(self.config, self.folder)
+        return estimate.step_seconds(self.config, self.folder, self.row.name)
 
     def command(self, name: str, *more: str) -> str:
         """A command of the package on this configuration."""

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from numbers import Integral
 
 import torch
 
@@ -85,8 +86,13 @@ def set_threads(threads: int | None) -> int:
     """Set the number of CPU threads (None: all that this process may use); returns it.
 
     A forked process gets one, with a warning if more were requested.
-    Raises InputError for less than one, and for more than MOST_THREADS.
+    Raises InputError unless it is a whole number from 1 to MOST_THREADS.
     """
+    known = threads is None or (isinstance(threads, Integral) and 1 <= threads <= MOST_THREADS)
+    if not known:
+        raise InputError(
+            f"threads must be a whole number from 1 to {MOST_THREADS}, got {threads!r}"
+        )
     if _alone:
         if threads is not None and threads > 1:
             warnings.warn(
@@ -94,11 +100,7 @@ def set_threads(threads: int | None) -> int:
                 InputWarning,
                 stacklevel=2,
             )
-        threads = min(threads, 1) if threads is not None else 1
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be at least 1, got {threads}")
-    if threads is not None and threads > MOST_THREADS:
-        raise InputError(f"threads must be at most {MOST_THREADS}, got {threads}")
+        threads = 1
     affinity = getattr(os, "sched_getaffinity", None)
     default = len(affinity(0)) if affinity else os.cpu_count() or 1
     torch.set_num_threads(threads or default)

@@ -153,8 +153,8 @@ def test_empty_mask(files, capsys):
     ("words", "message"),
     [
         (["--device", "tpu"], "device must be auto or one of cpu"),
-        (["--threads", "0"], "threads must be at least 1, got 0"),
-        (["--threads", "99999"], "threads must be at most 1024, got 99999"),
+        (["--threads", "0"], "threads must be a whole number from 1 to 1024, got 0"),
+        (["--threads", "99999"], "threads must be a whole number from 1 to 1024, got 99999"),
         (["--smoothness", "-1"], "smoothness must be a number from 0 to"),
         (["--iterations", "0x0"], "iterations must be 1 to 8 whole numbers"),
     ],

@@ -180,6 +180,14 @@ def test_the_documentation_is_what_is_checked():
     assert path.read_text("utf-8") == reference.page()
 
 
+def test_only_a_key_without_a_default_must_be_given():
+    settings = config.build({"data": {"layout": "pairs"}})
+    needed = [line for line in reference.page().splitlines() if "must be given" in line]
+    assert [line.split(" | ")[0] for line in needed] == ["| `layout`"]
+    assert settings.model.options == {}
+    assert "| `options` | `{}` |" in reference.page()
+
+
 def test_the_choices_are_those_that_there_are():
     """What is told twice, since the lower rooms do not know of configurations, is the same."""
     sections = config.json_schema()["$defs"]

@@ -71,7 +71,9 @@ def test_weights_of_another_method_are_refused(name, tmp_path):
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     save_file(tensors, path, header)
     message = said(load, path)
-    assert "damaged header" in message or f"looks like {network.title}" in message
+    assert "__init__" not in message
+    wrong = f"has a damaged header: its method is {network.title}, which has no "
+    assert wrong in message or f"looks like {network.title}" in message
 
 
 def test_what_a_file_is_is_said(tmp_path):

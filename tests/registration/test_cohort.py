@@ -159,6 +159,20 @@ def test_another_checkpoint_under_one_name_is_another_setting(place):
     assert cohort.finished(sources, settings, run) is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, "out"), "table must be text or a path, got 3"),
+        (("pairs.csv", None), "out must be text or a path, got None"),
+    ],
+)
+def test_refuses_what_is_no_path(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.csv").write_text("fixed,moving\na.nii,b.nii\n")
+    with pytest.raises(InputError, match=message):
+        register_pairs(*arguments)
+
+
 def test_another_transform_under_one_name_is_another_setting(place):
     sources = read_pairs("data/pairs.csv")[1].sources
     folder = place / "made"

@@ -285,7 +285,15 @@ def test_folds_are_counted_and_told():
         ({"smoothness": -1.0}, "smoothness must be"),
         ({"smoothness": float("nan")}, "smoothness must be"),
         ({"device": "abacus"}, "device must be auto or one of cpu"),
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"smoothness": "1"}, "smoothness must be a number from 0 to 1e.06, got '1'"),
+        ({"threads": 0}, "threads must be a whole number from 1 to 1024, got 0"),
+        ({"threads": 1.5}, "threads must be a whole number from 1 to 1024, got 1.5"),
+        ({"iterations": 3}, "iterations must be 1 to 8 whole numbers .*; got 3"),
+        ({"iterations": "40x40"}, "iterations must be 1 to 8 whole numbers .*; got '40x40'"),
+        ({"initial": None}, "initial must be text or a path, got None"),
+        ({"checkpoint": 3}, "checkpoint must be text or a path, got 3"),
+        ({"checkpoint": b"a.pth"}, "checkpoint must be text or a path, got b'a.pth'"),
+        ({"out": 3}, "out must be text or a path, got 3"),
     ],
 )
 def test_refuses_settings_by_name(options, message):
