@@ -1,1 +1,1 @@
-"""Triton kernels: one file per operation, the jitted functions beside what launches them."""
+"""Triton kernels: one file per operation, with the jitted functions and their launchers."""

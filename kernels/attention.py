@@ -1,4 +1,4 @@
-"""What launches the attention kernels on tokens that lie in windows."""
+"""Launches the attention kernels on tokens in windows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOG2_E = math.log2(math.e)
 
 
 class Call:
-    """What the kernels share for q, k (B, N, c), v (B, N, d) and the windows they are cut into.
+    """The common arguments of the kernels for q, k (B, N, c), v (B, N, d) and their windows.
 
-    The tokens fill `volume`; windows are boxes of it, `counts` of them along the axes.
+    The tokens fill `volume`; windows are boxes of it, `counts` of them along each axis.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Call:
         }
 
     def run(self, kernel: Any, *strided: Tensor, **more: Any) -> None:
-        """Launch a kernel that reads `strided` by their strides: programs for tiles of windows."""
+        """Launch a kernel, one program per tile of a window. strided: read by their strides."""
         launch(
             kernel,
             lambda meta: self.windows * -(-self.longest // meta["BLOCK_M"]),
@@ -70,9 +70,9 @@ class Call:
 def forward(
     q: Tensor, k: Tensor, v: Tensor, seed: Tensor | None, *cut: Any
 ) -> tuple[Tensor, Tensor]:
-    """The result (B, N, d) and, for the backward, log2 of each query's sum (B, N) in float32.
+    """The result (B, N, d) and, for the backward, the base-2 log-sum-exp (B, N) in float32.
 
-    cut: scale, counts, dropout_p, volume; seed: one int64, or None where nothing is dropped.
+    cut: scale, counts, dropout_p, volume. seed: one int64, or None without dropout.
     """
     out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)

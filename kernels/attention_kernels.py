@@ -1,12 +1,12 @@
-"""Attention inside windows with a running softmax: no weight of any token pair is ever stored.
+"""Attention inside windows with an online softmax: the weights of token pairs are never stored.
 
 For a query i and the keys j of its window, s_ij = scale q_i.k_j, the kernels keep the largest
-s so far and the sum of exp(s - largest), and rescale what they have when a larger one comes. All
+s so far and the sum of exp(s - largest), and rescale both when a larger s appears. All
 exponentials are to base 2. The backward recomputes p_ij = exp(s_ij - lse_i) from lse, the
-logarithm of each query's sum:
+log-sum-exp of each query:
     delta_i = o_i.do_i;  dv_j = sum_i m_ij p_ij do_i;  ds_ij = p_ij (m_ij do_i.v_j - delta_i);
     dq_i = scale sum_j ds_ij k_j;  dk_j = scale sum_i ds_ij q_i
-with m_ij = 0 where dropout drops the weight and 1 / (1 - dropout_p) elsewhere.
+where m_ij is 0 for dropped weights and 1 / (1 - dropout_p) for the others.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LN_2 = tl.constexpr(math.log(2))
 
 @triton.jit
 def kept(seed, window, query, key, threshold, QUERIES: tl.constexpr, KEYS: tl.constexpr):
-    """Which weights (QUERIES from `query` on, KEYS from `key` on) dropout keeps.
+    """The mask of the weights (QUERIES from `query` on, KEYS from `key` on) that dropout keeps.
 
-    One draw of four numbers serves four neighbouring keys; it is addressed by the pair of tokens,
-    so the mask does not depend on how the pairs are tiled.
+    One Philox call gives four numbers for four neighbouring keys. Its counter is the pair of
+    tokens, so the mask does not depend on the tiles.
     """
     fours = (key // 4 + tl.arange(0, KEYS // 4))[None, :]
     rows = (query + tl.arange(0, QUERIES))[:, None]
@@ -40,13 +40,13 @@ def kept(seed, window, query, key, threshold, QUERIES: tl.constexpr, KEYS: tl.co
 
 @triton.jit
 def scores(rows, columns, scale, PRECISION: tl.constexpr):
-    """log2 of the weights of a tile of pairs, but for what is common to those of a query."""
+    """log2 of the weights of a tile of pairs, up to a constant for each query."""
     return tl.dot(rows, tl.trans(columns), input_precision=PRECISION) * scale
 
 
 @triton.jit
 def scores_of_keys(queries, keys, has_key, scale, PRECISION: tl.constexpr):
-    """The same of queries by keys; a key that does not exist has no weight."""
+    """The same for queries by keys; a key that does not exist has weight 0."""
     return tl.where(has_key[None, :], scores(queries, keys, scale, PRECISION), float("-inf"))
 
 
@@ -54,7 +54,7 @@ def scores_of_keys(queries, keys, has_key, scale, PRECISION: tl.constexpr):
 def gradients(
     s, grads, values, logs, deltas, keep, keep_scale, DROPOUT: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """(m p / keep_scale, ds) of a tile of pairs; the two factors of do.v are in the order of s."""
+    """(m p / keep_scale, ds) of a tile of pairs; rows and columns are in the order of s."""
     p = tl.exp2(s - logs)
     toward = tl.dot(grads, tl.trans(values), input_precision=PRECISION)
     weights = p
@@ -65,16 +65,16 @@ def gradients(
 
 
 class Tile(NamedTuple):
-    """How a kernel is cut, and what a program of it is given."""
+    """The tile and the resources of a program."""
 
     tokens: int  # of a program
-    step: int  # tokens of the other side a step
+    step: int  # tokens of the other side per step of the loop
     warps: int
     stages: int
-    registers: int | None = None  # of a thread at most; None: no limit
+    registers: int | None = None  # per thread at most; None: no limit
 
     def config(self, precision: str) -> triton.Config:
-        """The configuration; float32 is multiplied in a way that tl.dot's input_precision names."""
+        """The configuration. precision: tl.dot's input_precision for float32."""
         return triton.Config(
             {"BLOCK_M": self.tokens, "BLOCK_N": self.step, "PRECISION": precision},
             num_warps=self.warps,
@@ -94,9 +94,9 @@ def choices(tiles: dict[tuple[str, bool], list[Tile]]) -> Choices:
     }
 
 
-# By how numbers are multiplied and whether a token is wider than 64: what spills no register on any
-# architecture and fits the shared memory of all; none where every tile spills. Registers are named
-# where ptxas would spill.
+# By the kind of product and whether a token is wider than 64: tiles that spill no register and fit
+# into shared memory on every architecture; empty if every tile spills. `registers` is set where
+# ptxas would spill without it.
 FORWARD = choices(
     {
         ("half", False): [Tile(64, 32, 4, 3), Tile(128, 32, 8, 2), Tile(32, 32, 4, 2)],
@@ -136,9 +136,9 @@ KEY = choices(
 
 
 def fitting(choices, configs, named, **arguments):
-    """Those of the choices that a launch can use.
+    """The choices for a launch.
 
-    float32 at its own accuracy has two ways that race: three products of TF32, and one in full.
+    Full float32 has two kinds, and the faster is used: three products of TF32, and one in float32.
     """
     wide = max(arguments["BLOCK_C"], arguments["BLOCK_D"]) > 64
     if arguments["q"].element_size() == 2:
@@ -149,7 +149,7 @@ def fitting(choices, configs, named, **arguments):
 
 
 def tuned(choices):
-    """A kernel that measures its configurations once per kind of call; the results are kept."""
+    """A decorator: a kernel times its configurations once per kind of call, keeps the fastest."""
 
     def decorate(kernel):
         tune = triton.autotune(

@@ -1,7 +1,7 @@
-"""What launches the convolution: its maps, its packed weights, its configurations.
+"""Launches the convolution: its maps, its packed weights, its configurations.
 
-A launch takes a configuration, by its place among `configs` or `weight_configs`, and measures
-nothing, so that it can be captured in a CUDA graph.
+A launch gets its configuration as an index into `configs` or `weight_configs` and times nothing, so
+it can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ __all__ = [
 
 
 def kind_of(dtype: torch.dtype) -> str:
-    """How numbers of a type are multiplied: "float16", "bfloat16", "tf32" or "float32".
+    """The kind of products for a type: "float16", "bfloat16", "tf32" or "float32".
 
-    float32 by TF32 where torch.backends.cudnn allows it for convolutions, else by three TF32
-    products or in full. Raises TypeError for other types.
+    float32 is "tf32" where torch.backends.cudnn allows it for convolutions, else "float32": three
+    TF32 products or full float32. Raises TypeError for other types.
     """
     if dtype in (torch.float16, torch.bfloat16):
         return str(dtype).removeprefix("torch.")
@@ -46,8 +46,8 @@ def kind_of(dtype: torch.dtype) -> str:
 def pack(weight: Tensor, dtype: torch.dtype, precision: str | None = None) -> Tensor:
     """(9, outputs, 3, inputs) of the type, from (outputs, inputs, 3, 3, 3): (dh, dw), o, dd, c.
 
-    precision: "tf32" rounds float32 to it, to nearest, where the device would cut off; as `kind_of`
-    says by default.
+    precision: "tf32" rounds float32 to nearest TF32, which the device would truncate; by default
+    that of `kind_of`.
     """
     outputs, inputs = weight.shape[:2]
     packed = weight.detach().permute(2, 3, 0, 4, 1).reshape(9, outputs, 3, inputs)
@@ -63,12 +63,12 @@ def mirrored(weight: Tensor) -> Tensor:
 
 
 def chosen(found: Sequence[Any], config: Any) -> Any:
-    """The configuration itself, or that of a place in the list."""
+    """The configuration itself, or the one at an index of the list."""
     return found[config] if isinstance(config, int) else config
 
 
 def capability(x: Tensor) -> tuple[int, int]:
-    """The compute capability of a tensor's device; that of the oldest where it has none."""
+    """The compute capability of a tensor's device; the oldest one, (8, 0), for a CPU tensor."""
     return torch.cuda.get_device_capability(x.device) if x.is_cuda else (8, 0)
 
 
@@ -89,17 +89,17 @@ def forward(
     kind: str | None = None,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Y = (relu(conv3(cat of f(maps)) + bias) + add) * times, and the moments of y.
+    """Return y = (relu(conv3(cat of f(maps)) + bias) + add) * times, and the moments of y.
 
     maps: 1 to 3 of (B, C, H, W, D), one of float16, bfloat16 and float32; these, mask, add, times
     and out are channels_last_3d or some channels of such a map. packed: from `pack`, for all their
     channels. bias: (outputs,), any of these types. norm: (2, B, inputs) in float32, shift and
-    scale: f(x) = leaky((x - shift) * scale, slope), and outside the volume zero. mask: like the one
-    map, whose numbers count where it is above zero. kind: how it is multiplied, `kind_of` the type
-    by default. config: a place among `configs`, or one of them.
-    Returns y (B, outputs, H, W, D) in the maps' type, `out` where it is given, and (2, B, outputs)
-    in float32, mean and 1 / sqrt(var + 1e-5) of what was stored, or None. Raises TypeError or
-    ValueError for maps that do not fit.
+    scale: f(x) = leaky((x - shift) * scale, slope), and zero outside the volume. mask: of the shape
+    of the map, with one map only: f(x) = x where mask > 0, else 0. kind: of products, by default
+    `kind_of` the type. config: an index into `configs`, or one of them.
+    Returns y (B, outputs, H, W, D) in the maps' type, in `out` if given, and (2, B, outputs) in
+    float32, mean and 1 / sqrt(var + 1e-5) of the stored values, or None. Raises TypeError or
+    ValueError for invalid maps.
     """
     x = maps[0]
     kind = kind or kind_of(x.dtype)
@@ -159,7 +159,7 @@ def check(
     out: Tensor,
     shape: tuple[int, ...],
 ) -> None:
-    """Raise the error that fits, if any."""
+    """Raise TypeError or ValueError for invalid maps."""
     first = maps[0]
     if not 1 <= len(maps) <= 3:
         raise ValueError(f"a convolution takes 1 to 3 maps, got {len(maps)}")
@@ -190,9 +190,10 @@ def weight_gradient(
 ) -> Tensor:
     """The gradient to the weight, (outputs, inputs, 3, 3, 3) in float32.
 
-    maps, norm, slope, kind: as `forward` took them. grad: (B, outputs, H, W, D) of their type, that
-    counts where mask, like it, is above zero. Parts of the voxels are summed in one order. Raises
-    ValueError for maps that do not lie as `forward` asks. The bias' is `epilogue.bias_gradient`.
+    maps, norm, slope, kind: as in `forward`. grad: (B, outputs, H, W, D) of their type. mask: of
+    the shape of grad, which counts only where mask > 0. Parts of the voxels are summed in a fixed
+    order. Raises ValueError for maps whose memory format `forward` does not accept. The gradient to
+    the bias is `epilogue.bias_gradient`.
     """
     inputs, outputs = sum(x.shape[1] for x in maps), grad.shape[1]
     kind = kind or kind_of(grad.dtype)

@@ -1,4 +1,4 @@
-"""Configurations of the convolution, best first by a model of what a multiprocessor does."""
+"""Configurations of the convolution, ranked by a model of the time on a multiprocessor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .launch import padded
 
 
 class Config(NamedTuple):
-    """Tiles of the forward: groups of voxels, numbers a step, outputs; and how they are run."""
+    """The forward: voxels per group, groups, numbers per step and outputs of a tile; resources."""
 
     group: int
     rows: int
@@ -33,7 +33,7 @@ class Config(NamedTuple):
 
 
 class WeightConfig(NamedTuple):
-    """Tiles of the weights' gradient: pairs of (tap, input), outputs, voxels a step."""
+    """The weight gradient: (tap, input) pairs, outputs and voxels per step of a tile; resources."""
 
     pairs: int
     outputs: int
@@ -54,28 +54,30 @@ class WeightConfig(NamedTuple):
         }
 
     def programs(self, inputs: int, outputs: int) -> int:
-        """How many tiles a gradient has."""
+        """The number of tiles of a gradient."""
         return 9 * -(-3 * inputs // self.pairs) * -(-outputs // self.outputs)
 
     def splits(self, inputs: int, outputs: int, batch: int, voxels: int) -> int:
-        """Into how many parts the voxels of an item are cut.
+        """The number of parts into which the voxels of an item are divided.
 
-        Enough for 1024 programs; of no less than 16 steps each, and no more than 2^24 numbers in
-        all. It depends on sizes alone, and so sums repeat.
+        Enough for 1024 programs, with at least 16 steps each and at most 2^24 numbers in all. It
+        depends only on sizes, so sums are repeatable.
         """
         wanted = -(-1024 // (self.programs(inputs, outputs) * max(batch, 1)))
         room = (1 << 24) // (27 * inputs * outputs * max(batch, 1))
         return max(1, min(wanted, voxels // (16 * self.voxels), room))
 
 
-SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB a block may have
+SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB of a block at most
 MOST = 6  # configurations of a call
-# Products a clock of a multiprocessor, float16 with sums in float32; by major capability. Cards for
-# the desk (8.6, 8.9, 12.0) have a quarter.
+# Products per clock of a multiprocessor, float16 with sums in float32, by major capability.
+# Consumer cards (8.6, 8.9, 12.0) have a quarter.
 PRODUCTS = {8: 1024, 9: 2048, 10: 2048, 12: 256}
-RATE = {"half": 1.0, "tf32": 1 / 2, "tf32x3": 1 / 6, "ieee": 1 / 24}  # of these
-STEP = 20  # clocks a step of a program takes beside them, that others do not hide
-LOADED = 50.0  # bytes a clock: 16 by the 128 of the first-level cache and a dozen instructions
+RATE = {"half": 1.0, "tf32": 1 / 2, "tf32x3": 1 / 6, "ieee": 1 / 24}  # relative to PRODUCTS
+STEP = 20  # clocks of overhead per step of a program
+LOADED = (
+    50.0  # bytes loaded per clock, limited by the first-level cache and by address instructions
+)
 
 
 def precisions(kind: str) -> tuple[str, ...]:
@@ -84,7 +86,7 @@ def precisions(kind: str) -> tuple[str, ...]:
 
 
 def products(precision: str, capability: tuple[int, int]) -> float:
-    """Products a clock of a multiprocessor."""
+    """Products per clock of a multiprocessor."""
     major = capability[0] if capability[0] in PRODUCTS else max(PRODUCTS)
     full = 256 if capability in ((8, 6), (8, 9)) else PRODUCTS[major]
     return full * RATE[precision] if precision != "ieee" else 64.0
@@ -97,7 +99,7 @@ def shared(capability: tuple[int, int]) -> int:
 
 
 def clocks(config: Config, inputs: int, outputs: int, capability: tuple[int, int]) -> float:
-    """What a voxel takes of a multiprocessor, by the model: products and loads that overlap."""
+    """Clocks of a multiprocessor per voxel, by the model: products and loads overlap."""
     size = 2 if config.precision == "half" else 4
     steps = 9 * -(-(config.group + 2) * inputs // config.step)
     blocks = -(-outputs // config.outputs)
@@ -113,9 +115,9 @@ def clocks(config: Config, inputs: int, outputs: int, capability: tuple[int, int
 def configs(
     inputs: int, outputs: int, kind: str, capability: tuple[int, int]
 ) -> tuple[Config, ...]:
-    """At most six for a convolution of `inputs` to `outputs` channels, best first by the model.
+    """At most six configurations for `inputs` to `outputs` channels, ranked by the model.
 
-    kind: "float16", "bfloat16", "tf32" or "float32"; capability: of the device, (9, 0) say.
+    kind: "float16", "bfloat16", "tf32" or "float32". capability: of the device, such as (9, 0).
     """
     found: list[Config] = []
     for precision, most in zip(precisions(kind), (4, 2), strict=False):
@@ -135,7 +137,7 @@ def configs(
 def candidates(
     inputs: int, outputs: int, precision: str, capability: tuple[int, int]
 ) -> list[Config]:
-    """Every configuration whose sums fit the registers and whose tiles half the shared memory."""
+    """All configurations whose sums fit the registers and whose tiles half the shared memory."""
     size = 2 if precision == "half" else 4
     found = []
     # Registers of a thread for the left side, and stages, so that ptxas spills none: wgmma reads
@@ -168,7 +170,7 @@ def candidates(
 def weight_configs(
     inputs: int, outputs: int, kind: str, capability: tuple[int, int]
 ) -> tuple[WeightConfig, ...]:
-    """The same for the weights' gradient."""
+    """The same for the weight gradient."""
     found = []
     for precision in precisions(kind):
         size = 2 if precision == "half" else 4

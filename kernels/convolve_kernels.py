@@ -1,8 +1,8 @@
-"""The 3^3 convolution as a product of matrices whose left side is never stored.
+"""The 3^3 convolution as an implicit matrix product.
 
-GROUP neighbouring voxels of the last axis are one row: it reads (GROUP + 2) C numbers that lie side
-by side, once for each of the 9 (dh, dw), and gives GROUP times BLOCK_O outputs. The weights of a
-group are the same three taps, one voxel further for each of its outputs, zero elsewhere:
+GROUP neighbouring voxels of the last axis are one row: it reads (GROUP + 2) C adjacent numbers,
+once for each of the 9 (dh, dw), and gives GROUP times BLOCK_O outputs. The weights of each voxel of
+a group are the same three taps, shifted by one voxel, and zero elsewhere:
     y[v + i, o] = sum over (dh, dw), j, c of x[v + j - 1 + (dh, dw), c] w[dh, dw, j - i, c, o]
 for i < GROUP, j < GROUP + 2. One loop runs over the 9 (dh, dw) and all steps of (j, c).
 """
@@ -18,10 +18,10 @@ from .sweep import normalised
 
 @triton.jit
 def nearest_tf32(x):
-    """The nearest numbers that TF32 has, half a step away from zero: the device would cut off.
+    """Rounds to nearest TF32, ties away from zero; the device would truncate.
 
-    Only numbers that pass through registers anyway are rounded: others go to the products as they
-    lie in memory, and lose up to a whole step of 2^-10.
+    Only numbers that are in registers anyway are rounded. The others go from memory directly to the
+    products, with an error of up to 2^-10.
     """
     bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
     return bits.to(tl.float32, bitcast=True)
@@ -49,7 +49,7 @@ def accumulate(
     BLOCK_O: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Add what one map gives, the channels from FIRST on of CHANNELS in all."""
+    """Add the products of one map: C channels from FIRST on, of CHANNELS in all."""
     row, h, w, d, exists, batch, batches = rows
     height, width, depth = sizes
     K: tl.constexpr = (GROUP + 2) * C
@@ -116,8 +116,8 @@ def convolve_kernel(
 ):
     """BLOCK_M groups of voxels by BLOCK_O outputs: (relu(conv + bias) + add) * times.
 
-    maps: SOURCES of them with C[i] channels, PITCHES[i] numbers from a voxel to the next; OTHERS:
-    the same of mask, add, times and out. parts (B, tiles, 3, OUTPUTS) takes the moments of out.
+    maps: SOURCES of them with C[i] channels and strides of PITCHES[i] between voxels. OTHERS: these
+    strides of mask, add, times and out. parts: (B, tiles, 3, OUTPUTS) for the moments of out.
     """
     height, width, depth = sizes
     BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_O - 1) // BLOCK_O
@@ -209,10 +209,10 @@ def weight_kernel(
     BLOCK_V: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The part of the weights' gradient that `span` voxels of an item give, for one (dh, dw).
+    """The weight gradient's sum over `span` voxels of an item, for one (dh, dw).
 
-    BLOCK_M of the 3 C pairs of (j, c) by BLOCK_N outputs. parts (B splits, 9, 3 C, OUTPUTS).
-    PITCHES: of x, grad and mask.
+    BLOCK_M of the 3 C pairs (j, c) by BLOCK_N outputs. parts: (B splits, 9, 3 C, OUTPUTS). PITCHES:
+    strides between voxels of x, grad and mask.
     """
     height, width, depth = sizes
     M: tl.constexpr = 3 * C

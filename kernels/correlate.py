@@ -1,10 +1,11 @@
-"""Local correlation of two feature maps: every offset in one pass, and its gradients by gathering.
+"""Local correlation of two feature maps: all offsets in one pass, and gradients by gathering.
 
 out[o, p] = 1/C sum_c x[p, c] y[p + o, c] for the offsets o in {-r..r}^3, y zero outside;
-dx[p, c] = 1/C sum_o g[o, p] y[p + o, c] and dy[q, c] = 1/C sum_o g[-o, q + o] x[q + o, c], the
-second sum over -o, so that every number of a gradient is a sum that one program gathers.
+dx[p, c] = 1/C sum_o g[o, p] y[p + o, c] and dy[q, c] = 1/C sum_o g[-o, q + o] x[q + o, c].
+The second sum runs over -o, so that each number of a gradient is computed by one program, without
+atomics.
 
-Maps are dense, in either memory format; voxels p are numbered in order.
+Maps are dense, in either memory format; voxels p are numbered in memory order.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .launch import launch, padded, wide
 
 @triton.jit
 def neighbour(voxel, offset, height, width, depth, RADIUS: tl.constexpr):
-    """Number of the voxel at an offset, and whether the volume has it."""
+    """The number of the voxel at an offset, and whether it is inside the volume."""
     SIDE: tl.constexpr = 2 * RADIUS + 1
     up = offset // (SIDE * SIDE) - RADIUS
     right = offset // SIDE % SIDE - RADIUS
@@ -46,7 +47,7 @@ def place(voxel, channel, voxels, CHANNELS: tl.constexpr, LAST: tl.constexpr, WI
 
 
 def tuned(kernel):
-    """A kernel that measures its configurations once per kind of call; the results are kept."""
+    """The kernel, which times its configurations once per kind of call and keeps the fastest."""
     tune = triton.autotune(
         [triton.Config({"BLOCK": 2**n}, num_warps=4) for n in range(8, -1, -1)],
         ["bucket", "CHANNELS", "RADIUS", "X_LAST", "Y_LAST"],
@@ -57,7 +58,7 @@ def tuned(kernel):
 
 
 def fitting(configs, named, **arguments):
-    """The configurations that give a thread enough numbers to do, and no more than it can hold."""
+    """The configurations with enough numbers per thread, but not more than its registers hold."""
     offsets = arguments.get("OFFSETS")
     few, many = (32, 64) if offsets else (8, 32)
     width = padded(arguments["CHANNELS"]) * (offsets or 1)
@@ -85,7 +86,7 @@ def correlate_kernel(
 ):
     """BLOCK voxels by OFFSETS offsets of the result; x and y (B, CHANNELS, H, W, D).
 
-    The result has WIDTH channels, zeros behind the offsets.
+    The result has WIDTH channels, zeros after the offsets.
     """
     COUNT: tl.constexpr = (2 * RADIUS + 1) * (2 * RADIUS + 1) * (2 * RADIUS + 1)
     PARTS: tl.constexpr = (WIDTH + OFFSETS - 1) // OFFSETS
@@ -134,7 +135,7 @@ def gradient_kernel(
 ):
     """The gradient to x from other = y or, MIRRORED, to y from other = x, for BLOCK voxels.
 
-    X_LAST is of the gradient that is written, Y_LAST of `other`.
+    X_LAST, Y_LAST: whether the channels of the result and of `other` are innermost.
     """
     COUNT: tl.constexpr = (2 * RADIUS + 1) * (2 * RADIUS + 1) * (2 * RADIUS + 1)
     PADDED: tl.constexpr = triton.next_power_of_2(CHANNELS)
@@ -167,13 +168,13 @@ def gradient_kernel(
 
 
 def dense(x: Tensor) -> tuple[Tensor, bool]:
-    """The map without gaps, copied if it has any, and whether its channels lie innermost."""
+    """The map without gaps, copied if needed, and whether its channels are innermost."""
     order = format_of(x)
     return x.contiguous(memory_format=order), order == torch.channels_last_3d
 
 
 def shared(x: Tensor, radius: int) -> dict[str, Any]:
-    """The arguments that every kernel has for a map like x."""
+    """The common arguments of the kernels for a map like x."""
     height, width, depth = x.shape[2:]
     return {
         "bucket": padded(height * width * depth),
@@ -186,7 +187,7 @@ def shared(x: Tensor, radius: int) -> dict[str, Any]:
 
 
 def programs(x: Tensor, parts: int = 1) -> Any:
-    """How many programs a configuration takes for the voxels of x."""
+    """The number of programs for the voxels of x, as a function of the configuration."""
     voxels = x.shape[2:].numel()
     return lambda meta: x.shape[0] * parts * -(-voxels // meta["BLOCK"])
 

@@ -1,8 +1,8 @@
-"""Linear layers with ReLU between them, the residual around them and the layer norm behind.
+"""Linear layers with ReLU between them, a residual connection and a layer norm after them.
 
-A program does BLOCK tokens: out = x + W2 relu(W1 t + b1) + b2, the hidden units a few at a time, t
-the tokens or, with a layer before, relu(W0 tokens + b0). What lies between the layers is never in
-memory.
+A program computes BLOCK tokens: out = x + W2 relu(W1 t + b1) + b2, with a few hidden units at a
+time. t are the tokens or, with a third layer, relu(W0 tokens + b0). Intermediate results are never
+stored in memory.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def feed_forward_kernel(
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK tokens of an item. steps: between items of x and tokens; STEPS: between their rows."""
+    """BLOCK tokens of an item. steps, STEPS: strides of x and tokens between items and rows."""
     blocks = tl.cdiv(count, BLOCK)
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     token = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
@@ -116,7 +116,7 @@ def feed_forward_kernel(
 
 
 def rows(x: Tensor) -> Tensor:
-    """Tokens (B, N, C) whose channels lie side by side."""
+    """Tokens (B, N, C) with adjacent channels, copied if needed."""
     return x if x.stride(2) == 1 else x.contiguous()
 
 
@@ -130,7 +130,7 @@ def forward(
     out: Tensor,
     normed: Tensor,
 ) -> None:
-    """Fill `out`, where there are layers, and `normed`, where there is a norm.
+    """Fill `out`, if there are layers, and `normed`, if there is a norm.
 
     weights: weight and bias of two or three layers, or none. norm: weight and bias, or none.
     """

@@ -1,4 +1,4 @@
-"""What every launch shares: the choice of a configuration, and the widths of offsets."""
+"""Launching kernels: the choice of a configuration, and the width of offsets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ OFFSETS_32 = 2**31  # from this many numbers on, offsets take 64 bits
 def launch(kernel: Any, programs: Any, **arguments: Any) -> None:
     """Run an autotuned kernel on the device of its tensors.
 
-    `programs(meta)` counts the programs of a configuration. One thread at a time: a kernel keeps
-    its arguments while it measures, and must not do that beside a capture.
+    programs(meta): the number of programs of a configuration. Only one thread at a time: a kernel
+    stores its arguments while it times, and must not time during a capture.
 
-    Which configuration wins a race changes the order of sums, so where results must repeat bit
-    for bit the first that fits runs.
+    The configuration affects the order of sums, so with deterministic algorithms the first one that
+    fits is used.
     """
 
     def grid(meta: Mapping[str, Any]) -> tuple[int]:
@@ -37,16 +37,15 @@ def launch(kernel: Any, programs: Any, **arguments: Any) -> None:
 
 
 def run(kernel: Any, grid: tuple[int, ...], **arguments: Any) -> None:
-    """Run a kernel that measures nothing on the device of its tensors."""
+    """Run a kernel without tuning on the device of its tensors."""
     with torch.cuda.device_of(next(x for x in arguments.values() if isinstance(x, Tensor))):
         kernel[grid](**arguments)
 
 
 def pitch(x: Tensor, name: str = "a map") -> int:
-    """Numbers from one voxel of x (B, C, H, W, D) to the next.
+    """The stride between voxels of x (B, C, H, W, D).
 
-    Raises ValueError where channels do not lie innermost and voxels one after another: a map is to
-    be channels_last_3d, or some channels of such a map.
+    Raises ValueError unless the map is channels_last_3d, or some channels of such a map.
     """
     channels, (height, width, depth) = x.shape[1], x.shape[2:]
     voxels = (height * width * depth, width * depth, depth, 1)
@@ -62,9 +61,9 @@ def pitch(x: Tensor, name: str = "a map") -> int:
 
 
 def wide(*tensors: Tensor, batch: bool = False) -> bool:
-    """Whether an offset inside one item of any batch (B, ...), or the whole, may pass 2^31.
+    """Whether offsets inside one item of (B, ...), or inside the whole batch, can reach 2^31.
 
-    Where the item is as it is given, or without gaps, as results are.
+    For the tensor with its strides, and without gaps, as results are.
     """
     first = 0 if batch else 1
 

@@ -1,7 +1,7 @@
-"""Where the voxels of a map stand in memory, and how a tile (voxels, channels) of it is read.
+"""The addresses of a tile (voxels, channels) of a map.
 
-Kernels take maps (B, C, H, W, D) whose voxels lie in a line at even distances: channels_last_3d,
-contiguous, or some channels of a wider channels_last_3d map. Voxels are numbered in order.
+Kernels accept maps (B, C, H, W, D) with a constant stride between voxels: channels_last_3d,
+contiguous, or some channels of a wider channels_last_3d map. Voxels are numbered in memory order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .launch import padded
 
 @triton.jit
 def voxels_of(voxels, BLOCK: tl.constexpr):
-    """The item of the batch and the voxels that this program works on, and which of them exist."""
+    """The item of the batch and the voxels of this program, and which of them exist."""
     blocks = tl.cdiv(voxels, BLOCK)
     voxel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     return tl.program_id(0) // blocks, voxel, (voxel < voxels) & (voxel >= 0)
@@ -32,10 +32,10 @@ def tile_at(
     PADDED: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Where the channels of voxels stand, as a tile (voxels, PADDED), and which channels exist.
+    """The addresses of a tile (voxels, PADDED), and which channels exist.
 
-    steps: the voxels between items of the batch, and the distance between channels. STEP: the
-    distance between voxels.
+    steps: the stride between items of the batch, in voxels, and the stride between channels. STEP:
+    the stride between voxels.
     """
     channel = tl.arange(0, PADDED)
     if WIDE:
@@ -56,7 +56,7 @@ def normalised(
     CHANNELS: tl.constexpr,
     PADDED: tl.constexpr,
 ):
-    """leaky((x - shift) * scale) for a tile x of an item; norm: shift, then scale, (2, B, C)."""
+    """leaky((x - shift) * scale) for a tile x of an item. norm: shift, then scale, (2, B, C)."""
     channel = tl.arange(0, PADDED)
     at = norm + batch * CHANNELS + channel
     shift = tl.load(at, channel < CHANNELS, 0.0).to(x.dtype)
@@ -66,7 +66,7 @@ def normalised(
 
 
 def step_of(x: Tensor) -> int | None:
-    """The distance between neighbouring voxels in memory, or None where it is not even."""
+    """The stride between voxels, or None if it is not constant."""
     step, count = None, 1
     for n, stride in zip(reversed(x.shape[2:]), reversed(x.stride()[2:]), strict=True):
         if n > 1:
@@ -77,23 +77,23 @@ def step_of(x: Tensor) -> int | None:
     return 1 if step is None else step
 
 
-def lined(x: Tensor) -> Tensor:
-    """The map itself where its voxels lie at even distances, else a copy without gaps."""
+def evenly_spaced(x: Tensor) -> Tensor:
+    """The map itself if its stride between voxels is constant, else a copy without gaps."""
     step = step_of(x)
     fits = step and (x.shape[0] == 1 or x.stride(0) % step == 0)
     return x if fits else x.contiguous()
 
 
 def steps_of(x: Tensor) -> tuple[int, int]:
-    """The voxels between items of the batch of a lined map, and the distance between channels."""
+    """The strides between items of the batch, in voxels, and between channels."""
     return x.stride(0) // (step_of(x) or 1), x.stride(1)
 
 
 def block_for(x: Tensor) -> int:
-    """How many voxels make a tile of 16 bytes for each of 128 threads."""
+    """The number of voxels of a tile with 16 bytes for each of 128 threads."""
     return max(2048 // x.element_size() // padded(x.shape[1]), 1)
 
 
 def programs_for(x: Tensor, block: int) -> int:
-    """How many programs of `block` voxels each the maps of a batch take."""
+    """The number of programs for a batch of maps, with `block` voxels each."""
     return x.shape[0] * -(-x.shape[2:].numel() // block)

@@ -1,8 +1,8 @@
-"""Moments of channels from parts that programs leave: how many numbers, their mean, their spread.
+"""Moments of channels from the parts of programs: the count, the mean and the spread.
 
-Spread is the sum of squares about the mean. Parts are joined two levels at a time in one order, by
+The spread is the sum of squared deviations from the mean. Parts are joined in a fixed order by
     n = sum n_k;  mean = sum n_k mean_k / n;  spread = sum spread_k + n_k (mean_k - mean)^2
-so that no digits are lost where the mean is far from zero.
+without cancellation where the mean is far from zero.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EPS = 1e-5
 
 @triton.jit
 def joined(n, mean, spread):
-    """Parts (count, channels) as one: its numbers, mean and spread for each channel."""
+    """Join parts (count, channels) into the count, mean and spread of each channel."""
     total = tl.sum(n, 0)
     center = tl.sum(n * mean, 0) / tl.maximum(total, 1.0)
     away = mean - center[None, :]
@@ -29,7 +29,7 @@ def joined(n, mean, spread):
 
 @triton.jit
 def store_part(parts, place, channel, some, n, mean, spread, C: tl.constexpr):
-    """Write a part of `channel` as the place-th of (places, 3, C)."""
+    """Write the part of `channel` at index `place` of (places, 3, C)."""
     to = parts + place * 3 * C + channel
     tl.store(to, n, some)
     tl.store(to + C, mean, some)
@@ -50,8 +50,8 @@ def join_kernel(
 ):
     """Join PARTS parts of the `count` of a volume; parts (volumes, count, 3, C).
 
-    MEANS: the third of a part is a mean too. LAST: out is (2, volumes, C), the mean and
-    1 / sqrt(variance + eps), or both means; otherwise it is parts again.
+    MEANS: parts have a second mean instead of a spread. LAST: out is (2, volumes, C), the mean and
+    1 / sqrt(variance + eps), or both means; otherwise it has the form of parts.
     """
     groups = tl.cdiv(count, PARTS)
     volume, group = tl.program_id(0) // groups, tl.program_id(0) % groups
@@ -82,7 +82,7 @@ def join_kernel(
 def join(parts: Tensor, means: bool = False) -> Tensor:
     """(2, volumes, C) from parts (volumes, count, 3, C): means, and 1 / sqrt(variance + 1e-5).
 
-    means: parts are counts and two means, and so is the result.
+    means: parts have a count and two means, and the result has both means.
     """
     volumes, count, _, channels = parts.shape
     block = padded(min(channels, 16))

@@ -1,7 +1,7 @@
-"""Instance norm and leaky ReLU in the map's own type, with statistics in float32.
+"""Instance norm and leaky ReLU in the type of the map, with statistics in float32.
 
-The gradient reads the result and not what was normalised: n = y or y / slope is the normalised
-number, g = dy or dy * slope what reached it, and dx = scale (g - mean(g) - n mean(g n)).
+The gradient reads the result y, not the input: n = y or y / slope is the normalised value, g = dy
+or dy * slope the gradient to it, and dx = scale (g - mean(g) - n mean(g n)).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .sweep import Runs, sweep
 
 
 @triton.jit
-def undone(grad, out, slope):
-    """What reached the normalised number, and that number."""
+def before_activation(grad, out, slope):
+    """The gradient to the normalised value, and that value."""
     grad, out = grad.to(tl.float32), out.to(tl.float32)
     return tl.where(out > 0, grad, grad * slope), tl.where(out > 0, out, out / slope)
 
@@ -39,7 +39,7 @@ def gradient_kernel(
     ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The means of g and g n to parts; or, with `means` (2, volumes, C) of them, the gradient."""
+    """Write the means of g and g n to parts or, given `means` (2, volumes, C), the gradient."""
     chunks = tl.cdiv(voxels, ROWS * tiles)
     volume, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -61,7 +61,7 @@ def gradient_kernel(
         at = base * PITCHES[0] + row * PITCHES[0] + channel[None, :]
         g = tl.load(grad + at, exists, 0.0)
         at = base * PITCHES[1] + row * PITCHES[1] + channel[None, :]
-        g, n = undone(g, tl.load(out + at, exists, 0.0), slope)
+        g, n = before_activation(g, tl.load(out + at, exists, 0.0), slope)
         if means is not None:
             at = base * PITCHES[2] + row * PITCHES[2] + channel[None, :]
             g = factor * (g - mean - n * product)
@@ -79,7 +79,7 @@ def moments(x: Tensor) -> Tensor:
     """(2, B, C) in float32: the mean of each channel of x (B, C, H, W, D), 1 / sqrt(var + 1e-5).
 
     x: float16, bfloat16 or float32, channels_last_3d with any pitch, or contiguous. It is read
-    once. Raises ValueError for maps that lie otherwise.
+    once. Raises ValueError for other memory formats.
     """
     found = sweep(x, None, moments=True)
     assert found is not None

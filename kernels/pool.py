@@ -1,4 +1,4 @@
-"""Mean or maximum over 2^3 voxels, of a map that is normalised as it is read."""
+"""Mean or maximum over 2^3 voxels of a map, normalised when it is read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import padded, run, wide
-from .maps import block_for, lined, normalised, programs_for, step_of, steps_of, tile_at, voxels_of
+from .maps import (
+    block_for,
+    evenly_spaced,
+    normalised,
+    programs_for,
+    step_of,
+    steps_of,
+    tile_at,
+    voxels_of,
+)
 
 
 @triton.jit
@@ -31,7 +40,7 @@ def pool_kernel(
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK voxels of the result; `size` is the result's."""
+    """BLOCK voxels of the result. size: of the result."""
     height, width, depth = size
     ACC: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     batch, voxel, exists = voxels_of(height * width * depth, BLOCK)
@@ -69,7 +78,7 @@ def forward(
     maximum: bool,
 ) -> None:
     """Fill `out`, and `kept` with the normalised map."""
-    x = lined(x)
+    x = evenly_spaced(x)
     whole = x if kept is None else kept
     block = block_for(x)
     run(

@@ -1,7 +1,7 @@
 """Trilinear interpolation on another grid over the same extent, corners aligned, times a factor.
 
-Voxel p of an axis of N reads an axis of n at p (n - 1) / (N - 1), split into whole and rest by
-integers.
+Voxel p of an axis of N reads an axis of n at p (n - 1) / (N - 1). The integer part and the fraction
+are computed with integers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import padded, run, wide
-from .maps import block_for, lined, programs_for, step_of, steps_of, tile_at, voxels_of
+from .maps import block_for, evenly_spaced, programs_for, step_of, steps_of, tile_at, voxels_of
 
 
 @triton.jit
 def place_on(at, old, new, ACC: tl.constexpr):
-    """Where a voxel of the new axis reads the old one: two voxels and the weight of the second."""
+    """The two voxels of the old axis that a voxel of the new one reads, and the second's weight."""
     gaps = tl.maximum(new - 1, 1)
     below = at * (old - 1) // gaps
     weight = (at * (old - 1) - below * gaps).to(ACC) / gaps.to(ACC)
@@ -58,8 +58,8 @@ def resize_kernel(
 
 
 def forward(x: Tensor, out: Tensor, factor: float) -> None:
-    """Fill `out` with x at its size."""
-    x = lined(x)
+    """Fill `out` with x resized to the size of out."""
+    x = evenly_spaced(x)
     block = block_for(x)
     run(
         resize_kernel,

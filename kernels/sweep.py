@@ -1,8 +1,7 @@
-"""One pass over a map: what is done to its numbers on the way, and moments of what is written.
+"""One pass over a map: steps on each number, and the moments of the stored values.
 
-A map is `volumes` runs of voxels with C channels each, `pitch` numbers from a voxel to the next:
-(B, C, H, W, D) in channels_last_3d is B runs, without gaps in the other format B C runs of one
-channel.
+A map is `volumes` runs of voxels with C channels each and a stride of `pitch` between voxels:
+(B, C, H, W, D) in channels_last_3d is B runs, a contiguous map is B C runs of one channel.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .launch import padded, pitch, run
 from .moments import join, joined, store_part
 
 TILE = 4096  # numbers of a tile
-PROGRAMS = 1024  # about so many share a large volume
+PROGRAMS = 1024  # for a large volume, about
 
 
 @triton.jit
@@ -50,8 +49,8 @@ def sweep_kernel(
 ):
     """Write (relu(f(x) + bias) + add) * times where mask > 0, for `tiles` tiles of ROWS voxels.
 
-    Each step only where its argument is not None; out may be x. PITCHES are of x, add, times, mask
-    and out. parts (volumes, chunks, 3, C) takes the moments of what is written.
+    Steps whose argument is None are skipped; out may be x. PITCHES: of x, add, times, mask and out.
+    parts: (volumes, chunks, 3, C) for the moments of the stored values.
     """
     chunks = tl.cdiv(voxels, ROWS * tiles)
     volume, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
@@ -98,7 +97,7 @@ def sweep_kernel(
             mean += away * (1.0 / (tile + 1))
             spread += away * (y - mean)
     if parts is not None:
-        n = tl.maximum(count - inner + ROWS - 1, 0) // ROWS  # voxels that each row took
+        n = tl.maximum(count - inner + ROWS - 1, 0) // ROWS  # voxels of each row
         n = tl.where(some[None, :], n[:, None], 0).to(tl.float32)
         n, mean, spread = joined(n, mean, spread)
         store_part(parts, tl.program_id(0), channel, some, n, mean, spread, C)
@@ -114,26 +113,26 @@ class Runs(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> Runs:
-        """Raises ValueError for a map that is neither channels_last_3d nor without gaps."""
+        """Raises ValueError for a map that is neither channels_last_3d nor contiguous."""
         volumes, voxels = x.shape[0], x.shape[2:].numel()
         if x.shape[1] > 1 and x.stride(1) != 1 and x.is_contiguous():
             return cls(volumes * x.shape[1], voxels, 1, 1)
         return cls(volumes, voxels, x.shape[1], pitch(x))
 
     def tiles(self) -> dict[str, int]:
-        """How a volume is cut; it depends on nothing but its size, and so sums repeat."""
+        """The tiles of a volume; they depend only on its size, so sums are repeatable."""
         block = min(padded(self.channels), 128)
         rows = TILE // block
         tiles = max(1, self.voxels // (rows * PROGRAMS))
         return {"ROWS": rows, "BLOCK_C": block, "tiles": tiles}
 
     def chunks(self) -> int:
-        """Into how many chunks a volume is cut."""
+        """The number of chunks of a volume."""
         cut = self.tiles()
         return -(-self.voxels // (cut["ROWS"] * cut["tiles"]))
 
     def grid(self) -> tuple[int, int]:
-        """Programs for chunks of volumes and for blocks of channels."""
+        """The number of programs along chunks of volumes and along blocks of channels."""
         return self.volumes * self.chunks(), -(-self.channels // self.tiles()["BLOCK_C"])
 
     def parts(self, x: Tensor) -> Tensor:
@@ -160,8 +159,8 @@ def sweep(
     x and every other map: (B, C, H, W, D), float16, bfloat16 or float32, channels_last_3d with any
     pitch, or all contiguous (then without bias). f(x) = leaky((x - shift) * scale, slope) with
     norm (2, B, C) = (shift, scale).
-    Returns the moments of y as `out` has it, (2, B, C), where they are asked for. Raises
-    ValueError for maps that lie otherwise.
+    Returns the moments of y as stored, (2, B, C), or None without `moments`. Raises ValueError for
+    other memory formats.
     """
     if not x.numel():
         return x.new_zeros((2, *x.shape[:2]), dtype=torch.float32) if moments else None

@@ -1,4 +1,4 @@
-"""A sum of warped maps: base(p) + image(p + flow(p)), of one or two images, each with its flow.
+"""A sum of warped maps: base(p) + image(p + flow(p)), for one or two images with their flows.
 
 A position reads two neighbours along each axis; the weight of a voxel c is max(0, 1 - |x - c|),
 which is linear interpolation with zeros outside. A NaN counts as a position before the axis.
@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import padded, run, wide
-from .maps import block_for, lined, programs_for, step_of, steps_of, tile_at, voxels_of
+from .maps import block_for, evenly_spaced, programs_for, step_of, steps_of, tile_at, voxels_of
 
 
 @triton.jit
@@ -24,7 +24,7 @@ def tent(distance):
 
 @triton.jit
 def place_on(at, shift, size):
-    """The first of the two voxels that are read along an axis, the second, and their weights."""
+    """The two voxels that are read along an axis, their weights, and whether any is inside."""
     x = at.to(shift.dtype) + shift
     x = tl.where(x > -2, x, -2.0)
     x = tl.where(x < size + 1, x, (size + 1).to(shift.dtype))
@@ -51,7 +51,7 @@ def warped(
     WIDE: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """image(p + flow(p)) as a tile; steps and STEP: of the image, then of the flow."""
+    """image(p + flow(p)) as a tile. steps, STEP: strides of the image, then of the flow."""
     height, width, depth = size
     flow += batch.to(tl.int64) * steps[2] * STEP[1]
     at = voxel.to(tl.int64) if WIDE else voxel
@@ -62,7 +62,9 @@ def warped(
     h0, h1, below_h, above_h, near_h = place_on(voxel // (width * depth), h, height)
     w0, w1, below_w, above_w, near_w = place_on(voxel // depth % width, w, width)
     d0, d1, below_d, above_d, near_d = place_on(voxel % depth, d, depth)
-    inside = exists & (near_h & near_w & near_d)  # outside nothing is read, not even times 0
+    inside = exists & (
+        near_h & near_w & near_d
+    )  # outside nothing is read: the image may be infinite
     sums = tl.zeros((voxel.shape[0], PADDED), ACC)
     for corner in tl.static_range(8):
         row = (h1 if corner // 4 else h0) * width + (w1 if corner // 2 % 2 else w0)
@@ -96,7 +98,7 @@ def warp_sum_kernel(
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK voxels of the result. steps: of the base, then of the result."""
+    """BLOCK voxels of the result. steps: strides of the base, then of the result."""
     height, width, depth = size
     DOUBLE: tl.constexpr = (image_a.dtype.element_ty == tl.float64) | (
         flow_a.dtype.element_ty == tl.float64
@@ -133,8 +135,8 @@ def forward(
     images: Sequence[Tensor], flows: Sequence[Tensor], base: Tensor | None, out: Tensor
 ) -> None:
     """Fill `out`."""
-    images, flows = [lined(x) for x in images], [lined(x) for x in flows]
-    under = lined(images[0] if base is None else base)
+    images, flows = [evenly_spaced(x) for x in images], [evenly_spaced(x) for x in flows]
+    under = evenly_spaced(images[0] if base is None else base)
     channels = out.shape[1]
     block = block_for(out)
     run(

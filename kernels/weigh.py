@@ -1,8 +1,8 @@
-"""Maps weighted by a softmax over them at each voxel, and the gate of each channel of the result.
+"""Maps weighted by a softmax over the maps at each voxel, and the gate of each channel.
 
-Two launches. In the first a fixed number of programs walk over the voxels, each leaving its sums
-and its maxima; in the second one program an item adds those in order and runs the two layers on
-the mean and the maximum. Results repeat bit for bit.
+Two launches. In the first a fixed number of programs loop over the voxels, and each stores its sums
+and maxima. In the second one program per item combines them in order and applies the two layers to
+the mean and the maximum. Results are repeatable bit for bit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import padded, run, wide
-from .maps import block_for, lined, step_of, steps_of, tile_at
+from .maps import block_for, evenly_spaced, step_of, steps_of, tile_at
 
-PARTS = 1024  # programs that walk over the voxels of an item, at most
+PARTS = 1024  # programs for the voxels of an item, at most
 
 
 @triton.jit
@@ -36,7 +36,7 @@ def weighed(
     PADDED: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Store map K times its weight among the channels of z; what is stored, as a tile."""
+    """Store map K times its weight in its channels of z; return the stored values as a tile."""
     at, some = tile_at(map_, batch, steps, voxel, STEP, CHANNELS, PADDED, WIDE)
     mask = exists[:, None] & some
     value = tl.load(at, mask, 0.0).to(weight.dtype) * weight[:, None]
@@ -65,7 +65,7 @@ def weigh_kernel(
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The blocks part, part + parts, ... of an item; steps and STEPS: of logits, maps and z."""
+    """Blocks part, part + parts, ... of an item. steps, STEPS: strides of logits, maps and z."""
     ACC: tl.constexpr = tl.float64 if z.dtype.element_ty == tl.float64 else tl.float32
     part, batch = tl.program_id(0) % parts, tl.program_id(0) // parts
     low = tl.full((BLOCK, PADDED), float("-inf"), ACC)
@@ -136,7 +136,7 @@ def gate_kernel(
     PADDED_HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The gate of each channel of an item, as the scale beside a shift of zero."""
+    """Write the gate of each channel of an item to norm as the scale, with shift 0."""
     batch = tl.program_id(0)
     ACC: tl.constexpr = partial.dtype.element_ty
     row, channel, unit = tl.arange(0, ROWS), tl.arange(0, PADDED), tl.arange(0, PADDED_HIDDEN)
@@ -171,7 +171,7 @@ def forward(
     norm: Tensor,
 ) -> None:
     """Fill z and norm."""
-    maps, logits = [lined(x) for x in maps], lined(logits)
+    maps, logits = [evenly_spaced(x) for x in maps], evenly_spaced(logits)
     batches, channels, voxels = z.shape[0], maps[0].shape[1], z.shape[2:].numel()
     block = block_for(maps[0])
     blocks = -(-voxels // block)

@@ -1,7 +1,7 @@
-"""Where the tokens of a window stand in memory, and how a tile of them is read and written.
+"""The addresses of the tokens of a window, and reads and writes of a tile of tokens.
 
-Tokens are read where they stand. A window is a box of the volume that the tokens fill; a run of
-tokens is a box of one line.
+Windows are not copied. A window is a box of the volume that the tokens fill; a run of tokens is a
+box of one line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton.language as tl
 
 @triton.jit
 def tokens_at(start, box, BLOCK: tl.constexpr, BOXES: tl.constexpr, WIDE: tl.constexpr):
-    """Numbers of the tokens of a box from the start-th on, and which of them it has."""
+    """The numbers of the tokens of a box from index `start` on, and which of them exist."""
     first, lines, line, count, width, depth = box
     i = start + tl.arange(0, BLOCK)
     exists = i < count
@@ -26,11 +26,11 @@ def tokens_at(start, box, BLOCK: tl.constexpr, BOXES: tl.constexpr, WIDE: tl.con
 
 @triton.jit
 def tile_of(place, BLOCK: tl.constexpr, BOXES: tl.constexpr, WIDE: tl.constexpr):
-    """Where every kernel starts: the tile that this program is to do.
+    """The tile of this program.
 
-    Its first token in its window, the window, the batch, the window as a box, the numbers of the
-    tile's tokens, and which of them exist. A box: its first token, its lengths along the last two
-    axes, the tokens it has, and the volume's lengths along the last two axes.
+    Returns the index of its first token in the window, the window, the batch, the window as a box,
+    the numbers of the tile's tokens, and which of them exist. A box is its first token, its sizes
+    along the last two axes, its number of tokens, and the volume's sizes along the last two axes.
     """
     windows, height, width, depth, box_h, box_w, box_d = place
     tiles = tl.cdiv(box_h * box_w * box_d, BLOCK)
@@ -58,9 +58,9 @@ def tile_of(place, BLOCK: tl.constexpr, BOXES: tl.constexpr, WIDE: tl.constexpr)
 
 @triton.jit
 def rows_at(base, token, exists, step: tl.constexpr, far, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Where the numbers of tokens stand, as a tile (tokens, BLOCK), and which of them exist.
+    """The addresses of tokens as a tile (tokens, BLOCK), and which of the numbers exist.
 
-    step: the distance between tokens; far: between channels.
+    step: the stride between tokens. far: the stride between channels.
     """
     c = tl.arange(0, BLOCK)
     mask = exists[:, None]
@@ -73,7 +73,7 @@ def rows_at(base, token, exists, step: tl.constexpr, far, WIDTH: tl.constexpr, B
 def load_rows(
     base, token, exists, step: tl.constexpr, far, WIDTH: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Tokens as a tile (tokens, BLOCK), zero where none exists."""
+    """Tokens as a tile (tokens, BLOCK), zero for those that do not exist."""
     where, mask = rows_at(base, token, exists, step, far, WIDTH, BLOCK)
     return tl.load(where, mask, 0.0)
 
@@ -82,6 +82,6 @@ def load_rows(
 def store_rows(
     base, token, exists, rows, step: tl.constexpr, far, WIDTH: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """The reverse of `load_rows`."""
+    """Store a tile of tokens, as `load_rows` reads it."""
     where, mask = rows_at(base, token, exists, step, far, WIDTH, BLOCK)
     tl.store(where, rows.to(base.dtype.element_ty), mask)

@@ -1,4 +1,4 @@
-// What the host code of every CUDA operator shares: the device and the stream to work on.
+// Shared by the host code of every CUDA operator: the current device and stream.
 #pragma once
 
 #include <dlfcn.h>
@@ -9,8 +9,8 @@
 
 namespace lganet {
 
-// PyTorch's current stream of a device. The function is looked up in the library that a CUDA build
-// of PyTorch has loaded, not linked, so that this extension also loads beside a build without CUDA.
+// PyTorch's current stream of a device. The function is looked up at run time in the loaded CUDA
+// library of PyTorch, not linked, so that this extension also loads with a build without CUDA.
 inline Stream current_stream(int32_t device) {
   using Get = int32_t (*)(int32_t, void**);
   static const Get get = [] {
@@ -24,7 +24,7 @@ inline Stream current_stream(int32_t device) {
   return static_cast<Stream>(stream);
 }
 
-// Makes the device of a tensor the current one for as long as it lives.
+// Makes the device of a tensor the current one during the lifetime of this object.
 class OnDeviceOf {
  public:
   explicit OnDeviceOf(const Tensor& x)

@@ -1,5 +1,5 @@
-// Includes the file named by LGANET_LOOPS once per instruction set, in a namespace of its own, and
-// tells at run time which of them this processor runs. No include guard: every .cpp uses it once.
+// Includes the file named by LGANET_LOOPS once per instruction set, each in its own namespace; the
+// macros below choose between them at run time. No include guard: every .cpp uses it once.
 //
 // Everything that LGANET_LOOPS includes must be included before, so that no shared inline function
 // is compiled for an instruction set that the processor may lack.
@@ -32,7 +32,7 @@
 #undef LGANET_VECTOR_BYTES
 #pragma GCC pop_options
 
-// Calls FUNCTION of an instruction set that this processor has.
+// Calls FUNCTION of the given instruction set, which this processor must support.
 #define LGANET_IN(ISA, FUNCTION, ...)                                       \
   ((ISA) == ::lganet::Isa::avx512 ? ::lganet::avx512::FUNCTION(__VA_ARGS__) \
    : (ISA) == ::lganet::Isa::avx2 ? ::lganet::avx2::FUNCTION(__VA_ARGS__)   \

@@ -1,4 +1,4 @@
-// How wide the offsets in memory must be.
+// Whether offsets in memory need 64 bits.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,8 @@
 
 namespace lganet {
 
-// Whether offsets below `reach` fit 32 bits; LGANET_FAST_INDEX=64 denies it, to test the wide code.
+// Whether offsets below `reach` fit 32 bits. LGANET_FAST_INDEX=64: always no, to test the 64-bit
+// code.
 inline bool fits_int32(int64_t reach) {
   static const bool wide = [] {
     const char* asked = std::getenv("LGANET_FAST_INDEX");

@@ -1,4 +1,4 @@
-// Which instruction set to use on this processor.
+// The instruction set to use on this processor.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace lganet {
 
 enum class Isa { baseline, avx2, avx512 };
 
-// The widest that this processor has; LGANET_FAST_ISA=baseline|avx2 holds it back, to compare.
+// The widest that this processor supports; LGANET_FAST_ISA=baseline|avx2 limits it, for tests.
 inline Isa best_isa() {
 #if defined(__x86_64__) && defined(__GNUC__)
   static const Isa best = [] {
@@ -36,8 +36,8 @@ inline int64_t vector_bytes(Isa isa) {
   return isa == Isa::avx512 ? 64 : isa == Isa::avx2 ? 32 : 16;
 }
 
-// What `count` numbers of 4 bytes side by side take least time with: the widest vectors, unless
-// narrower ones hold them all.
+// The fastest for rows of `count` numbers of 4 bytes: the widest vectors, unless one narrower
+// vector holds them all.
 inline Isa isa_for(int64_t count) {
   return best_isa() == Isa::avx512 && count <= 8 ? Isa::avx2 : best_isa();
 }

@@ -1,6 +1,6 @@
-// Vectors of the instruction set at hand. Included at the top of a loops file, inside
+// Vectors of the current instruction set. Included at the top of a loops file, inside
 // namespace lganet::LGANET_ISA and once for each instruction set: no guard, no namespace.
-// The includer says how wide they are: kVectorBytes.
+// The including file defines their width, kVectorBytes.
 template <typename T>
 constexpr int64_t kLanes = kVectorBytes / sizeof(T);
 

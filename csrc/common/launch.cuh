@@ -1,15 +1,14 @@
-// How a kernel is started, on a device or, for the tests, on the host.
+// Launching a kernel, on a device or, for the tests, on the host.
 //
-// Kernels and the functions that start them live in csrc/<op>.cuh and take plain pointers: the .cu
-// compiles them for the device, the tests compile the same file with the host compiler.
+// Kernels and the functions that launch them are in csrc/<op>/*.cuh and take plain pointers: the
+// .cu compiles them for the device, the tests compile the same file with the host compiler.
 //
-//   launch(stream, grid, block, kernel, arguments...)        a kernel without barriers
-//   launch_team(stream, grid, block, kernel, arguments...)   one with __syncthreads or shuffles
-//   launch_shared(stream, grid, block, bytes, kernel, arguments...)   a team with so many bytes of
-//                                                            dynamic_shared() (mma.cuh)
-//   launch_grid(stream, grid, block, kernel, arguments...)   one with grid_barrier(): all its
-//   blocks
-//                                                            run at once, `resident_blocks` at most
+// - launch(stream, grid, block, kernel, arguments...): a kernel without barriers.
+// - launch_team(stream, grid, block, kernel, arguments...): with __syncthreads or shuffles.
+// - launch_shared(stream, grid, block, bytes, kernel, arguments...): the same with `bytes` of
+//   dynamic_shared() (mma.cuh).
+// - launch_grid(stream, grid, block, kernel, arguments...): with grid_barrier(). All blocks must be
+//   resident at once, at most `resident_blocks`.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +26,7 @@
 namespace lganet {
 
 using Stream = cudaStream_t;
-constexpr int kThreads = 256;  // of a block, where nothing speaks for another number
+constexpr int kThreads = 256;  // of a block, by default
 
 inline void check_cuda(cudaError_t status) {
   if (status != cudaSuccess)
@@ -45,11 +44,11 @@ void launch_team(Stream stream, dim3 grid, dim3 block, void (*kernel)(P...), Q..
   launch(stream, grid, block, kernel, arguments...);
 }
 
-// Lets the blocks of a kernel have so much of dynamic shared memory: all that there is, as another
-// thread may be about to start it with more.
+// Allows the blocks of a kernel dynamic shared memory above the default. Sets the device's maximum,
+// not `bytes`, because another host thread may be about to launch the kernel with more.
 template <typename... P>
 void allow_shared(void (*kernel)(P...), int bytes) {
-  if (bytes <= 48 * 1024) return;  // what a kernel gets unasked
+  if (bytes <= 48 * 1024) return;  // the default limit
   int device = 0, most = 0;
   cudaFuncAttributes attributes;
   check_cuda(cudaGetDevice(&device));
@@ -67,7 +66,7 @@ void launch_shared(Stream stream, dim3 grid, dim3 block, int bytes, void (*kerne
   check_cuda(cudaGetLastError());
 }
 
-// How many of its blocks a multiprocessor runs at once.
+// How many blocks of a kernel are resident on a multiprocessor.
 template <typename... P>
 int blocks_of(void (*kernel)(P...), int threads, int bytes) {
   int blocks = 0;
@@ -83,7 +82,7 @@ void launch_grid(Stream stream, dim3 grid, dim3 block, void (*kernel)(P...), P..
                                          pointers, 0, stream));
 }
 
-// How many blocks of a kernel the current device runs at once; 0 where it cannot promise to.
+// How many blocks of a kernel are resident on the current device; 0 without cooperative launches.
 template <typename... P>
 int64_t resident_blocks(void (*kernel)(P...)) {
   int device = 0, promises = 0, processors = 0, blocks = 0;

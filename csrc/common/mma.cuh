@@ -1,27 +1,26 @@
-// What one warp does together on matrices, and copies to shared memory that run beside it. Compute
-// capability 8.0 and later; on the host tests/cuda/host/host_mma.h does the same.
+// Matrix products of a warp, and asynchronous copies to shared memory. Compute capability 8.0 and
+// later; tests/cuda/host/host_mma.h emulates them on the host.
 //
-//   load_matrices            rows of 16 bytes in shared memory -> the registers of a product
-//   load_matrices_transposed the same of the transposed 8x8 matrices of 16-bit numbers
-//   multiply_add<T>          sums (16 x 8) += a (16 x k) b (k x 8), k = kDepth<T>
-//   copy_async<BYTES>        one copy from global to shared memory; zeros where not `here`
-//   copy_async_part          the same of 16 bytes, zeros from the first `bytes` on
-//   end_copies               what this thread has begun to copy since is one group
-//   wait_copies<N>           until all of this thread's groups but the last N have arrived;
-//                            __syncthreads() then shows them to the other threads
-//   dynamic_shared           the shared memory that launch_shared asked for
+// - load_matrices: rows of 16 bytes in shared memory to the registers of a product.
+// - load_matrices_transposed: the same for the transposed 8x8 matrices of 16-bit numbers.
+// - multiply_add<T>: sums (16 x 8) += a (16 x k) b (k x 8), k = kDepth<T>.
+// - copy_async<BYTES>: one copy from global to shared memory; zeros unless `here`.
+// - copy_async_part: the same for 16 bytes, with zeros after the first `bytes`.
+// - end_copies: ends a group of copies of this thread.
+// - wait_copies<N>: waits until all groups of this thread but the last N have arrived; other
+//   threads may read them after __syncthreads().
+// - dynamic_shared: the shared memory requested by launch_shared.
 //
-// Which number is where, lane l of the warp, p = l % 4, q = l / 4; a register has two 16-bit
-// numbers, the lower first, or one float:
+// Layout of the registers of lane l, p = l % 4, q = l / 4. A register has two 16-bit numbers, the
+// lower first, or one float. "Numbers p" are 2p and 2p + 1 for 16-bit numbers, p for floats.
 //
-//   a[0], a[1], a[2], a[3]   rows q, q + 8, q, q + 8; in the first, first, second, second half of
-//   k,
-//                            there numbers 2p and 2p + 1 (floats: p)
-//   b[0], b[1]               column q; in the first, second half of k, there the same numbers
-//   sums[0..3]               row q: columns 2p, 2p + 1; row q + 8: columns 2p, 2p + 1
-//   load_matrices            lane 8i + j points to row j of matrix i, which goes to register i:
-//                            lane l has number(s) p of row q
-//   ..._transposed           lane l has rows 2p and 2p + 1 of column q
+// - a[0], a[1], a[2], a[3]: rows q, q + 8, q, q + 8; numbers p of the first half of k in a[0] and
+//   a[1], of the second half in a[2] and a[3].
+// - b[0], b[1]: column q; numbers p of the first and of the second half of k.
+// - sums[0..3]: columns 2p and 2p + 1 of row q, then of row q + 8.
+// - load_matrices: lane 8i + j points to row j of matrix i, which goes to register i; lane l gets
+//   numbers p of row q.
+// - load_matrices_transposed: lane l gets rows 2p and 2p + 1 of column q.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -36,7 +35,7 @@ namespace lganet {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-// Numbers of the inner axis of one product; float stands for TF32.
+// Length of the inner axis of one product; float means TF32.
 template <typename T>
 constexpr int kDepth = 32 / int(sizeof(T));
 
@@ -79,7 +78,7 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[2], cons
                : "memory");
 }
 
-// Not volatile: a product is nothing but its sums, so the compiler may move it.
+// Not volatile: a product has no effect but its sums, so the compiler may move it.
 #define LGANET_PRODUCT(SHAPE, TYPE)                                          \
   asm("mma.sync.aligned." SHAPE ".row.col.f32." TYPE "." TYPE                \
       ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
@@ -127,15 +126,14 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-// A float rounded to the 10 bits of mantissa that a TF32 product reads; it cuts off what it is
-// given beyond those.
+// A float rounded to the 10 bits of mantissa of TF32; a product itself truncates its operands.
 __device__ __forceinline__ float round_tf32(float x) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return __uint_as_float(bits);
 }
 
-// Two numbers of 16 bits in a register.
+// Packs two floats as 16-bit numbers into a register.
 template <typename T>
 __device__ __forceinline__ uint32_t pack_two(float low, float high) {
   uint32_t bits;

@@ -1,4 +1,4 @@
-// Memory of large tensors in huge pages, where the system hands them out on request.
+// Huge pages for the memory of large tensors, where the system gives them on request.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 namespace lganet {
 
-// What is written for the first time costs a page fault for every page, as long as a pass over the
-// data: at 2 MiB a page there are 512 times fewer. Only whole ones inside of the tensor are asked
-// for, so that no more memory is taken; the kernel may refuse.
+// The first write to a page is a page fault; together these take as long as a pass over the data.
+// Pages of 2 MiB make them 512 times fewer. Only whole huge pages inside the tensor are requested,
+// so no more memory is used. The kernel may refuse.
 inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHugePage = uintptr_t{1} << 21;

@@ -1,13 +1,13 @@
-// Rows of maps in and out of scratch. Included in a loops file after lanes.inl, inside
+// Copies rows of maps to scratch and back. Included in a loops file after lanes.inl, inside
 // namespace lganet::LGANET_ISA and once for each instruction set: no guard, no namespace.
 
-// Whether the rows of a tensor are laid out as in scratch, but for the margins.
+// Whether the rows of a tensor have the layout of scratch, apart from the margins.
 template <typename In>
 bool stands_as(const View<In>& x, const RowLayout& row) {
   return row.channel == 1 && x.stride[1] == 1 && x.stride[4] == x.size[1] && x.size[1] == row.voxel;
 }
 
-// Row (h, w) of a tensor into padded scratch, `to` being the place of voxel 0; zeros outside.
+// Copies row (h, w) of a tensor to padded scratch, voxel 0 to `to`; zeros outside the tensor.
 template <typename In, typename T>
 void read_row(T* to, const RowLayout& row, const View<const In>& x, int64_t b, int64_t h,
               int64_t w) {
@@ -56,7 +56,7 @@ void write_row(const View<Out>& x, int64_t b, int64_t h, int64_t w, const T* fro
         to[d * by_voxel + c * by_channel] = static_cast<Out>(from[d * row.voxel + c * row.channel]);
 }
 
-// A run of planes with `radius` more on either side, of which the last `side` rows are kept.
+// The last `side` rows of each of a run of planes and of the `radius` planes on either side.
 template <typename T>
 struct Ring {
   T* data;

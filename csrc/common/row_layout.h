@@ -8,13 +8,13 @@
 
 namespace lganet {
 
-// Where things stand in a row of scratch.
+// The layout of a row of scratch, in numbers.
 struct RowLayout {
-  int64_t voxel, channel;  // steps
-  int64_t origin;          // place of voxel 0, channel 0
+  int64_t voxel, channel;  // strides
+  int64_t origin;          // offset of voxel 0, channel 0
   int64_t length;
 
-  // `margin` voxels before and after are zero.
+  // margin: voxels before and after the row, which are zero.
   RowLayout(MemoryFormat format, int64_t channels, int64_t depth, int64_t margin) {
     if (format == MemoryFormat::ChannelsLast3d) {
       channel = 1;

@@ -1,5 +1,5 @@
-// A dense (B, C, H, W, D) tensor as rows: the memory of one line along the last axis. Where the
-// channels lie side by side they belong to the row.
+// A dense (B, C, H, W, D) tensor as rows: the memory of one line along the last axis, in
+// channels_last_3d with all channels.
 #pragma once
 
 #include "common/tensors.h"
@@ -19,7 +19,7 @@ struct Rows {
   }
 };
 
-// Throws where x is not in that memory format.
+// Throws if x is not in that memory format.
 template <typename T>
 Rows<T> rows_of(const Tensor& x, MemoryFormat format) {
   const bool last = format == MemoryFormat::ChannelsLast3d;

@@ -1,10 +1,10 @@
-// Sums to which many threads add, each to its own place and in no fixed order.
+// Sums to which many threads add in no fixed order.
 //
-// Floating-point sums depend on that order in their last bits. Where results must repeat, the sums
-// are whole numbers instead: every term is rounded to a multiple of a power of two, chosen so that
-// no sum of `terms` terms, each at most the `peak`, overflows 64 bits. Up to 2^31 terms that is at
-// least 30 bits below the peak, and 38 bits for a volume of 2^23 voxels. A peak that is not finite
-// makes the result NaN.
+// The last bits of floating-point sums depend on that order. Deterministic sums are integers
+// instead: every term is rounded to a multiple of a power of two, chosen so that no sum of `terms`
+// terms, each at most the `peak`, overflows 64 bits. Up to 2^31 terms that is at least 30 bits
+// below the peak, and 38 bits for a volume of 2^23 voxels. If the peak is not finite, the result is
+// NaN.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,7 @@
 
 namespace lganet {
 
-using Fixed = unsigned long long;  // the type that atomicAdd takes; added up modulo 2^64
+using Fixed = unsigned long long;  // the type of atomicAdd; sums are modulo 2^64
 
 LGANET_HD Fixed bits_of(double x) {
   Fixed bits;
@@ -22,8 +22,8 @@ LGANET_HD Fixed bits_of(double x) {
   return bits;
 }
 
-// The power of two by which terms are multiplied; 0 where the peak is not finite. `headroom` is 61
-// less the binary logarithm of the number of terms, rounded up.
+// The power of two by which terms are multiplied; 0 if the peak is not finite. headroom: 61 minus
+// the binary logarithm of the number of terms, rounded up.
 LGANET_HD double fixed_scale(Fixed peak, int headroom) {
   const int exponent = int(peak >> 52) - 1023;
   if (exponent > 1023) return 0;
@@ -40,10 +40,10 @@ inline int headroom_for(int64_t terms) {
   return 61 - bits;
 }
 
-// Where the sums are: `plain`, or `fixed` with the bits of the largest term, a double.
+// The sums: `plain`, or `fixed`, followed by the bits of the largest term, a double.
 template <typename A, typename I>
 struct Sums {
-  Array<A, I> plain;  // its strides hold for `fixed` too
+  Array<A, I> plain;  // `fixed` has the same strides
   Fixed* fixed;
   const Fixed* peak;
   int headroom;
@@ -51,7 +51,7 @@ struct Sums {
   LGANET_HD double scale() const { return fixed ? fixed_scale(*peak, headroom) : 0; }
 
   __device__ __forceinline__ void add(I at, A term, double scale) const {
-    if (term == A(0)) return;  // what lies outside the image adds nothing to its border
+    if (term == A(0)) return;  // corners outside the image have weight 0
     if (!fixed)
       atomicAdd(plain.data + at, term);
     else if (scale > 0)
@@ -59,7 +59,7 @@ struct Sums {
   }
 };
 
-// The bits of the largest |x|, as a double: NaN counts as the largest of all.
+// The bits of the largest |x|, as a double; NaN counts as the largest.
 template <typename T, typename A, typename I>
 __global__ void __launch_bounds__(kThreads)
     find_peak(Array<const T, I> x, I channels, Voxels<I> voxels, Fixed* peak) {
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kThreads)
 
 enum class Finish : bool { write, add };
 
-// The sums to `to`, or added to what is there.
+// Writes the sums to `to`, or adds them to it.
 template <typename T, typename A>
 __global__ void __launch_bounds__(kThreads)
     finish_sums(const A* plain, const Fixed* fixed, const Fixed* peak, int headroom, T* to,

@@ -1,4 +1,4 @@
-// What the host code of every operator shares: views of tensors, checks, type switches.
+// Shared by the host code of every operator: views of tensors, checks, type switches.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -38,7 +38,7 @@ View<T> view_of(const Tensor& x) {
   return view;
 }
 
-// A zero of a C++ type, so that a generic lambda can be told which one to use.
+// Calls body with a zero of the C++ type.
 template <typename F>
 void switch_float(ScalarType type, F&& body) {
   switch (type) {
@@ -67,7 +67,7 @@ void switch_wide_float(ScalarType type, F&& body) {
   }
 }
 
-// The type computed in, and its name.
+// The type in which an operator computes.
 template <typename T>
 using Working = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
@@ -108,7 +108,7 @@ inline Tensor empty_in_format_of(const Tensor& x, const std::vector<int64_t>& si
   return empty_in_format_of(x, size, x.scalar_type());
 }
 
-// Memory for a gradient like x, in its memory format; without numbers where it is not needed.
+// Memory for a gradient like x, in its memory format; empty if it is not needed.
 inline Tensor gradient_like(const Tensor& x, ScalarType type, bool needed) {
   if (!needed) return empty_beside(x, {0}, type);
   return empty_in_format_of(x, sizes_of(x), type);

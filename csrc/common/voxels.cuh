@@ -1,12 +1,12 @@
-// Which voxel a thread works on, and where that voxel lies in an array. I is the type of an index:
-// int32_t where every number of every array has one, int64_t beyond.
+// The voxel of a thread, and its place in an array. I is the type of an index: int32_t if that can
+// index every number of every array, else int64_t.
 #pragma once
 
 #include "common/launch.cuh"
 
 namespace lganet {
 
-// Division of 0 <= n < 2^31 by a number known before the launch: a multiplication and a shift.
+// Division of 0 <= n < 2^31 by a number known before the launch, by a multiplication and a shift.
 template <typename I>
 struct Divisor {
   uint32_t by, multiplier, shift;
@@ -49,8 +49,8 @@ struct Voxels {
   }
 };
 
-// A (B, C, H, W, D) array in memory. `next` leads to the following voxel of an axis, to the same
-// one where the axis has no other.
+// A (B, C, H, W, D) array in memory. next: the step to the following voxel of an axis, 0 on an axis
+// of one voxel.
 template <typename T, typename I>
 struct Array {
   T* data;
@@ -66,7 +66,8 @@ struct Array {
   LGANET_HD I offset(const Voxel<I>& v) const {
     return v.b * batch + v.i * step[0] + v.j * step[1] + v.k * step[2];
   }
-  // From the first corner of a cell to the row `r` of its corners: (0, 0), (0, 1), (1, 0), (1, 1).
+  // The step from the first corner of a cell to row r of its corners: (0, 0), (0, 1), (1, 0), (1,
+  // 1).
   LGANET_HD I row(int r) const { return (r & 2 ? next[0] : 0) + (r & 1 ? next[1] : 0); }
 };
 
@@ -83,7 +84,7 @@ LGANET_HD Array<const T, I> as_const(const Array<T, I>& x) {
   return result;
 }
 
-// Whether an int32_t can index the numbers of an array, and the threads of `threads` a voxel.
+// Whether an int32_t can index the numbers of an array, and all threads, `threads` per voxel.
 template <typename T>
 bool is_small(const View<T>& x, int64_t threads = 1) {
   int64_t reach = 0;
@@ -91,7 +92,7 @@ bool is_small(const View<T>& x, int64_t threads = 1) {
   return reach < INT32_MAX && x.size[0] * x.voxels() * threads <= INT32_MAX - kThreads;
 }
 
-// The least type of index that fits, or int64_t even where int32_t would do.
+// fitting: int32_t if possible. wide: always int64_t.
 enum class Index : bool { fitting, wide };
 
 // Calls body with a zero of the type of index to use.

@@ -1,4 +1,4 @@
-// compose on the CPU, by the loops of warp.
+// compose on the CPU, with the loops of warp.
 #include "warp/warp_call.h"
 
 namespace lganet {

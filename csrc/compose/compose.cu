@@ -1,4 +1,4 @@
-// compose on a CUDA device, by the kernels of warp.
+// compose on a CUDA device, with the kernels of warp.
 #include "warp/warp_call.h"
 
 namespace lganet::cuda {

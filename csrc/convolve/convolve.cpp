@@ -1,5 +1,5 @@
 // convolve on the CPU, float32 and channels_last_3d, and its gradient to the weights: Winograd
-// transforms of tiles, whose products are added up over channels (convolve_loops.h).
+// transforms of tiles, whose products are summed over channels (convolve_loops.h).
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -16,18 +16,18 @@
 namespace lganet {
 namespace {
 
-constexpr int64_t kAccumulatorRows = 24;  // whole blocks of every kind
+constexpr int64_t kAccumulatorRows = 24;  // a multiple of all block sizes
 
-// Numbers of a vector of those that outputs are computed in.
+// Numbers per vector of the instruction set for so many outputs.
 int64_t lanes(int64_t outputs) { return vector_bytes(isa_for(outputs)) / sizeof(float); }
 
-// Outputs in whole vectors.
+// The outputs, rounded up to whole vectors.
 int64_t padded_outputs(int64_t outputs) {
   return (outputs + lanes(outputs) - 1) / lanes(outputs) * lanes(outputs);
 }
 
-// The tensor itself where it is channels_last_3d, else a copy that is. What exports a program plans
-// memory formats ahead and leaves copies out that it takes to be needless, sometimes wrongly.
+// The tensor in channels_last_3d, copied only if needed: torch.export plans memory formats ahead
+// and sometimes wrongly removes a copy.
 Tensor channels_last(const Tensor& x) {
   STD_TORCH_CHECK(x.dim() == 5, "expected a (B, C, H, W, D) tensor, got ", x.dim(), " axes");
   return torch::stable::contiguous(x, MemoryFormat::ChannelsLast3d);
@@ -67,7 +67,7 @@ std::unique_ptr<float[]> packed(const Tensor& weight, int64_t outputs_padded) {
   return out;
 }
 
-// Writes the result to `out`, channels_last_3d, which may be x where the channels are as many.
+// Writes the result to `out`, channels_last_3d, which may be x if it has as many channels.
 void convolve_to(const Tensor& x, const Tensor& weight, const Tensor& bias, bool relu,
                  Tensor& out) {
   if (out.numel() == 0) return;
@@ -117,8 +117,8 @@ void convolve_(Tensor x, Tensor weight, Tensor bias, bool relu) {
   convolve_to(x, weight, bias, relu, x);
 }
 
-// The gradient to the weights, (outputs, inputs, 3, 3, 3), from that to the result: the same sums
-// of x times sums of the gradient, added up over all tiles, once for each thread.
+// The gradient to the weights, (outputs, inputs, 3, 3, 3), from that to the result: products of the
+// transforms of x and of the gradient, summed over all tiles, separately for each thread.
 Tensor convolve_weight_gradient(Tensor grad, Tensor x) {
   grad = channels_last(grad);
   x = channels_last(x);

@@ -1,5 +1,5 @@
 // The 3^3 convolution on a CUDA device: memory and types. The kernels are in convolve.cuh, compiled
-// by one file for each type.
+// in one file per type.
 #include <map>
 #include <mutex>
 #include <optional>
@@ -21,10 +21,10 @@ namespace {
 
 using Maybe = std::optional<Tensor>;
 
-// Numbers from one voxel to the next of a map whose channels lie side by side, and whose voxels do.
+// The stride between voxels of a map in channels_last_3d, or of some channels of such a map.
 int64_t pitch_of(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() == 5, name, " must have 5 axes");
-  if (is_empty(x)) return x.size(1);  // however it lies; an axis of none is nothing to divide by
+  if (is_empty(x)) return x.size(1);  // whatever its strides, which may be 0
   int64_t voxels = 1, pitch = x.size(1);
   bool found = false;
   for (int axis : {4, 3, 2, 0}) {
@@ -77,7 +77,7 @@ int attribute(cudaDeviceAttr which) {
   return value;
 }
 
-// The tile that is asked for, or the best by the model; found once for each shape.
+// The requested tile, or the best by the model, which is kept for each shape.
 ConvolveTile tile_for(const ConvolveKind& kind, int inputs, int outputs, const int (&size)[3],
                       int limit, int64_t config) {
   if (config != 0) {

@@ -1,19 +1,16 @@
-// 3^3 convolution of channels-last maps by products of matrices; convolve_plan.h says how it is
-// cut.
+// 3^3 convolution of channels-last maps by matrix products; convolve_plan.h describes the tiles.
 //
-// A block walks over its tiles, and over the chunks of channels of each. While it multiplies one
-// chunk the next one is on its way, of the same tile or the next. Voxels are the rows of a product,
-// a tap along h and w and 32 bytes of channels its inner axis (or two taps and 16 bytes), outputs
-// and the three taps along d its columns: what is read of x then serves three times as many
-// products.
+// A block loops over its tiles, and over the chunks of channels of each. While it multiplies one
+// chunk, the next one is being copied, of the same tile or the next. Rows of a product are voxels,
+// its inner axis is a tap along h and w and 32 bytes of channels (or two taps and 16 bytes),
+// columns are outputs and the three taps along d, so that each read of x is used in three products.
 #pragma once
 
 #include "convolve/convolve_store.cuh"
 
 namespace lganet {
 
-// The rows of one product that this lane points to, with what is small of a number where it is
-// exact.
+// The registers of the rows of one product; if exact, the high and the low part of each number.
 template <typename K>
 struct Rows {
   uint32_t large[4], small[K::kind.exact ? 4 : 1];
@@ -65,8 +62,8 @@ __device__ __forceinline__ void multiply(const uint32_t* weights, int step, F&& 
   }
 }
 
-// The three taps along h for the rows at `from`, lines of a warp being neighbours in h: rows are
-// read once for all of them where there are registers for that.
+// The three taps along h for the rows at `from`. The lines of a warp are neighbours in h, so rows
+// are read once for all taps if there are enough registers.
 template <typename K>
 __device__ __forceinline__ void multiply_taps(const unsigned char* from, int next_h,
                                               const uint32_t* weights,
@@ -87,7 +84,7 @@ __device__ __forceinline__ void multiply_taps(const unsigned char* from, int nex
   }
 }
 
-// All products of a chunk by the weights of this lane.
+// All products of a chunk with the weights of this lane.
 template <typename K>
 __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
                                                const unsigned char* stage, const uint32_t* weights,
@@ -104,7 +101,7 @@ __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
       multiply_taps<K>(from, next_h, weights, sums);
   } else {
     multiply_taps<K>(from + second * next_w, next_h, weights, sums);  // taps 0 and 1 along w
-    // tap 2: taps 0 and 1 along h, then 2, twice, the second time for weights that are 0
+    // tap 2 along w: taps 0 and 1 along h, then tap 2 with itself, whose second weight is 0
     from += 2 * next_w;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -119,7 +116,7 @@ __device__ __forceinline__ void multiply_chunk(const ConvolveCut& cut, int unit,
   }
 }
 
-// What stays in shared memory: shift and scale of the normalisation, the bias, and the sums so far.
+// Kept in shared memory: shift and scale of the normalisation, the bias, and the moments so far.
 template <typename K>
 __device__ __forceinline__ void fill_tables(const ConvolveCall<typename K::T>& call,
                                             const ConvolveCut& cut) {
@@ -166,7 +163,7 @@ __global__ void __launch_bounds__(32 * kConvolveWarps, 1)
     end_copies();
   };
 
-  int number = 0;  // of the chunks so far
+  int number = 0;  // of chunks so far
   begin(blockIdx.x, 0, 0);
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     float sums[K::kLines][2][K::kTiles][4];
@@ -184,7 +181,7 @@ __global__ void __launch_bounds__(32 * kConvolveWarps, 1)
       unsigned char* stage = shared + number % 2 * cut.stage;
       wait_copies<0>();
       transform<K>(call, cut, at, chunk, stage);
-      __syncthreads();  // this chunk is there, and nobody reads the one before it any more
+      __syncthreads();  // this chunk has arrived, and no thread reads the previous one any more
       const bool last = chunk + 1 == cut.chunks;
       begin(last ? tile + gridDim.x : tile, last ? 0 : chunk + 1, number + 1);
       const int slot = cut.weight_slots == cut.chunks ? chunk : number % 2;
@@ -198,7 +195,7 @@ __global__ void __launch_bounds__(32 * kConvolveWarps, 1)
   if (call.sums) store_sums<K>(call, cut);
 }
 
-// How a call is cut by a tile.
+// The division of a volume into tiles.
 template <typename K>
 ConvolveCut cut_by(const ConvolveTile& tile, const int (&size)[3], const ConvolveShared& shared,
                    int chunks) {
@@ -217,12 +214,12 @@ ConvolveCut cut_by(const ConvolveTile& tile, const int (&size)[3], const Convolv
           uint32_t(((uint64_t(1) << 32) + tile.line() - 1) / tile.line())};
 }
 
-// Where to run: bytes of shared memory a block may have, and blocks of all sizes at once.
+// Limits of the device: bytes of shared memory of a block, and resident blocks.
 struct Room {
   int limit, processors;
 };
 
-// Blocks that walk over the tiles of one volume and block of outputs: as many as run at once.
+// Blocks for the tiles of one volume and block of outputs: as many as are resident at once.
 template <typename K>
 int convolve_blocks(const ConvolveCall<typename K::T>& call, const ConvolveTile& tile,
                     const Room& room) {
@@ -233,11 +230,11 @@ int convolve_blocks(const ConvolveCall<typename K::T>& call, const ConvolveTile&
   const int64_t resident = int64_t(room.processors) * std::max(at_once, 1);
   const int64_t others = int64_t(call.batch) * K::kind.blocks(call.outputs);
   const int64_t wanted = (resident + others - 1) / others;
-  const int64_t turns = (tiles + wanted - 1) / wanted;  // as many tiles for each, or one fewer
+  const int64_t turns = (tiles + wanted - 1) / wanted;  // tiles per block, or one fewer
   return int((tiles + turns - 1) / turns);
 }
 
-// `blocks` of them for each volume and block of outputs.
+// Launches the kernel, `blocks` of them for each volume and block of outputs.
 template <typename K>
 void start_convolve_kind(Stream stream, const ConvolveCall<typename K::T>& call,
                          const ConvolveTile& tile, const Room& room, int blocks) {
@@ -269,7 +266,7 @@ void with_kind(const ConvolveKind& kind, F&& body) {
   columns(std::integral_constant<int, 2>{});
 }
 
-// The same for any kind; compiled by a file for each type.
+// Launches the kernel of any kind; compiled in one file per type.
 template <typename T, bool EXACT>
 int convolve_blocks(const ConvolveKind& kind, const ConvolveCall<T>& call, const ConvolveTile& tile,
                     const Room& room) {
@@ -286,7 +283,7 @@ void start_convolve(Stream stream, const ConvolveKind& kind, const ConvolveCall<
       kind, [&](auto k) { start_convolve_kind<decltype(k)>(stream, call, tile, room, blocks); });
 }
 
-// A type's kernels, with `extern` before it where another file compiles them.
+// Instantiates the kernels of a type; EXTERN is `extern` in files that do not compile them.
 #define LGANET_CONVOLVE(EXTERN, T, EXACT)                                                    \
   EXTERN template int convolve_blocks<T, EXACT>(const ConvolveKind&, const ConvolveCall<T>&, \
                                                 const ConvolveTile&, const Room&);           \

@@ -1,4 +1,4 @@
-// The convolution's kernels for bfloat16, apart from the others to be compiled beside them.
+// The convolution's kernels for bfloat16, in a separate file to be compiled in parallel.
 #include "convolve/convolve.cuh"
 
 namespace lganet {

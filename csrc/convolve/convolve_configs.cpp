@@ -1,5 +1,4 @@
-// What is known of the CUDA convolution without CUDA: its operators, and which tiles are worth a
-// try.
+// The part of the CUDA convolution that needs no CUDA: its schemas, and which tiles are candidates.
 #include "convolve/convolve_plan.h"
 #include "common/tensors.h"
 

@@ -1,5 +1,4 @@
-// The convolution's kernels for float32 with all its bits, apart from the others to be compiled
-// beside them.
+// The convolution's kernels for full float32, in a separate file to be compiled in parallel.
 #include "convolve/convolve.cuh"
 
 namespace lganet {

@@ -27,7 +27,7 @@ Limits limits_of_device() {
           attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)};
 }
 
-// A channels-last tensor of the gradient's type, device and size but for the channels.
+// Checks for a channels-last tensor of the gradient's type, device and size, with any channels.
 void check_map(const Tensor& x, const Tensor& grad, const char* name) {
   STD_TORCH_CHECK(x.is_cuda() && x.get_device_index() == grad.get_device_index(), name,
                   " must be on the gradient's CUDA device");

@@ -1,18 +1,18 @@
-// The gradients of the 3x3x3 convolution to its weights and bias, as one product of matrices whose
-// inner axis is the voxels:
+// The gradients of the 3x3x3 convolution to its weights and bias, as one matrix product over the
+// voxels:
 //
 //   weight[co, ci, i, j, k] = sum over voxels p of grad[co, p] x[ci, p + (i, j, k) - 1]
 //
-// A block keeps the sums of some inputs and outputs, all 27 taps, in registers while it walks over
-// its share of the volume, box by box. A box holds lines of x along the last axis, with one more to
-// either side in height and width, and the same lines of the gradient, each with one more voxel at
-// both ends. Rows of the product are (i, j, input), columns (k, output): a tap is no more than
-// where in the box a factor is read, and the three taps of the last axis share what is read of x.
-// Voxels go in groups of 8. A warp has MT tiles of 16 rows and 3 NC tiles of 8 columns, NC times 8
-// outputs; warps have different rows, or different groups of voxels.
+// A block keeps the sums of some inputs and outputs, all 27 taps, in registers while it loops over
+// its part of the volume, box by box. A box has lines of x along the last axis, with one more line
+// on either side in height and width, and the same lines of the gradient, each with one more voxel
+// at both ends. Rows of the product are (i, j, input), columns (k, output). A tap is an offset in
+// the box, and the three taps of the last axis share the reads of x. Voxels are processed in groups
+// of 8. A warp has MT tiles of 16 rows and 3 NC tiles of 8 columns, NC times 8 outputs; warps have
+// different rows, or different groups of voxels.
 //
-// Every block writes its sums once, and a second kernel adds them up, both in an order that depends
-// on nothing but the sizes and the device: results repeat bit for bit.
+// Every block writes its sums once, and a second kernel adds them, both in an order that depends
+// only on the sizes and the device: results are repeatable bit for bit.
 #pragma once
 
 #include "convolve/convolve_gradient_plan.h"
@@ -21,7 +21,8 @@
 
 namespace lganet::weight_gradient {
 
-// EXACT: floats are a high and a low TF32 part each, and three products nearly IEEE's.
+// EXACT: floats are split into a high and a low TF32 part; three products are almost as accurate
+// as float32.
 template <typename T>
 struct Job {
   Maps<T> x, grad, mask;  // no mask: null
@@ -44,7 +45,7 @@ struct Job {
   LGANET_HD int groups() const { return lines_h * lines_w * (voxels_d / 8); }
 };
 
-// Where a group of 8 voxels starts, in bytes.
+// The offset of a group of 8 voxels, in bytes.
 struct Group {
   int x, grad;
 };
@@ -57,23 +58,22 @@ __device__ __forceinline__ Group group_of(const Job<T>& job, int number) {
           (line * job.grad_box.depth + d) * job.grad_box.stride};
 }
 
-// Where the eight rows start that are (i, j) = tap / 3, tap % 3 of eight inputs, in bytes.
+// The offset in bytes of eight rows: (i, j) = (tap / 3, tap % 3) of eight inputs.
 template <typename T>
 __device__ __forceinline__ int rows_at(const Job<T>& job, int eight) {
   const int tap = eight / job.in_chunks, chunk = eight % job.in_chunks;
-  if (tap >= 9) return 0;  // rows that nobody reads
+  if (tap >= 9) return 0;  // padding rows, not read
   const int line = tap / 3 * job.x_box.width + tap % 3;
   return line * job.x_box.depth * job.x_box.stride + chunk * 8 * int(sizeof(T));
 }
 
-// Where tile j of the columns starts: the gradient's voxels are read from the other side of the
-// tap.
+// The offset of tile j of the columns: the gradient is read at the negative of the tap.
 template <typename T, int NC>
 constexpr int columns_at(int j) {
   return (2 - j / NC) * voxel_bytes(NC, sizeof(T)) + j % NC * 8 * int(sizeof(T));
 }
 
-// Which rows and which voxels are a warp's: the how-manieth.
+// The index of a warp's rows and that of its voxels in the block.
 struct WarpPlace {
   int row, voxel;
 
@@ -84,7 +84,7 @@ struct WarpPlace {
   }
 };
 
-// What one warp adds up.
+// The sums of one warp.
 template <typename T, bool EXACT, int MT, int NC>
 struct Products {
   static constexpr int kColumns = 3 * NC;
@@ -130,8 +130,8 @@ struct Products {
     }
   }
 
-  // One number of a float product's factor: its first 11 bits, and what they leave (a product cuts
-  // off what is beyond 11 bits of that).
+  // Splits a float: the high part has 11 bits, the low part is the rest, which a product truncates
+  // to 11 bits.
   static __device__ __forceinline__ void split(const unsigned char* from, uint32_t& high,
                                                uint32_t& low) {
     const float x = *reinterpret_cast<const float*>(from);
@@ -162,7 +162,8 @@ struct Products {
           split(a_at + rows[m][i % 2] + i / 2 * x_four, a[m][i], a_low[m][i]);
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-        if constexpr (EXACT) __syncwarp();  // reading far ahead would cost too many registers
+        if constexpr (EXACT)
+          __syncwarp();  // stops the compiler from reading ahead, which needs too many registers
 #pragma unroll
         for (int i = 0; i < 2; ++i)
           split(b_at + columns_at<T, NC>(j) + i * 4 * kStride, b[i], b_low[i]);
@@ -170,7 +171,7 @@ struct Products {
         for (int m = 0; m < MT; ++m) {
           if constexpr (!EXACT) {
             multiply_add<float>(sums[m][j], a[m], b);
-          } else {  // a product's own sum cuts off its last bits: it is for these three alone
+          } else {  // a product truncates its sum, so the three have their own
             float sum[4] = {};
             multiply_add<float>(sum, a_low[m], b);
             multiply_add<float>(sum, a[m], b_low);
@@ -183,7 +184,7 @@ struct Products {
     }
   }
 
-  // Adds the sums of the block's warps with other voxels to the first's, one warp after the other.
+  // Adds the sums of warps with the same rows and other voxels to those of the first, in order.
   __device__ __forceinline__ void add_warps(float* shared, const WarpPlace& warp, int voxel_warps) {
     const int lane = threadIdx.x % 32;
     float* mine = shared + warp.row * (MT * kColumns * 128) + lane;
@@ -214,7 +215,7 @@ __global__ void __launch_bounds__(32 * warps_of({MT, NC}, EXACT), kBlocks)
   unsigned char *x = shared, *grad = x + job.x_box.bytes(), *mask = grad + job.grad_box.bytes();
   const bool masked = job.mask.map[0].data;
   Group* groups = reinterpret_cast<Group*>(masked ? mask + job.grad_box.bytes() : mask);
-  float* bias = reinterpret_cast<float*>(groups + job.groups());  // a thread's sums
+  float* bias = reinterpret_cast<float*>(groups + job.groups());  // sums of each thread
 #pragma unroll
   for (int k = 0; k < kUnit<T>; ++k) bias[threadIdx.x * kUnit<T> + k] = 0;
   for (int g = threadIdx.x; g < job.groups(); g += int(blockDim.x)) groups[g] = group_of(job, g);
@@ -270,12 +271,12 @@ __global__ void __launch_bounds__(32 * warps_of({MT, NC}, EXACT), kBlocks)
   }
 }
 
-// Where an entry of the sums belongs.
+// The places of the entries of the sums.
 struct Entries {
-  int64_t weights, all;  // after the weights come the biases
+  int64_t weights, all;  // first those of the weights, then of the biases
   int tiles, columns, in_chunks, out_blocks, row_warps, inputs, outputs;
 
-  // The place in (outputs, inputs, 27); -1 for rows and columns that are but filling.
+  // The place in (outputs, inputs, 27); -1 for rows and columns of padding.
   LGANET_HD int64_t weight(int64_t entry) const {
     const int lane = int(entry % 32), r = int(entry / 32 % 4);
     const int64_t tile = entry / 128;
@@ -291,7 +292,7 @@ struct Entries {
   }
 };
 
-// Adds up the blocks' sums: a lane for each entry, a warp for every kThreads / 32-th block.
+// Adds the sums of all blocks: a lane for each entry, a warp for every kThreads / 32-th block.
 __global__ void __launch_bounds__(kThreads)
     add_blocks(const Entries entries, const float* sums, int blocks, float* weight, float* bias) {
   __shared__ float part[kThreads];
@@ -312,7 +313,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// A device's memory that a call writes.
+// Device memory that a call writes.
 struct Results {
   float *weight, *bias;  // (outputs, inputs, 27); (outputs)
   float* sums;           // blocks times entries of the plan
@@ -325,7 +326,7 @@ void start_shape(Stream stream, const Plan& plan, const Job<T>& job) {
                 &multiply_boxes<T, EXACT, MT, NC>, job);
 }
 
-// The plan must be of these sizes. Maps without data are not there.
+// The plan must be for these sizes. Maps without data are absent.
 template <typename T, bool EXACT>
 void start(Stream stream, const Sizes& sizes, const Plan& plan, const Maps<T>& x,
            const Maps<T>& grad, const Maps<T>& mask, const Norm& norm, const Results& results) {

@@ -1,5 +1,5 @@
-// Boxes of voxels in shared memory: how they are copied there, 16 bytes of channels at a time, and
-// worked on in place by the threads that copied them.
+// Boxes of voxels in shared memory: copied 16 bytes of channels at a time, and then changed in
+// place by the threads that copied them.
 #pragma once
 
 #include <vector>
@@ -18,8 +18,8 @@ struct alignas(16) Unit {
   T number[kUnit<T>];
 };
 
-// A channels-last tensor: `pitch` numbers from one voxel to the next. `aligned`: every voxel starts
-// at 16 bytes.
+// A channels-last tensor. pitch: the stride between voxels. aligned: whether every voxel starts at
+// a multiple of 16 bytes.
 template <typename T>
 struct Map {
   const T* data = nullptr;
@@ -27,8 +27,7 @@ struct Map {
   bool aligned = true;
 };
 
-// The pitch of a (B, C, H, W, D) tensor; 0 where its channels are not side by side, voxel after
-// voxel.
+// The pitch of a (B, C, H, W, D) tensor; 0 if it is not channels-last with a constant pitch.
 template <typename T>
 int64_t pitch_of(const View<T>& x) {
   int64_t pitch = 0, voxels = 1;
@@ -43,8 +42,7 @@ int64_t pitch_of(const View<T>& x) {
   return pitch >= x.size[1] && (x.size[1] == 1 || x.stride[1] == 1) ? pitch : 0;
 }
 
-// Up to three tensors, the channels of one after those of the other; map i has those from first[i]
-// up to first[i + 1].
+// Up to three tensors as one with all their channels; map i has channels first[i] to first[i + 1].
 template <typename T>
 struct Maps {
   Map<T> map[3];
@@ -64,12 +62,12 @@ struct Maps {
   LGANET_HD int of_channel(int c) const { return (c >= first[1]) + (c >= first[2]); }
 };
 
-// Batch, height, width, depth: sizes of a volume, or a voxel of it.
+// Batch, height, width, depth: the size of a volume, or the position of a voxel.
 struct Place {
   int b, h, w, d;
 };
 
-// The voxels of a box: how many, and the bytes from one to the next in shared memory.
+// The size of a box, and the bytes from voxel to voxel in shared memory.
 struct Box {
   int voxels, height, width, depth, stride;
   Divisor<int32_t> by_depth, by_width;
@@ -86,8 +84,8 @@ struct Box {
   LGANET_HD int bytes() const { return voxels * stride; }
 };
 
-// A number that the compiler cannot know, so that what is made of it is made anew: registers are
-// dearer than that where products are summed.
+// Returns x, hidden from the optimiser: values computed from it are computed again instead of being
+// kept in registers, which the sums need.
 __device__ __forceinline__ int anew(int x) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+r"(x));
@@ -95,23 +93,24 @@ __device__ __forceinline__ int anew(int x) {
   return x;
 }
 
-// What one thread copies of a box and works on: one unit of channels of every `step`-th voxel.
+// The part of a box that one thread copies and changes: one unit of channels of every `step`-th
+// voxel.
 template <typename T>
 struct Share {
   int channel, first, step, offset;
 
-  // Of `eights` times 8 channels, the number `block` of such.
+  // block: which group of `eights` times 8 channels.
   __device__ __forceinline__ Share(int thread, int block, int eights) {
     const int units = eights * 8 / kUnit<T>, unit = thread % units;
     channel = block * eights * 8 + unit * kUnit<T>;
     step = int(blockDim.x) / units;
     first = thread / units;
-    if (first >= step) first = INT32_MAX / 2;  // a thread too many
+    if (first >= step) first = INT32_MAX / 2;  // a thread without work
     offset = unit * 16;
   }
 
-  // body(byte in the box, voxel of the volume, depth in the box) of each voxel of a box whose
-  // corner is there in a volume of that size; voxels outside are numbered -1.
+  // Calls body(byte in the box, voxel of the volume, depth in the box) for each voxel of the box at
+  // a corner in a volume of that size; the voxel is -1 outside the volume.
   template <typename F>
   __device__ __forceinline__ void each(const Box& box, const Place& corner, const Place& size,
                                        F&& body) const {
@@ -128,8 +127,8 @@ struct Share {
   }
 };
 
-// Begins to copy a thread's share of a box; what is outside the volume or beyond the last channel
-// is zero.
+// Starts the copies of a thread's share of a box; zeros outside the volume and beyond the last
+// channel.
 template <typename T>
 __device__ __forceinline__ void begin_copy(const Maps<T>& maps, const Share<T>& share,
                                            const Box& box, const Place& corner, const Place& size,
@@ -156,14 +155,15 @@ __device__ __forceinline__ void begin_copy(const Maps<T>& maps, const Share<T>& 
   });
 }
 
-// A number as the products read it: floats are rounded to TF32 unless they are split later.
+// A number as the products need it: floats are rounded to TF32 unless they are split later.
 template <typename T, bool EXACT>
 __device__ __forceinline__ T as_factor(float x) {
   if constexpr (std::is_same_v<T, float> && !EXACT) return round_tf32(x);
   return T(x);
 }
 
-// What the convolution read: leaky((x - shift) * scale), with moments (2, B, C) of shift and scale.
+// The input of the convolution: leaky((x - shift) * scale), with moments (2, B, C) of shift and
+// scale.
 struct Norm {
   const float* moments = nullptr;
   float slope = 1;
@@ -196,8 +196,8 @@ __device__ __forceinline__ void finish_inputs(const Norm& norm, int channels, co
   });
 }
 
-// Clears the gradient where the mask is not above zero, and adds what is left of the voxels that
-// are the box's own to `total`: those but the first and last of its depth.
+// Sets the gradient to zero where the mask is not above zero, and adds the box's own voxels, all
+// but the first and last of its depth, to `total`.
 template <bool EXACT, typename T>
 __device__ __forceinline__ void finish_gradient(const Share<T>& share, const Box& box,
                                                 const Place& corner, const Place& size,

@@ -1,5 +1,5 @@
-// The gradients of the 3^3 convolution to its weights and bias as an operator of CUDA, and which of
-// its configurations may be used, which needs no CUDA.
+// The part of the CUDA convolution's weight and bias gradients that needs no CUDA: their schemas,
+// and which configurations may be used.
 #include "convolve/convolve_gradient_plan.h"
 #include "common/tensors.h"
 
@@ -7,7 +7,7 @@ namespace lganet {
 
 namespace {
 
-// device: multiprocessors, bytes of shared memory of each, of a block.
+// device: multiprocessors, bytes of shared memory per multiprocessor and per block.
 std::vector<int64_t> convolve_weight_gradient_configs(int64_t inputs, int64_t outputs,
                                                       int64_t number_bytes, bool exact, bool masked,
                                                       std::vector<int64_t> size,

@@ -1,4 +1,4 @@
-// How the weight gradient is divided among blocks and warps: sizes of everything, no work.
+// How the weight gradient is divided among blocks and warps. Plain host code, without CUDA.
 #pragma once
 
 #include <algorithm>
@@ -10,13 +10,13 @@
 
 namespace lganet::weight_gradient {
 
-// What a warp adds up: `rows` tiles of 16 rows, `outputs` times 8 outputs.
+// The sums of a warp: `rows` tiles of 16 rows, `outputs` times 8 outputs.
 struct Shape {
   int rows, outputs;
 };
 constexpr Shape kShapes[] = {{5, 1}, {3, 2}, {3, 3}, {5, 2}};
 
-// How many of them there are for a type: larger ones would not fit into the registers.
+// The number of shapes for a type: larger ones do not fit into the registers.
 constexpr int shapes_of(int number_bytes, bool exact) {
   return number_bytes == 2 ? 4 : exact ? 2 : 3;
 }
@@ -31,25 +31,27 @@ constexpr Lines kLines[] = {{4, 4}, {2, 4}, {4, 8}, {8, 8}};
 constexpr int kShapeCount = sizeof(kShapes) / sizeof(Shape);
 constexpr int kLineCount = sizeof(kLines) / sizeof(Lines);
 
-// Of a block. Two are to run on a multiprocessor at once, one copies while the other multiplies,
-// and its quarters get equally many warps: 4 of 128 registers a thread, or 3 of 168.
+// Warps of a block. Two blocks should be resident on a multiprocessor, so that one copies while the
+// other multiplies, with equally many warps on each of its four schedulers: 4 with 128 registers
+// per thread, or 3 with 168.
 constexpr int warps_of(Shape shape, bool exact) {
   return shape.rows * shape.outputs <= 5 && !exact ? 8 : 6;
 }
 constexpr int kBlocks = 2;
 
-// From voxel to voxel of a box in shared memory: an odd number of eights, so that what a warp reads
-// at once, of eight voxels or of four of floats, lies in different banks.
+// Bytes from voxel to voxel of a box in shared memory: an odd multiple of eight numbers, so that
+// simultaneous reads of a warp, of eight voxels (floats: four), are in different banks.
 constexpr int voxel_bytes(int eights, int64_t number_bytes) {
   return 8 * (eights | 1) * int(number_bytes);
 }
 
-// Of the device.
+// Limits of the device.
 struct Limits {
-  int64_t processors, shared_processor, shared_block;  // multiprocessors; bytes of each, of a block
+  int64_t processors, shared_processor,
+      shared_block;  // multiprocessors; bytes per multiprocessor, per block
 };
 
-// Of a call: `size` is batch, height, width, depth.
+// Sizes of a call. size: batch, height, width, depth.
 struct Sizes {
   int64_t inputs, outputs, size[4], number_bytes;
   bool exact, masked;
@@ -61,13 +63,14 @@ struct Plan {
   Shape shape;
   Lines lines;
   int in_chunks, in_blocks, out_blocks, row_warps, voxel_warps;
-  int voxels_d;  // of a box; 0: not even one group of 8 fits
+  int voxels_d;  // of a box; 0 if not even one group of 8 fits
   int64_t x_stride, grad_stride, tiles[3], shared, blocks;
 
   Plan(const Sizes& sizes, int config, const Limits& limits)
       : shape(kShapes[(config - 1) % kShapeCount]), lines(kLines[(config - 1) / kShapeCount]) {
     const int64_t chunks = ceil_div(sizes.inputs, 8);
-    for (int n = 1, least = INT32_MAX; n <= 4; ++n) {  // of inputs at a time: the least filling
+    for (int n = 1, least = INT32_MAX; n <= 4;
+         ++n) {  // the number of inputs with the least padding
       const int warps = int(ceil_div(9 * n, 2 * shape.rows));
       const int work = int(ceil_div(chunks, n)) * warps;
       if (work > least) continue;
@@ -101,14 +104,15 @@ struct Plan {
   int64_t all_tiles(const Sizes& sizes) const {
     return sizes.size[0] * tiles[0] * tiles[1] * tiles[2];
   }
-  // Numbers of a block's sums of weights, of all sums of weights, and with those of the biases.
+  // The number of sums: of a block's weights, of all weights, and of weights and biases.
   int64_t of_pair() const { return int64_t(row_warps) * shape.rows * 3 * shape.outputs * 128; }
   int64_t weights() const { return of_pair() * in_blocks * out_blocks; }
   int64_t entries() const { return weights() + int64_t(out_blocks) * shape.outputs * 8; }
 
-  // A model of the time, in clock cycles of a multiprocessor: for each box the largest of products
-  // (2 cycles each), reads of shared memory (128 bytes a cycle) and copies (16 bytes a cycle with
-  // their instructions), and what of it the other block does not hide; at the end the blocks' sums.
+  // A model of the time, in clock cycles of a multiprocessor. For each box, the largest of products
+  // (2 cycles each), reads of shared memory (128 bytes per cycle) and copies (16 bytes per cycle
+  // with their instructions), plus the part that the other block does not hide; then the sums of
+  // blocks.
   double cost(const Sizes& sizes, const Limits& limits) const {
     const int64_t x = (lines.h + 2) * (lines.w + 2) * voxels_d * in_chunks;
     const int64_t grad =
@@ -126,7 +130,8 @@ struct Plan {
   }
 
  private:
-  // Of shared memory: boxes, the table of groups, threads' sums of the bias; later sums of warps.
+  // Bytes of shared memory: boxes, the table of groups, the bias sums of threads; later the sums of
+  // warps.
   int64_t bytes(const Sizes& sizes, int64_t depth) const {
     const int64_t x = (lines.h + 2) * (lines.w + 2) * depth * x_stride;
     const int64_t grad = lines.h * lines.w * (depth + 2) * grad_stride * (sizes.masked ? 2 : 1);
@@ -141,7 +146,7 @@ inline bool is_config(int64_t config, const Sizes& sizes) {
          (config - 1) % kShapeCount < shapes_of(int(sizes.number_bytes), sizes.exact);
 }
 
-// The configurations that fit, the best of the model first.
+// The configurations that fit, the fastest by the model first.
 inline std::vector<int64_t> ranked(const Sizes& sizes, const Limits& limits) {
   std::vector<std::pair<double, int64_t>> found;
   for (int config = 1; config <= kShapeCount * kLineCount; ++config) {

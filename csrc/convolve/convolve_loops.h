@@ -1,12 +1,12 @@
 // The arithmetic of convolve: Winograd's F(4, 3) along the first two axes and F(2, 3) along the
 // last, 144 products for 4 x 4 x 2 outputs instead of 864 (Lavin and Gray, 2016). Vectors run along
-// the channels, as they lie in memory, in the transforms and in the products alike.
+// the channels, in the transforms and in the products.
 namespace lganet::LGANET_ISA {
 
 constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
 #include "common/lanes.inl"
 
-// Sums of 6 numbers that F(4, 3) multiplies, for the points 0, 1, -1, 2, -2 and infinity.
+// The input transform of F(4, 3): 6 sums of 6 numbers, for the points 0, 1, -1, 2, -2 and infinity.
 template <typename W>
 LGANET_HD void six_in(const W& a, const W& b, const W& c, const W& d, const W& e, const W& f, W* to,
                       int64_t step) {
@@ -19,7 +19,7 @@ LGANET_HD void six_in(const W& a, const W& b, const W& c, const W& d, const W& e
   to[5 * step] = (f - d) - 4.0f * db;
 }
 
-// 4 outputs from 6 products.
+// The output transform of F(4, 3): 4 outputs from 6 products.
 template <typename W>
 LGANET_HD void four_out(const W& a, const W& b, const W& c, const W& d, const W& e, const W& f,
                         W* to, int64_t step) {
@@ -30,7 +30,7 @@ LGANET_HD void four_out(const W& a, const W& b, const W& c, const W& d, const W&
   to[3 * step] = b_c + 8.0f * d_e + f;
 }
 
-// 6 x 6 voxels `at` one place along their rows to the 36 sums over both axes.
+// The input transform of 6 x 6 voxels along both axes, at offset `at` of their rows.
 inline void transform_in_voxel(const float* const* rows, int64_t at, Vec<float>* to) {
   Vec<float> half[36];
 #pragma GCC unroll 6
@@ -45,8 +45,9 @@ inline void transform_in_voxel(const float* const* rows, int64_t at, Vec<float>*
   }
 }
 
-// The 144 sums of `count` tiles along the last axis, from tile `first` on: point x tile x channel.
-// rows: 6 x 6 rows (voxel, channel) that begin one voxel before the volume; more may be read.
+// The input transform of `count` tiles along the last axis, from tile `first` on: 144 sums, point x
+// tile x channel. rows: 6 x 6 rows (voxel, channel) that begin one voxel before the volume; reads
+// may go beyond their ends.
 inline void transform_in(const float* const* rows, int64_t channels, int64_t first, int64_t count,
                          float* to, int64_t point, int64_t tile) {
   Vec<float> sums[4][36];
@@ -72,13 +73,13 @@ inline void transform_in(const float* const* rows, int64_t channels, int64_t fir
   }
 }
 
-// Less 0, which, unlike 0 more, takes no instruction.
+// x - 0 is compiled to no instruction; x + 0 is not, because of -0.
 LGANET_HD Vec<float> broadcast(float x) { return x - Vec<float>{}; }
 
-// Vectors of accumulators that the registers hold beside what they are made from.
+// Accumulators, in vectors, that fit into the registers together with the operands.
 constexpr int kAccumulators = kVectorBytes == 64 ? 24 : 12;
 
-// V vectors of outputs of `tiles` tiles, rounded up to what the registers take at once.
+// V vectors of outputs of `tiles` tiles, rounded up to a multiple of those done at once.
 template <int V>
 inline void multiply_block(const float* x, int64_t x_tile, int64_t inputs, int64_t tiles,
                            const float* weight, float* out, int64_t out_tile) {
@@ -129,7 +130,7 @@ inline void multiply(const float* x, int64_t x_tile, int64_t inputs, int64_t til
   }
 }
 
-// The outputs of `count` tiles from their 144 products each: point x tile x output.
+// The output transform of `count` tiles from 144 products each: point x tile x output.
 // rows: 4 x 4 rows (voxel, output) of `depth` voxels, null where outside the volume.
 inline void transform_out(const float* x, int64_t point, int64_t tile, int64_t outputs,
                           int64_t first, int64_t count, int64_t depth, const float* bias, bool relu,
@@ -175,7 +176,7 @@ inline void transform_out(const float* x, int64_t point, int64_t tile, int64_t o
     }
 }
 
-// What the points multiply with, from 3 taps along one axis.
+// The weight transform of F(4, 3) along one axis: 6 factors from 3 taps.
 template <typename W>
 LGANET_HD void six_of(const W& a, const W& b, const W& c, W* to, int64_t step) {
   const W outer = (a + c) / 6, inner = b / 6, high = a / 24 + c / 6, low = b / 12;
@@ -187,7 +188,7 @@ LGANET_HD void six_of(const W& a, const W& b, const W& c, W* to, int64_t step) {
   to[5 * step] = c;
 }
 
-// The 144 factors of every input for output o: to[point * .. + c * step].
+// The weight transform, 144 factors of every input for output o: to[point * .. + c * step].
 inline void transform_weight(const View<const float>& weight, int64_t o, float* to, int64_t point,
                              int64_t step) {
   using W = Vec<double>;
@@ -275,7 +276,7 @@ inline void transform_gradient(const float* const* rows, int64_t outputs, int64_
     }
 }
 
-// V vectors of outputs, for all inputs, rounded up to what the registers take at once.
+// V vectors of outputs, for all inputs, rounded up to a multiple of those done at once.
 template <int V>
 inline void accumulate_block(const float* x, int64_t x_tile, int64_t inputs, int64_t tiles,
                              const float* grad, float* to, int64_t padded) {

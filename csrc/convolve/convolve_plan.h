@@ -1,12 +1,12 @@
-// How the 3^3 convolution of convolve.cuh is cut into blocks, and which cuts are worth a try. Plain
-// host code: it needs no CUDA.
+// How the 3^3 convolution of convolve.cuh is divided into blocks, and which tiles are candidates.
+// Plain host code, without CUDA.
 //
-// A block computes a tile of h x w x d voxels and `columns` outputs. It holds the tile with the
-// voxels around it in shared memory as planes of 16 bytes of channels, the voxels of a plane side
-// by side, lines of d + 2 after lines; a chunk of one or two planes at a time. A neighbour in w is
-// then the same list of voxels from d + 2 on, so rows of products are voxels of the list, w and d
-// in one, and what lies between two lines costs 2 rows in d + 2. A warp takes segments of 32 rows,
-// of which 30 come out (the taps along d are added up between rows), one for each of `lines` values
+// A block computes a tile of h x w x d voxels and `columns` outputs. It keeps the tile and the
+// voxels around it in shared memory as planes of 16 bytes of channels, one chunk of one or two
+// planes at a time. A plane is a list of voxels, in lines of d + 2. The neighbours in w are the
+// same list, shifted by d + 2. So the rows of products are the voxels of the list, over w and d
+// together; of d + 2 rows, 2 are between two lines and lost. A warp computes segments of 32 rows
+// with 30 results (the taps along d are added between rows), one segment for each of `lines` values
 // of h.
 #pragma once
 
@@ -19,21 +19,22 @@
 namespace lganet {
 
 constexpr int kRows = 32;          // of a segment
-constexpr int kNewRows = 30;       // that come out of it
+constexpr int kNewRows = 30;       // with a result
 constexpr int kConvolveWarps = 8;  // of a block at most
 
-// What is compiled: a kernel for each.
+// The kinds of kernels; one is compiled for each.
 struct ConvolveKind {
   int number_bytes;  // 2 or 4
-  bool exact;        // float32 to its last bits, by three products for one
+  bool exact;        // full float32, by three products instead of one
   int planes;        // 16 bytes of channels of a chunk, 1 or 2
-  int columns;       // outputs of a block: 8, 16, 24 or 32; where exact, 8 or 16
+  int columns;       // outputs of a block: 8, 16, 24 or 32; if exact, 8 or 16
 
   constexpr int per_plane() const { return 16 / number_bytes; }
   constexpr int chunk() const { return planes * per_plane(); }
-  // Values of h of a warp: as many as there are registers for.
+  // Values of h of a warp, limited by the registers.
   constexpr int lines() const { return columns == 8 && !exact ? 4 : 2; }
-  // Products of the inner axis for a chunk: 9 neighbours of two planes, or pairs of those of one.
+  // Products of a chunk along the inner axis: 9 neighbours of two planes, or 5 pairs of neighbours
+  // of one.
   constexpr int steps() const { return planes == 2 ? 9 : 5; }
   constexpr int column_tiles() const { return 3 * columns / 8; }
   constexpr int weight_bytes() const { return steps() * column_tiles() * (exact ? 512 : 256); }
@@ -41,7 +42,7 @@ struct ConvolveKind {
   constexpr int blocks(int outputs) const { return (outputs + columns - 1) / columns; }
 };
 
-// The kernel for so many inputs and outputs: the fewest products, then the fewest reads of x.
+// The kind for so many inputs and outputs: with the fewest products, then the fewest reads of x.
 constexpr ConvolveKind convolve_kind(int inputs, int outputs, int number_bytes, bool exact) {
   ConvolveKind kind{number_bytes, exact, 2, 8};
   int best = INT32_MAX;
@@ -62,8 +63,8 @@ struct ConvolveTile {
   constexpr int row() const { return (w + 2) * line(); }  // voxels of one h
   constexpr int segments() const { return (w * line() - 2 + kNewRows - 1) / kNewRows; }
   constexpr int warps(const ConvolveKind& kind) const { return h / kind.lines() * segments(); }
-  // From one plane to the next. The last segment may read beyond the last line; 64 bytes modulo 128
-  // let the two planes of four voxels be written at once.
+  // Bytes from one plane to the next. The last segment may read beyond the last line; 64 bytes
+  // modulo 128 allow the two planes of four voxels to be written without bank conflicts.
   constexpr int plane_bytes() const {
     const int beyond = segments() * kNewRows + 2 - w * line();
     const int voxels = (h + 2) * row() + std::max(beyond, 0);
@@ -76,7 +77,7 @@ struct ConvolveTile {
   }
 };
 
-// Where things are in the shared memory of a block, in bytes: first the planes of two chunks.
+// The layout of a block's shared memory, in bytes: first the planes of two chunks.
 struct ConvolveShared {
   int stage, weight_slots, weights, sums, bias, norm, total;
 
@@ -84,7 +85,7 @@ struct ConvolveShared {
                            int limit)
       : stage(kind.planes * tile.plane_bytes()), weight_slots(kind.chunks(inputs)) {
     place(kind, tile, inputs);
-    // The weights of all chunks stay where that lets two blocks run at once, else two take turns.
+    // The weights of all chunks are kept if two blocks still fit, else there are two buffers.
     if (weight_slots > 2 && total > limit / 2) {
       weight_slots = 2;
       place(kind, tile, inputs);
@@ -109,9 +110,9 @@ constexpr bool fits(const ConvolveKind& kind, const ConvolveTile& tile, int inpu
          ConvolveShared(kind, tile, inputs, limit).total <= limit;
 }
 
-// What a tile costs, in clock cycles of one of 128 multiprocessors: for each block the larger of
-// products (2 cycles each), reads of shared memory (128 bytes a cycle) and loads (32 bytes a
-// cycle); a block alone on its multiprocessor waits for a third of the loads as well.
+// A model of the time of a tile, in clock cycles of one of 128 multiprocessors: for each block the
+// largest of products (2 cycles each), reads of shared memory (128 bytes per cycle) and loads (32
+// bytes per cycle); a block alone on its multiprocessor also waits for a third of the loads.
 inline double cost(const ConvolveKind& kind, const ConvolveTile& tile, int inputs,
                    const int64_t (&size)[3], int outputs, int limit) {
   const ConvolveShared shared(kind, tile, inputs, limit);
@@ -132,8 +133,8 @@ inline double cost(const ConvolveKind& kind, const ConvolveTile& tile, int input
   return double(turns) * (chunks * (chunk + 200) + 60.0 * warps * lines);
 }
 
-// The tiles worth a try, the best of the model first; none where nothing fits. limit: bytes of
-// shared memory of a block.
+// The candidates for the tile, the fastest by the model first; none if nothing fits. limit: bytes
+// of shared memory of a block.
 inline std::vector<ConvolveTile> convolve_tiles(int inputs, int outputs, int number_bytes,
                                                 bool exact, const int64_t (&size)[3], int limit) {
   const ConvolveKind kind = convolve_kind(inputs, outputs, number_bytes, exact);

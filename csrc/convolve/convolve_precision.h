@@ -1,9 +1,9 @@
-// What the template arguments EXACT of the CUDA convolution are.
+// The values of the template argument EXACT of the CUDA convolution.
 #pragma once
 
 namespace lganet {
 
-// float32 with all its bits, or numbers as the tensor cores take them: half types, TF32.
+// Full float32, or the types of the tensor cores: half types, TF32.
 constexpr bool kExact = true, kRounded = false;
 
 }  // namespace lganet

@@ -1,15 +1,15 @@
-// What becomes of the products of a tile of the 3^3 convolution.
+// From the products of a tile of the 3^3 convolution to its result.
 #pragma once
 
 #include "convolve/convolve_tile.cuh"
 
 namespace lganet {
 
-// What sums of an output are about, so that little cancels where it varies little: without other
-// terms it is the bias, or 0 where a ReLU leaves nothing of that.
+// The value that is subtracted before an output's moments are summed, to avoid cancellation where
+// the output varies little: the bias, or 0 if the ReLU sets it to 0.
 LGANET_HD float centre_of(float bias, bool relu) { return relu && bias < 0 ? 0.0f : bias; }
 
-// Reads or writes N numbers that lie side by side, `wide` in the largest pieces that fit.
+// Reads or writes N adjacent numbers; wide: in the largest pieces that fit.
 template <typename T, int N>
 __device__ __forceinline__ void read_row(const T* from, bool wide, int count, float (&to)[N]) {
   constexpr int kBytes = N * sizeof(T), kPiece = kBytes % 16 == 0 ? 16 : kBytes % 8 == 0 ? 8 : 4;
@@ -44,9 +44,10 @@ __device__ __forceinline__ void write_row(T* to, bool wide, int count, const flo
     if (i < count) to[i] = T(from[i]);
 }
 
-// Adds up the three taps along d, row r of the result being row r - 1 of the first, r of the second
-// and r + 1 of the third, and writes what becomes of it. Column 2p + e of the n-th tile of a tap is
-// output kOwn p + 2n + e of the block: a lane has outputs side by side, and rows lane / 4 + 8g.
+// Adds the three taps along d (row r of the result is row r - 1 of the first, r of the second and
+// r + 1 of the third), applies the steps after the convolution and writes the result. Column 2p + e
+// of the n-th tile of a tap is output kOwn p + 2n + e of the block, so that a lane has adjacent
+// outputs, of rows lane / 4 + 8g.
 template <typename K>
 __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
                                       const ConvolveCut& cut, const Place& at, int unit,
@@ -63,7 +64,7 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
   };
   const Channels<const T> add = from_start(call.add), times = from_start(call.times);
   const Channels<T> out = from_start(call.out);
-  // read again and again, as there are no registers to keep it
+  // volatile: read each time, to save registers
   const volatile float* bias =
       reinterpret_cast<const volatile float*>(dynamic_shared() + cut.bias) + lane % 4 * N;
   float total[N], square[N];
@@ -87,7 +88,7 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
           const auto product = [&](int tap, int group) -> float {
             return sums[l][group / 2][tap * kTaps + n][group % 2 * 2 + e];
           };
-          // each lane hands over the row that the other one needs
+          // each lane passes on the row that the other one needs
           const float below = q == 7 && g > 0 ? product(0, g > 0 ? g - 1 : 0) : product(0, g);
           const float above = q == 0 && g < 3 ? product(2, g < 3 ? g + 1 : 3) : product(2, g);
           y[2 * n + e] = product(1, g) + __shfl_sync(~0u, below, (lane + 28) % 32) +
@@ -138,7 +139,7 @@ __device__ __forceinline__ void store(const ConvolveCall<typename K::T>& call,
   }
 }
 
-// The sums of a block, in the order of its warps.
+// Adds the sums of a block's warps, in order.
 template <typename K>
 __device__ __forceinline__ void store_sums(const ConvolveCall<typename K::T>& call,
                                            const ConvolveCut& cut) {
@@ -153,8 +154,8 @@ __device__ __forceinline__ void store_sums(const ConvolveCall<typename K::T>& ca
   }
 }
 
-// Mean and 1 / sqrt(variance + 1e-5) of each output from the sums of all blocks: a warp for each,
-// its lanes and what they have in a fixed order, summed up as A.
+// Mean and 1 / sqrt(variance + 1e-5) of each output from the sums of all blocks: one warp per
+// output, which adds in type A in a fixed order.
 template <typename A>
 __global__ void finish_moments(const float* sums, const float* bias, float* moments, bool relu,
                                int outputs, int columns, int blocks, int64_t voxels,

@@ -1,5 +1,5 @@
-// The convolution's kernels for float32 rounded to TF32, apart from the others to be compiled
-// beside them.
+// The convolution's kernels for float32 rounded to TF32, in a separate file to be compiled in
+// parallel.
 #include "convolve/convolve.cuh"
 
 namespace lganet {

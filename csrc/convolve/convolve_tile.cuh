@@ -1,4 +1,4 @@
-// A tile of the 3^3 convolution: how it comes into shared memory, and how it goes out.
+// A tile of the 3^3 convolution: its copy to shared memory and the steps before the products.
 #pragma once
 
 #include "convolve/convolve_plan.h"
@@ -6,7 +6,7 @@
 
 namespace lganet {
 
-// A kernel's type: its numbers, whether float32 keeps all its bits, planes and columns.
+// The type of a kernel: numbers, full float32 or not, planes and columns.
 template <typename T_, bool EXACT, int PLANES, int COLUMNS>
 struct Convolution {
   using T = T_;
@@ -14,11 +14,11 @@ struct Convolution {
   static constexpr int kPer = kind.per_plane(), kLines = kind.lines(), kSteps = kind.steps();
   static constexpr int kTaps = COLUMNS / 8;  // tiles of 8 columns of one tap along d
   static constexpr int kTiles = kind.column_tiles();
-  static constexpr int kOwn = COLUMNS / 4;      // outputs of a lane, side by side
-  static constexpr int kWords = EXACT ? 4 : 2;  // of the weights of a product in a lane
+  static constexpr int kOwn = COLUMNS / 4;      // adjacent outputs of a lane
+  static constexpr int kWords = EXACT ? 4 : 2;  // registers of a lane for the weights of a product
 };
 
-// One tensor of channels, channels last; `pitch` numbers from one voxel to the next.
+// A channels-last tensor. pitch: the stride between voxels.
 template <typename T>
 struct Channels {
   T* data;
@@ -27,16 +27,15 @@ struct Channels {
 
 constexpr int kMaps = 3;
 
-// What is computed: y = ((relu(conv3(cat(f(maps))) + bias)) + add) * times, f(x) = leaky((x -
-// shift)
-// * scale) or, with a mask, x where mask > 0 and else 0.
+// The arguments of y = (relu(conv3(cat(f(maps))) + bias) + add) * times, where f(x) is
+// leaky((x - shift) * scale) or, with a mask, x where mask > 0 and else 0.
 template <typename T>
 struct ConvolveCall {
   Channels<const T> maps[kMaps];
-  int first[kMaps + 1];  // channel of each map, and the number of all of them
-  bool whole;  // every plane is of one map, and 16 bytes in memory (the last may be fewer)
+  int first[kMaps + 1];  // first channel of each map, then the number of all
+  bool whole;  // every plane is from one map and aligned to 16 bytes (the last may be shorter)
   Channels<const T> mask;
-  bool whole_mask;      // the same of the mask
+  bool whole_mask;      // the same for the mask
   const void* weights;  // packed
   const float* bias;
   const float* norm;  // shift, then scale: (2, batch, inputs)
@@ -53,17 +52,17 @@ struct ConvolveCall {
   int inputs() const { return first[kMaps]; }
 };
 
-// Where a tile is.
+// The position of a tile.
 struct Place {
   int h, w, d, batch;
 
-  // Of its volume; the numbers of voxels of one volume are less than 2^31.
+  // The index of its first voxel in the volume; below 2^31.
   LGANET_HD int64_t first_voxel(const int (&size)[3]) const {
     return int64_t(batch) * size[0] * size[1] * size[2];
   }
 };
 
-// Where the tiles are cut.
+// The division of a volume into tiles.
 struct ConvolveCut {
   ConvolveTile tile;
   int count[3];  // tiles along each axis
@@ -76,7 +75,7 @@ struct ConvolveCut {
   }
 };
 
-// 16 bytes of channels as floats, and back.
+// Converts 16 bytes of channels to floats and back.
 template <typename T, int N>
 __device__ __forceinline__ void unpack(const uint32_t* words, float (&numbers)[N]) {
 #pragma unroll
@@ -105,7 +104,7 @@ __device__ __forceinline__ void pack(const float (&numbers)[N], uint32_t* words)
   }
 }
 
-// The map that has a channel, from that channel on.
+// The map with a given channel, starting at that channel.
 template <typename T>
 __device__ __forceinline__ Channels<const T> map_of(const ConvolveCall<T>& call, int channel) {
   Channels<const T> map = call.maps[0];
@@ -117,14 +116,14 @@ __device__ __forceinline__ Channels<const T> map_of(const ConvolveCall<T>& call,
   return map;
 }
 
-// The first of the channels that this lane loads of a chunk, 16 bytes of many voxels.
+// The first of the channels that this lane loads from a chunk: 16 bytes of each of its voxels.
 template <typename K>
 __device__ __forceinline__ int own_channel(int chunk) {
   return (chunk * K::kind.planes + int(threadIdx.x) % K::kind.planes) * K::kPer;
 }
 
-// Calls body(shared memory, voxel, whether it is in the volume) for all that this lane loads of a
-// tile, 16 bytes each.
+// Calls body(shared memory, voxel, whether it is in the volume) for each 16 bytes of a tile that
+// this lane loads.
 template <typename K, typename F>
 __device__ __forceinline__ void each_item(const ConvolveCut& cut, const Place& at,
                                           const int (&size)[3], unsigned char* stage, F&& body) {
@@ -144,7 +143,7 @@ __device__ __forceinline__ void each_item(const ConvolveCut& cut, const Place& a
   }
 }
 
-// Begins to load a chunk of a tile.
+// Starts to copy a chunk of a tile.
 template <typename K>
 __device__ __forceinline__ void load(const ConvolveCall<typename K::T>& call,
                                      const ConvolveCut& cut, const Place& at, int chunk,
@@ -172,8 +171,8 @@ __device__ __forceinline__ void load(const ConvolveCall<typename K::T>& call,
   }
 }
 
-// What a chunk goes through once it is there, each lane with what it has loaded itself: the
-// normalisation or the mask, and the rounding to TF32. Zeros outside of the volume stay.
+// Applies the normalisation or the mask and the rounding to TF32 to a chunk that has arrived, each
+// lane to what it has loaded itself. Zeros outside the volume stay 0.
 template <typename K>
 __device__ __forceinline__ void transform(const ConvolveCall<typename K::T>& call,
                                           const ConvolveCut& cut, const Place& at, int chunk,

@@ -1,6 +1,6 @@
-// How a convolution goes through a volume: in strips of rows, plane after plane, each copied once,
-// with zeros around, and cut into tiles of 4 x 4 x 2 voxels whose sums are multiplied together.
-// Included after each_isa.h.
+// How a convolution loops over a volume: in strips of rows, plane after plane. Each plane is copied
+// once, with zeros around it, and divided into tiles of 4 x 4 x 2 voxels; the transforms of many
+// tiles are multiplied together. Included after each_isa.h.
 #pragma once
 
 #include <algorithm>
@@ -12,14 +12,14 @@
 
 namespace lganet {
 
-constexpr int64_t kStrip = 16;       // rows of a strip, without the one on either side
-constexpr int64_t kPlanes = 24;      // planes that a strip goes through before it ends, at most
-constexpr int64_t kJobs = 16;        // parts of the work, at least, while they are worth it
-constexpr int64_t kWidestRead = 32;  // numbers that a vector may read past what it needs
-constexpr int64_t kTiles = 24;       // multiplied at once, at most; whole blocks of every kind
-constexpr int64_t kPoints = 144;     // sums of a tile
+constexpr int64_t kStrip = 16;       // rows of a strip, without the border rows
+constexpr int64_t kPlanes = 24;      // of a strip, at most
+constexpr int64_t kJobs = 16;        // parts of the work to aim for
+constexpr int64_t kWidestRead = 32;  // numbers that a vector may read beyond the end
+constexpr int64_t kTiles = 24;       // multiplied at once, at most; a multiple of all block sizes
+constexpr int64_t kPoints = 144;     // of a tile
 
-// Memory that nobody has written to yet.
+// Uninitialised memory.
 inline std::unique_ptr<float[]> fresh(int64_t count) {
   auto memory = std::unique_ptr<float[]>(new float[count]);
   ask_for_huge_pages(memory.get(), count * sizeof(float));
@@ -42,8 +42,8 @@ struct Jobs {
   int64_t count() const { return volumes * runs * strips; }
 };
 
-// What jobs read of the voxels of others, two rows or planes where two jobs meet: kept aside where
-// the result takes the place of x.
+// Copies of the voxels that jobs read from other jobs, two rows or planes at each boundary, for a
+// result that overwrites x.
 class Borders {
  public:
   Borders(const Jobs& jobs, const float* x)
@@ -70,7 +70,7 @@ class Borders {
     });
   }
 
-  // Row w of plane h, which lies in the strip or the run before or after that of the job.
+  // Row w of plane h, which is in the strip or the run before or after that of the job.
   const float* row(int64_t b, int64_t run, int64_t strip, int64_t h, int64_t w) const {
     const int64_t top = run * jobs_.planes, left = strip * kStrip;
     if (h < top || h >= top + jobs_.planes) {
@@ -87,18 +87,18 @@ class Borders {
   std::unique_ptr<float[]> rows_, planes_;
 };
 
-// Numbers between two points of `kTiles` tiles. Not a multiple of what caches index by, so that the
-// points do not all fall into the same lines.
+// The stride between the points of `kTiles` tiles. Not a multiple of a power of two, so that the
+// points do not compete for the same cache sets.
 constexpr int64_t point_step(int64_t padded) { return kTiles * padded + 16; }
 
-// Some tiles of a row of them: from tile `start` along the last axis, `count`, the first being tile
-// `at` of its batch. rows: offsets of their 4 x 4 rows in voxels, -1 for what is outside.
+// `count` neighbouring tiles along the last axis from tile `start` on; the first is tile `at` of
+// its batch. rows: offsets of their 4 x 4 rows in voxels, -1 outside the volume.
 struct Line {
   int64_t start, count, at;
   int64_t rows[16];
 };
 
-// The tiles of whose sums a batch is made.
+// A batch of transformed tiles.
 struct Batch {
   const float* sums;  // point x tile x input
   int64_t count;      // tiles
@@ -107,7 +107,7 @@ struct Batch {
 };
 
 // Calls body(batch) for all tiles of the jobs from `begin` to `end`.
-// borders: null where nothing writes to x meanwhile.
+// borders: null unless the result overwrites x.
 template <typename F>
 void each_batch(const Tensor& x, const Jobs& jobs, const Borders* borders, int64_t begin,
                 int64_t end, F&& body) {
@@ -116,7 +116,7 @@ void each_batch(const Tensor& x, const Jobs& jobs, const Borders* borders, int64
   const int64_t padded = round_up(inputs), point = point_step(padded);
   const int64_t deep = (depth + 1) / 2;  // tiles along the last axis
   const int64_t row = (2 * deep + 2) * inputs, plane = (kStrip + 2) * row;
-  // Six planes, and a row of zeros for what lies outside.
+  // Six planes, and a row of zeros for rows outside the volume.
   const Scratch<float> scratch(6 * plane + row + kWidestRead);
   const float* zeros = scratch.get() + 6 * plane;
   const auto sums = fresh(kPoints * point + kWidestRead);

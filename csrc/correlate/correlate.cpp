@@ -1,4 +1,4 @@
-// correlate on the CPU: straight into the output, the gradients by gathering.
+// correlate on the CPU: each result is written once, without atomics or scatters.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -18,7 +18,7 @@ enum class To : bool { x, y };  // whose gradient
 struct CorrelateSize {
   int64_t radius, planes, offsets_padded;
   RowLayout features, offsets;
-  RowLayout sums;  // of the result: as `offsets`, but voxel after voxel without a gap
+  RowLayout sums;  // of the result: like `offsets`, but without gaps between voxels
 
   CorrelateSize(MemoryFormat format, int64_t channels, int64_t depth, int64_t radius)
       : radius(radius),
@@ -27,7 +27,7 @@ struct CorrelateSize {
         offsets(format, offsets_padded, depth, radius),
         sums(offsets) {
     if (format == MemoryFormat::ChannelsLast3d) sums.voxel = count();
-    // Planes done together share the rows around them, as long as a core's cache holds these.
+    // Planes done together share the rows around them, if these fit into a core's cache.
     for (planes = 4; planes > 1 && (planes + 2 * radius) * side() * features.length > (1 << 16);)
       planes /= 2;
   }
@@ -88,7 +88,7 @@ Tensor correlate(const Tensor& x, const Tensor& y, int64_t radius) {
   return out;
 }
 
-// The gradient to `self`, which is x or y, from the one to the result and the other of the two.
+// The gradient to `self`, which is x or y, from that to the result and the other map.
 template <To kTo>
 Tensor gradient(const Tensor& grad, const Tensor& other, const Tensor& self, int64_t radius) {
   const CorrelateSize size(format_of(self), self.size(1), self.size(4), radius);

@@ -1,13 +1,12 @@
-// The sweeps of correlate over planes. Rows of features are copied, zero-padded, to scratch, where
-// the vectors run along the channels (channels_last_3d) or along the last axis (contiguous); the
-// rest is the same for both.
+// The loops of correlate over planes. Rows of features are copied, zero-padded, to scratch. Vectors
+// run along the channels (channels_last_3d) or along the last axis (contiguous).
 namespace lganet::LGANET_ISA {
 
 constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
 #include "common/lanes.inl"
 #include "common/ring.inl"
 
-// Lanes of two vectors, by their place in both: Order::low(lane) plus those at Order::high(lane).
+// Lane i of the result is the sum of lanes Order::low(i) and Order::high(i) of u followed by v.
 template <typename Order, typename T, int... I>
 LGANET_HD Vec<T> add_lanes(const Vec<T>& u, const Vec<T>& v, std::integer_sequence<int, I...>) {
 #if defined(__clang__)
@@ -21,14 +20,15 @@ LGANET_HD Vec<T> add_lanes(const Vec<T>& u, const Vec<T>& v, std::integer_sequen
 #endif
 }
 
-// Adds two halves of every block of SIZE lanes and puts the blocks of u, then v, in order.
+// Adds the two halves of every block of SIZE lanes; blocks of u first, then of v.
 template <int SIZE>
 struct Halves {
   static constexpr int low(int i) { return i / (SIZE / 2) * SIZE + i % (SIZE / 2); }
   static constexpr int high(int i) { return low(i) + SIZE / 2; }
 };
 
-// Adds two halves of every 16 bytes, GROUP lanes of u beside GROUP of v: cheaper than across them.
+// Adds the two halves of every 16 bytes, GROUP lanes of u, then GROUP of v: shuffles within 16
+// bytes are faster.
 template <int LANES, int PER_16, int GROUP>
 struct Beside {
   static constexpr int low(int i) {
@@ -39,7 +39,7 @@ struct Beside {
   static constexpr int high(int i) { return low(i) + PER_16 / 2; }
 };
 
-// x[m] = Order applied to x[2m] and x[2m + 1], or to x[0] twice.
+// x[m] = Order applied to x[2m] and x[2m + 1]; if there is only x[0], to x[0] twice.
 template <typename Order, int N, typename T>
 LGANET_HD void add_pairs(Vec<T>* x) {
   constexpr auto lanes = std::make_integer_sequence<int, int(kLanes<T>)>{};
@@ -67,7 +67,7 @@ LGANET_HD void sum_lanes(T* to, Vec<T>* x, T factor) {
   __builtin_memcpy(to, x, sizeof(T) * N);
 }
 
-// Products of a row with N shifted ones, summed over the channels.
+// Products of a row with N shifted rows, summed over the channels.
 template <int N, typename T>
 void products(T* to, const RowLayout out, const T* x, const T* const* y, const RowLayout row,
               int64_t channels, int64_t depth, T factor) {
@@ -121,7 +121,7 @@ void correlate_planes(const View<const In>& x, const View<const In>& y, const Vi
           for (int64_t k = -radius; k <= radius; ++k)
             shifted[o++] = ring.at(p + i, w + j) + k * size.features.voxel;
       for (; o < size.offsets_padded; ++o) shifted[o] = shifted[0];
-      // From the last to the first: what a part writes beyond its own is written again.
+      // From the last to the first: a part may write beyond its end, which is then overwritten.
       for (int64_t n = size.offsets_padded; n > 0;) {
         if (n % 8) {
           n -= 4;
@@ -138,11 +138,11 @@ void correlate_planes(const View<const In>& x, const View<const In>& y, const Vi
   }
 }
 
-// Which way the numbers of a vector lie.
+// The axis of the numbers of a vector.
 enum class Along : bool { channels, depth };
 
 // to(p) = factor sum_o g[o](p) f(p + o), for N vectors of channels and P of voxels at a time.
-// `f` and `g` point, for each (i, j) of the offsets, to what voxel 0 needs at k = -radius.
+// f, g: for each (i, j) of the offsets, pointers to the numbers for voxel 0 at k = -radius.
 template <int N, int P, Along kAlong, typename T>
 void gather(T* to, const T* const* f, const T* const* g, const RowLayout row,
             const RowLayout coefficients, int64_t side, int64_t k_step, int64_t depth, T factor) {

@@ -1,4 +1,4 @@
-// gradient_loss on the CPU: a sum in float64 for every plane, so that none depends on the threads.
+// gradient_loss on the CPU: a float64 sum per plane, so that the result does not depend on threads.
 #include "common/rows.h"
 #include "common/runs.h"
 
@@ -9,7 +9,7 @@ namespace lganet {
 
 namespace {
 
-// Per axis, what a squared difference counts for; 0 on an axis of one voxel.
+// The weight of a squared difference along each axis; 0 on an axis of one voxel.
 struct Weights {
   double axis[3];
 

@@ -18,7 +18,7 @@ double squared_distance(const T* a, const T* b, int64_t count) {
   return total;
 }
 
-// sums[i]: of the rows of one height, from `begin` to `end` counted over all planes.
+// sums[i]: the sum over plane i along H, for planes `begin` to `end` counted over all volumes.
 template <typename T>
 void gradient_loss_sums(const Rows<const T>& x, const double (&weight)[3], double* sums,
                         int64_t begin, int64_t end) {

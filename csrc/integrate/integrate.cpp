@@ -1,7 +1,7 @@
 // integrate on the CPU: memory, threads and the order of the steps; see integrate_loops.h.
 //
-// A field takes 4 numbers a voxel; the backward has two gradients of that size beside the fields
-// that it holds.
+// A field takes 4 numbers per voxel. The backward needs two gradients of that size and the fields
+// that it keeps.
 #include <cmath>
 #include <utility>
 
@@ -16,7 +16,7 @@
 
 namespace lganet {
 
-// Three components and a zero at every voxel of (batch, height, width, depth).
+// A field: three components and a zero at every voxel of (batch, height, width, depth).
 template <typename A>
 struct Field {
   A* data;
@@ -37,7 +37,7 @@ namespace lganet {
 
 namespace {
 
-constexpr int64_t kBehind = 8;  // voxels behind a field's end that a full register may read
+constexpr int64_t kBehind = 8;  // voxels beyond a field's end that a full register may read
 
 template <typename A>
 class Integration {
@@ -46,7 +46,7 @@ class Integration {
       : like_(velocity),
         size_{nullptr, velocity.size(0), velocity.size(2), velocity.size(3), velocity.size(4)} {}
 
-  // An uninitialised field; the ones given back come first, their memory being in place already.
+  // An uninitialised field; reuses a released one if there is one.
   Tensor take() {
     if (!free_.empty()) {
       const Tensor result = free_.back();
@@ -79,7 +79,7 @@ class Integration {
     return result;
   }
 
-  // One squaring more.
+  // The next field.
   Tensor squared(const Tensor& from) {
     const Tensor to = take();
     over_rows([&](int64_t begin, int64_t end) {
@@ -88,7 +88,7 @@ class Integration {
     return to;
   }
 
-  // Gives `grad` back.
+  // Releases `grad`.
   Tensor step_back(const Tensor& at, const Tensor& grad) {
     const Tensor to = take();
     std::vector<Reach> reach(size_.rows());

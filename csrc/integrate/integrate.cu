@@ -1,7 +1,7 @@
 // Integrate on a CUDA device: memory and the order of the steps. The kernels are in integrate.cuh.
 //
-// The forward takes two fields of 3 numbers a voxel, of which one is the result. The backward has
-// two gradients of that size beside the fields that it holds.
+// The forward needs two fields of 3 numbers per voxel, one of which is the result. The backward
+// needs two gradients of that size and the fields that it keeps.
 #include <cmath>
 
 #include "common/cuda_tensors.h"
@@ -12,7 +12,7 @@
 
 namespace lganet {
 
-// warp.cu has them
+// compiled in warp.cu
 #define LGANET_COMPILED(A)                                                                        \
   extern template void start_warp(Stream, const DeviceWarp<A, A>&, const View<A>&);               \
   extern template void start_warp_backward(Stream, const DeviceWarp<A, A>&, const View<const A>&, \
@@ -36,7 +36,7 @@ class Integration {
         summation_(summation) {}
 
   Tensor take() const { return empty_in_format_of(velocity_, sizes_of(velocity_)); }
-  void give(const Tensor&) const {}  // PyTorch's allocator has it as soon as nobody holds it
+  void give(const Tensor&) const {}  // freed by PyTorch when the last reference is gone
 
   Tensor squared(const Tensor& from) const {
     const Tensor to = take();

@@ -1,5 +1,5 @@
-// Integrate on the device. A step is a compose of a field with itself, by the kernels of warp.cuh.
-// The field of the first is `scale` times the velocity, and is never written.
+// Integrate on the device. A step composes a field with itself, with the kernels of warp.cuh. The
+// first field is `scale` times the velocity, which is not stored.
 #pragma once
 
 #include "warp/warp.cuh"
@@ -24,7 +24,7 @@ LGANET_HD void square_voxel(const Array<const A, I>& from, const Array<A, I>& to
   }
 }
 
-// All steps in one launch, a thread for every voxel; `spare` has the strides of `result`.
+// All steps in one launch, one thread per voxel; `spare` has the strides of `result`.
 template <typename A, typename I>
 __global__ void __launch_bounds__(kThreads)
     integrate_voxels(Array<const A, I> velocity, Array<A, I> result, A* spare, Reading<A> reading,
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename A>
 struct DeviceField {
   View<const A> field;
-  A scale;  // by which it is to be multiplied
+  A scale;  // a factor to multiply by
   Index index;
 };
 
@@ -60,8 +60,8 @@ void start_square(Stream stream, const DeviceField<A>& from, const View<A>& to) 
   start_warp<A>(stream, squaring_of(from), to);
 }
 
-// The backward of a step. `result.flow` and `result.image` are the same memory: with sums in it,
-// zero before, or, with `result.fixed`, filled here and still lacking the sums.
+// The backward of a step. `result.flow` and `result.image` are the same memory. It must be zero and
+// receives the sums; with `result.fixed`, it is overwritten here and the sums are added later.
 template <typename A>
 void start_square_backward(Stream stream, const DeviceField<A>& at, const View<const A>& grad,
                            WarpGradients<A> result) {
@@ -72,14 +72,14 @@ void start_square_backward(Stream stream, const DeviceField<A>& at, const View<c
     start_finish(stream, result, grad.size[0] * grad.voxels(), result.flow.data, Finish::add);
 }
 
-// Whether every voxel has a thread on the device at once: then one launch does all steps.
+// Whether the device can run a thread for every voxel at once: then one launch does all steps.
 template <typename A>
 bool in_one_launch(const View<const A>& velocity) {
   return is_small(velocity) && blocks_for(velocity.size[0] * velocity.voxels()).x <=
                                    resident_blocks(integrate_voxels<A, int32_t>);
 }
 
-// `steps` squarings, one at least, of scale * velocity.
+// `steps` squarings, at least one, of scale * velocity.
 template <typename A>
 void start_integrate(Stream stream, const View<const A>& velocity, const View<A>& result, A* spare,
                      A scale, int steps) {

@@ -1,4 +1,4 @@
-// What integrate asks of its arguments, on any device.
+// The checks of integrate's arguments, on any device.
 #pragma once
 
 #include "common/tensors.h"

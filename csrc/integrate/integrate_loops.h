@@ -1,10 +1,10 @@
-// The loops of integrate. A field is held with its three components side by side and a fourth,
-// zero: then one corner is one load, and the two corners of a pair are one load of twice the width.
+// The loops of integrate. A voxel of a field has its three components and a zero in adjacent
+// memory: so one corner is one load, and the two corners of a pair are one load of twice the width.
 
 namespace lganet::LGANET_ISA {
 
 #include "warp/warp_lanes.inl"
-// first, for what the others use
+// first: the other files need it
 #include "warp/warp_axis.inl"
 #include "warp/warp_corners.inl"
 
@@ -46,7 +46,7 @@ LGANET_HD A* start_of(const Field<A>& field, int64_t b) {
   return field.data + 4 * b * field.height * field.width * field.depth;
 }
 
-// Past the end of a row it reads on into the next, or into what every field has behind its end.
+// Beyond the end of a row it reads the next row, or the padding at the end of the field.
 template <typename A>
 LGANET_HD Positions<A> positions_of(const A* quads, Row row, int64_t k) {
   Positions<A> p;
@@ -57,7 +57,7 @@ LGANET_HD Positions<A> positions_of(const A* quads, Row row, int64_t k) {
   return p;
 }
 
-// to = scale * from, from components apart to components together.
+// to = scale * from, from separate components to the layout of a field.
 template <typename A>
 void gather_components(const View<const A>& from, const Field<A>& to, A scale, int64_t begin,
                        int64_t end) {
@@ -146,7 +146,7 @@ LGANET_HD Quad<A> dots(Quad<A> x, Quad<A> a, Quad<A> b, Quad<A> c) {
   return __builtin_shufflevector(ab, cc, 0, 1, 4, 5) + __builtin_shufflevector(ab, cc, 2, 3, 6, 7);
 }
 
-// Adds to the first corners of the four rows that start at `to`, in the planes that are owned.
+// Adds to the first corners of the four rows that start at `to`, in the planes of `own` only.
 template <typename A>
 LGANET_HD void add_rows(A* to, const Volume<A>& volume, const Quad<A> (&value)[4], Own own,
                         int32_t plane) {
@@ -160,10 +160,10 @@ LGANET_HD void add_rows(A* to, const Volume<A>& volume, const Quad<A> (&value)[4
       }
 }
 
-// The backward of one squaring, for the planes [begin, end) of `to`, counted over B and H: each
-// voxel's gradient is passed to itself, to its position by the field's slope there, and to the
-// corners that it read. Adds to no other plane, in the order of the voxels. Where the next voxel
-// reads the next corners, what both add to one is summed up first.
+// The backward of one squaring, for the planes [begin, end) of `to`, counted over B and H. Each
+// voxel's gradient is added to the voxel itself, also times the field's slope at its position, and
+// to the corners that it read. Only these planes are changed, in the order of the voxels. If the
+// next voxel reads the next corners, the terms of both for a corner are added first.
 template <typename I, typename A>
 void square_gradient(const Field<A>& field, const Field<A>& grad, const Field<A>& to,
                      const Reach* reach, Own own) {

@@ -1,10 +1,10 @@
 // The order in which integrate squares fields, forward and backward, on the CPU and on CUDA.
 //
 // `Run` has the steps: squared(field), the next field; step_back(field, gradient), the gradient to
-// the field from that to the next one; give(field), to say that a field is needed no more.
+// the field from that to the next one; give(field), which releases a field.
 //
-// The backward computes the intermediate fields again. It holds at most kHeld of them up to twice
-// as many steps, and one more each time the number of steps doubles.
+// The backward computes the intermediate fields again. It keeps at most kHeld of them up to
+// 2 kHeld steps, and one more each time the number of steps doubles.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace lganet {
 
 constexpr int64_t kHeld = 4;
 
-// `steps` squarings, giving `from` back.
+// `steps` squarings; releases `from`.
 template <typename Run, typename Field>
 Field squared(Run& run, Field from, int64_t steps) {
   for (; steps > 0; --steps) {
@@ -25,7 +25,7 @@ Field squared(Run& run, Field from, int64_t steps) {
   return from;
 }
 
-// The gradient to `start`, which is given back, from that to the field after `steps` squarings.
+// The gradient to `start` from that to the field after `steps` squarings; releases `start`.
 template <typename Run, typename Field, typename Gradient>
 Gradient reverse(Run& run, const Field& start, int64_t steps, Gradient grad) {
   if (steps > kHeld) {

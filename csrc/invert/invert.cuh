@@ -1,5 +1,5 @@
-// The inverse of a displacement field on the device: a thread for every point, which goes on until
-// its own point is done.
+// The inverse of a displacement field on the device: one thread per point, which iterates until its
+// point has converged.
 #pragma once
 
 #include "invert/invert_call.h"
@@ -21,8 +21,8 @@ LGANET_HD void turn(const A (&matrix)[9], const A (&v)[3], A (&out)[3]) {
     out[a] = matrix[3 * a] * v[0] + matrix[3 * a + 1] * v[1] + matrix[3 * a + 2] * v[2];
 }
 
-// u with u + field(p + u) = goal at every voxel p, where that is found; see ops/invert.py. Where
-// more than one block is to fit, the compiler spills in float64.
+// u with u + field(p + u) = goal at every voxel p where it is found; see ops/invert.py. The launch
+// bound is one block: with more, the compiler spills registers in float64.
 template <typename A, typename I>
 __global__ void __launch_bounds__(kThreads, 1)
     invert_points(Array<const A, I> field, Array<const A, I> goal, Array<const A, I> start,

@@ -1,4 +1,4 @@
-// What one inversion is, on the CPU and on a device.
+// The arguments of an inversion, on the CPU and on a device.
 #pragma once
 
 #include <algorithm>

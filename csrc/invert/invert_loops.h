@@ -1,4 +1,4 @@
-// The loops of invert: neighbouring points side by side, each until all of a register are done.
+// The loops of invert: a register of neighbouring points, until all of them have converged.
 namespace lganet::LGANET_ISA {
 
 #include "warp/warp_lanes.inl"

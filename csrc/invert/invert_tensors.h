@@ -1,4 +1,4 @@
-// What the inversion asks of its tensors, on the CPU and on a device.
+// The checks and results of an inversion, on the CPU and on a device.
 #pragma once
 
 #include <vector>

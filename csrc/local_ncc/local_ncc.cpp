@@ -1,9 +1,9 @@
-// Local normalised cross-correlation on the CPU: a sweep along the first axis that keeps a few
-// rows, and for the gradient a few planes, of temporaries. The gradient is linear in what comes
-// from above, a single number, so it is found in the same sweep as the value and only scaled by the
-// backward.
+// Local normalised cross-correlation on the CPU: a loop along the first axis that keeps a few rows
+// of temporaries, and for the gradient a few planes. The result is one number, so the gradient is
+// linear in one number: it is computed in the same loop as the value, and the backward only scales
+// it.
 //
-// Rows are independent of how the sweep is cut, so that results do not depend on the threads.
+// Rows do not depend on how the loop is divided, so results do not depend on the threads.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -29,8 +29,8 @@ template <typename T>
 struct NccSize {
   int64_t window;
   int64_t line;    // length of a row of scratch
-  int64_t lead;    // zeros before and after a row that is read beyond its ends
-  int64_t padded;  // length of such a row with both
+  int64_t lead;    // zeros before and after a row
+  int64_t padded;  // length of a row with both
   int64_t slots;   // planes whose fields are kept
   T epsilon;
   T scale;  // of the gradient, per unit of weight
@@ -64,7 +64,7 @@ NccInput<In, T> input_of(const Tensor& a, const Tensor& b, const std::optional<T
           weight ? view_of<const T>(*weight) : View<const T>{}};
 }
 
-// What the weighted sum is divided by: the weight of all voxels of all channels.
+// The divisor of the weighted sum: the sum of weights over all voxels and channels.
 template <typename In, typename T>
 double total_weight(const NccInput<In, T>& in) {
   const auto& size = in.a.size;
@@ -84,7 +84,7 @@ double total_weight(const NccInput<In, T>& in) {
   return total * channels;
 }
 
-// The weighted mean; with FIELDS > 0 also the gradient to b, with FIELDS = 5 that to a, of it.
+// The weighted mean; with FIELDS > 0 also its gradient to b, with FIELDS = 5 also that to a.
 template <int FIELDS, typename In, typename T>
 double sweep(const NccInput<In, T>& in, int64_t window, const View<T>& grad_a,
              const View<T>& grad_b) {
@@ -152,7 +152,7 @@ using Results = std::tuple<Tensor, Tensor, Tensor>;
 Results local_ncc(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight,
                   int64_t window, bool need_a, bool need_b);
 
-// The same where float32 overflows: by way of float64.
+// The same in float64, for when float32 overflows.
 Results local_ncc_widely(const Tensor& a, const Tensor& b, const std::optional<Tensor>& weight,
                          int64_t window, bool need_a, bool need_b) {
   constexpr auto kWide = ScalarType::Double, kOwn = ScalarType::Float;
@@ -217,7 +217,7 @@ Tensor scaled(const Tensor& grad, const Tensor& x, const Tensor& unit) {
   return out;
 }
 
-// a and b are arguments so that who differentiates this again is told that it cannot be done.
+// a and b are arguments so that a second derivative raises an error.
 std::tuple<Tensor, Tensor> local_ncc_backward(const Tensor& grad, const Tensor& a, const Tensor& b,
                                               const Tensor& unit_a, const Tensor& unit_b) {
   return {scaled(grad, a, unit_a), scaled(grad, b, unit_b)};

@@ -1,7 +1,7 @@
 // Local normalised cross-correlation on a CUDA device: memory and types. The kernels are in
 // local_ncc.cuh.
 #include "local_ncc/local_ncc_call.h"
-// first, for the types that the kernels are made for
+// first: the kernels need its types
 #include <limits>
 #include <tuple>
 
@@ -76,7 +76,7 @@ Tensor scaled(const Tensor& grad, const Tensor& x, const Tensor& unit, Stream st
   return out;
 }
 
-// a and b are arguments so that who differentiates this again is told that it cannot be done.
+// a and b are arguments so that a second derivative raises an error.
 std::tuple<Tensor, Tensor> local_ncc_backward(const Tensor& grad, const Tensor& a, const Tensor& b,
                                               const Tensor& unit_a, const Tensor& unit_b) {
   const OnDeviceOf stream(unit_a);

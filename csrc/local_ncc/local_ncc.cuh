@@ -1,20 +1,21 @@
-// Local normalised cross-correlation on the GPU: the kernels beside the walk, and the functions
-// that start them.
+// Local normalised cross-correlation on the GPU: the other kernels, and the functions that launch
+// all of them.
 //
-// The gradient is linear in what comes from above, a single number: it is found for one and scaled
-// by the backward. A walk over the images gives the value and the fields of the gradient, a second
-// one over the fields the gradient. A window that the walk is not made for, and double precision,
-// are joined one axis after the other, with the boxes in memory.
+// The result is one number, so the gradient is linear in one number: it is computed for 1, and the
+// backward scales it. A walk (local_ncc_walk.cuh) over the images gives the value and the fields of
+// the gradient, a second walk over the fields gives the gradient. Windows that the walk does not
+// support, and float64, are summed one axis after the other, with the boxes in memory.
 //
-// Addresses are found in 64 bits, once for each column of a walk.
+// Addresses are computed in 64 bits, once for each column of a walk.
 #pragma once
 
 #include "local_ncc/local_ncc_walk.cuh"
 
 namespace lganet::device {
 
-// Joins the boxes of any window along one axis, a thread for each voxel: along the last axis what
-// the job reads, then along the second what lies in memory, and along the first, which finishes.
+// Joins the boxes of any window along one axis, one thread per voxel: first along the last axis,
+// from the input of the job, then along the second and the first, from memory; the first axis gives
+// the result.
 template <int AXIS, typename Job>
 __global__ __launch_bounds__(kThreads) void join_axis(const Job job, int64_t reach,
                                                       const typename Job::Number* from,
@@ -62,7 +63,7 @@ __global__ __launch_bounds__(kThreads) void join_axis(const Job job, int64_t rea
   }
 }
 
-// From the sums of all blocks the mean, and one over the sum of all weights.
+// The mean from the sums of all blocks, and one over the sum of all weights.
 template <typename T>
 __global__ __launch_bounds__(kThreads) void total_up(double* sums, int64_t blocks, T* value,
                                                      T* scale) {
@@ -76,7 +77,7 @@ __global__ __launch_bounds__(kThreads) void total_up(double* sums, int64_t block
   *scale = static_cast<T>(1 / sums[1]);
 }
 
-// to = from * by, four numbers to a thread.
+// to = from * by, four numbers per thread.
 template <typename In, typename T>
 __global__ __launch_bounds__(kThreads) void multiply(const T* from, const T* by, In* to,
                                                      int64_t count) {
@@ -102,13 +103,13 @@ __global__ __launch_bounds__(kThreads) void multiply(const T* from, const T* by,
   }
 }
 
-// Whether the walk is made for this window: else boxes go through memory.
+// Whether the walk supports this window; else boxes are kept in memory.
 template <typename T>
 bool is_walked(int64_t window) {
   return sizeof(T) == sizeof(float) && window > 1 && window <= 2 * kMaxReach + 1;
 }
 
-// Blocks of either job's kernels.
+// The number of blocks of either job's kernels.
 template <typename T>
 int64_t blocks_of(const int64_t (&size)[5], int64_t window) {
   if (is_walked<T>(window)) return Tiling(size).blocks(size);
@@ -116,7 +117,7 @@ int64_t blocks_of(const int64_t (&size)[5], int64_t window) {
   return (rows + in_block - 1) / in_block * ((size[4] + kLanes - 1) / kLanes);
 }
 
-// `scratch`: two boxes for each voxel, where the window is not walked.
+// scratch: two boxes per voxel, if the walk does not support the window.
 template <typename Job>
 void start(Stream stream, const Job& job, int64_t window, typename Job::Number* scratch) {
   using T = typename Job::Number;
@@ -146,7 +147,7 @@ template <typename In, typename T>
 struct NccCall {
   View<const In> a, b;
   View<const T> weight;    // no data: all ones
-  View<T> grad_a, grad_b;  // no data: not needed; per unit of what comes from above
+  View<T> grad_a, grad_b;  // no data: not needed; for a gradient of 1 to the result
   int64_t window;
 
   int fields() const { return grad_a.data && grad_b.data ? 5 : grad_a.data || grad_b.data ? 3 : 0; }
@@ -195,7 +196,7 @@ void start_ncc(Stream stream, const NccCall<In, T>& call, const NccMemory<T>& me
   if (call.fields() > 3) gradient(3, y, x, call.grad_a);
 }
 
-// to = from * by, of `count` numbers, `by` one on the device.
+// to = from * by, for `count` numbers; `by` is a number on the device.
 template <typename In, typename T>
 void start_multiply(Stream stream, const T* from, const T* by, In* to, int64_t count) {
   const int64_t each = 4 * kThreads;

@@ -1,4 +1,4 @@
-// What local_ncc checks and allocates, on any device.
+// The checks of local_ncc's arguments, on any device.
 #pragma once
 
 #include <optional>

@@ -1,5 +1,5 @@
-// Local normalised cross-correlation on the GPU: what goes into boxes of voxels and what comes out
-// of them, for the value and for the gradient.
+// Local normalised cross-correlation on the GPU: the two jobs that sum over boxes of voxels, one
+// for the value and one for the gradient.
 #pragma once
 
 #include "common/launch.cuh"
@@ -10,7 +10,7 @@ namespace lganet::device {
 
 constexpr int kLanes = 32;
 constexpr int kThreads = 256;
-constexpr int kPlanes = 4;  // whose boxes a thread joins at a time
+constexpr int kPlanes = 4;  // of boxes that a thread joins at a time
 
 // A voxel of a (B, C, H, W, D) volume.
 struct Voxel {
@@ -37,7 +37,7 @@ LGANET_HD int64_t count_of(const int64_t (&size)[5]) {
   return size[0] * size[1] * size[2] * size[3] * size[4];
 }
 
-// Numbers of one type, as the struct that they make up, `stride` apart.
+// A struct stored as separate numbers, `stride` apart.
 template <typename Box, typename T>
 LGANET_HD Box gather(const T* from, int64_t stride) {
   constexpr int kCount = sizeof(Box) / sizeof(T);
@@ -58,7 +58,8 @@ LGANET_HD void scatter(T* to, int64_t stride, const Box& box) {
   for (int i = 0; i < kCount; ++i) to[i * stride] = parts[i];
 }
 
-// What the gradient to an image sums over boxes, and these sums: see derivative().
+// The terms of the gradient to an image that are summed over boxes, and these sums; see
+// derivative().
 template <typename T>
 struct Fields {
   T across, along, rest;
@@ -72,8 +73,8 @@ struct Fields {
   LGANET_HD Fields whole(T) const { return *this; }
 };
 
-// The walk for the value: from two images to the weighted sum of their agreement, and to the fields
-// of the gradient to b, with five of them also to a.
+// The job for the value: from two images to the weighted sum of their correlation, and to the
+// fields of the gradient to b (3) or to both (5).
 template <typename In, typename T>
 struct ValueJob {
   using Number = T;
@@ -87,11 +88,11 @@ struct ValueJob {
   T* fields;             // without gaps, one after the other
   int count;             // of fields: 0, 3 or 5
   T epsilon, two_over_count;
-  double* sums;  // of each block: weighted agreement, weight
+  double* sums;  // of each block: weighted correlation, weight
 
   LGANET_HD const int64_t (&size() const)[5] { return a.size; }
 
-  // What reading begins at, and the reading of a voxel of the same column, some steps further.
+  // The offsets of a voxel, and a read some steps further along its column.
   LGANET_HD void begin(int64_t (&start)[2], const Voxel& v) const {
     start[0] = offset_of(a, v);
     start[1] = offset_of(b, v);
@@ -101,7 +102,7 @@ struct ValueJob {
             static_cast<T>(b.data[start[1] + h * b.stride[2] + w * b.stride[3]])};
   }
 
-  // What a thread needs beside the boxes, and what it has summed.
+  // The other data of a thread, and its sums.
   struct State {
     T weight[kPlanes];
     T sums[2] = {};
@@ -132,7 +133,7 @@ struct ValueJob {
   }
 };
 
-// The walk for the gradient to image y: from the fields, per unit of the sum of all weights.
+// The job for the gradient to image y, from the fields.
 template <typename In, typename T>
 struct GradientJob {
   using Number = T;
@@ -172,7 +173,7 @@ struct GradientJob {
   }
 };
 
-// Adds up what the threads of a block have, always in the same order; `to` is shared memory.
+// Adds the numbers of a block's threads in a fixed order; `to` is shared memory.
 template <int COUNT, typename T>
 __device__ void block_sums(double* out, double (*to)[kThreads], const T (&mine)[COUNT]) {
   const int thread = threadIdx.x;

@@ -1,4 +1,4 @@
-// The sweeps of local_ncc over planes. Vectors run along the last axis.
+// The loops of local_ncc over planes. Vectors run along the last axis.
 namespace lganet::LGANET_ISA {
 
 constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
@@ -31,7 +31,7 @@ void read_row(T* to, const View<const In>& x, const In* volume, int64_t h, int64
     for (int64_t d = 0; d < n; ++d) to[d] = static_cast<T>(from[d * step]);
 }
 
-// Moments of each column of `window` rows; rows of a and b lie side by side.
+// Moments of each column over `window` rows; a and b are in pairs of rows.
 template <typename T>
 void join_columns(T* to, const T* rows, int64_t line, int64_t window) {
   const T inverse = T(1) / window;
@@ -61,8 +61,8 @@ void join_rows(T* to, int64_t to_stride, const T* ring, int64_t line, int64_t wi
   }
 }
 
-// Agreement along a row from its moments, summed with `weight`; with FIELDS, what the gradient
-// needs.
+// The correlation along a row from its moments, summed with `weight`; with FIELDS, also the fields
+// of the gradient.
 template <int FIELDS, typename T>
 double agree(T* fields, const T* moments, int64_t stride, const T* weight, const NccSize<T> size) {
   const int64_t reach = size.window / 2;
@@ -111,7 +111,7 @@ void sum_along(T* to, const T* fields, int64_t stride, int64_t line, int64_t win
     }
 }
 
-// Sums over the rows of a ring; two at a time, since each addition waits for the one before.
+// Sums over the rows of a ring; two at once, since each addition waits for the previous one.
 template <typename T>
 void sum_rows(T* to, const T* ring, int64_t length, int64_t window) {
   int64_t d = 0;
@@ -133,7 +133,7 @@ void sum_rows(T* to, const T* ring, int64_t length, int64_t window) {
   }
 }
 
-// Asks for memory that the next row needs, while this one is worked on. It need not exist.
+// Prefetches memory of the next row. The address need not exist.
 inline void fetch(const void* from, int64_t bytes) {
   const auto start = reinterpret_cast<uintptr_t>(from);
   for (int64_t at = 0; at < bytes; at += kCacheLine)
@@ -146,9 +146,9 @@ void fetch_row(const View<const In>& x, const In* volume, int64_t h, int64_t w) 
     fetch(volume + h * x.stride[2] + w * x.stride[3], x.size[4] * sizeof(In));
 }
 
-// Planes first .. first + count - 1 of one volume: adds up the agreement of each into `sums`, and
-// with FIELDS writes their fields, summed over the window along the last two axes, to the planes'
-// slots.
+// Planes first .. first + count - 1 of one volume: adds the correlation of each plane to `sums`,
+// and with FIELDS writes their fields, summed over the window along the last two axes, to the
+// planes' slots.
 template <int FIELDS, typename In, typename T>
 void ncc_planes(const NccInput<In, T>& in, const NccSize<T>& size, int64_t first, int64_t count,
                 T* scratch, double* sums, T* slots) {
@@ -170,8 +170,8 @@ void ncc_planes(const NccInput<In, T>& in, const NccSize<T>& size, int64_t first
   if (!in.weight.data)
     for (int64_t d = 0; d < depth; ++d) weight[d] = 1;
 
-  // Row r enters; what needs rows up to r leaves: agreement at row w, sums of fields at row w -
-  // reach.
+  // Row r is read. Then the correlation at row w, and the sums of fields at row w - reach, can be
+  // computed.
   for (int64_t r = 0; r < width + (FIELDS ? 2 : 1) * reach; ++r) {
     const int64_t w = r - reach;
     if (r < width)
@@ -250,7 +250,7 @@ void ncc_gradient_planes(const NccInput<In, T>& in, const NccSize<T>& size, int6
     for (int64_t p = first; p < first + count; ++p) {
       const int64_t h = p % height;
       const int64_t from = p - std::min(h, reach), to = p + std::min(height - 1 - h, reach);
-      // The slots are a ring: up to two runs of them.
+      // The slots are a ring buffer: up to two runs.
       const int64_t start = from % size.slots, total = to - from + 1;
       const int64_t before_end = std::min(total, size.slots - start);
       const T* const row = slots + w * FIELDS * line;

@@ -1,8 +1,8 @@
 // Local normalised cross-correlation: the arithmetic of one voxel, on numbers or vectors V of them.
 // Included inside a namespace, once for each instruction set: no guard.
 //
-// A box of voxels is known by the means and the (co)variances of the two images in it, never by raw
-// sums: a constant region has a variance of exactly zero at any intensity, in single precision too.
+// A box of voxels is represented by the means and (co)variances of the two images in it, not by raw
+// sums: so a constant region has a variance of exactly zero at any intensity, also in float32.
 
 template <typename V>
 struct Moments {
@@ -15,9 +15,9 @@ struct Sample {
   V a, b;
 };
 
-// Joins boxes of equal size, given the deviations of their means from those of one, the pivot.
-// The pivot is itself part of the whole, so that the variance, which is a difference here, is
-// never small against what it is the difference of.
+// Joins boxes of equal size, from the deviations of their means from those of one of them, the
+// pivot. The variance is a difference of two sums; since the pivot is one of the boxes, it is never
+// small compared with them, and there is no cancellation.
 template <typename V>
 struct Join {
   Moments<V> pivot;
@@ -52,7 +52,7 @@ struct Join {
     ab += m.ab + da * db;
   }
 
-  // Boxes gathered apart, around the same pivot.
+  // Adds boxes that were joined separately around the same pivot.
   LGANET_HD void add(const Join& other) {
     a += other.a;
     b += other.b;
@@ -61,10 +61,10 @@ struct Join {
     ab += other.ab;
   }
 
-  // To gather boxes apart, around the same pivot.
+  // An empty join around the same pivot.
   LGANET_HD Join none() const { return Join(pivot.a, pivot.b); }
 
-  // Of the whole; `inverse` is one over the number of boxes.
+  // The joined box; `inverse` is one over the number of boxes.
   template <typename T>
   LGANET_HD Moments<V> whole(T inverse) const {
     const V ma = a * inverse, mb = b * inverse;
@@ -74,8 +74,8 @@ struct Join {
 };
 
 // c^2 / (var_a var_b + 1e-5) and what its derivatives need.
-// `epsilon` is 1e-5 over the square of the number of voxels, since the definition has sums where
-// the moments are means.
+// epsilon: 1e-5 over the square of the number of voxels, since the definition has sums and the
+// moments are means.
 template <typename V>
 struct Agreement {
   V product;  // var_a var_b + 1e-5
@@ -90,7 +90,7 @@ struct Agreement {
   // c slope; NaN, not 0, where the product overflows.
   LGANET_HD V value(const V& c) const { return c * slope + 0 * product; }
 
-  // The same without c, which then takes no register beside the product; rounded otherwise.
+  // The same without c, which saves a register; the rounding differs.
   LGANET_HD V value() const { return slope * product * slope; }
 };
 

@@ -1,12 +1,12 @@
 // Local normalised cross-correlation on the GPU, the walk.
 //
-// A block of threads answers for a tile of the last two axes and walks along the first, some planes
-// at a time. Each plane, with the border that its boxes reach into, is read once: boxes are joined
-// along the last axis, then the second, in shared memory, then along the walk, where every thread
-// keeps the last planes of its column in registers. No moments go to memory.
+// A block of threads computes a tile of the last two axes and walks along the first, some planes at
+// a time. Each plane, with the border of its boxes, is read once: boxes are joined along the last
+// axis, then the second, in shared memory, then along the walk, where every thread keeps the last
+// planes of its column in registers. No moments are stored in memory.
 //
-// Four boxes side by side are joined together around what they share: window + 6 additions where
-// one by one they take 4 window - 4, and no subtraction.
+// Four adjacent boxes are joined together around their common part: window + 6 additions instead of
+// 4 window - 4, without subtractions.
 #pragma once
 
 #include "local_ncc/local_ncc_jobs.cuh"
@@ -16,12 +16,12 @@ namespace lganet::device {
 constexpr int kTile = 16;        // of the last two axes
 constexpr int kRawPlanes = 2;    // read at a time
 constexpr int kMaxReach = 4;     // half of the widest window whose boxes fit in registers
-constexpr int kMinLength = 16;   // planes of a walk, beside the 2 reach that it begins with
-constexpr int kMaxLength = 128;  // a thread's sums over which stay exact enough in single precision
-constexpr int kBlocks = 512;     // keep a large chip busy, where the volume has that many
+constexpr int kMinLength = 16;   // planes of a walk, without the first 2 reach
+constexpr int kMaxLength = 128;  // of a walk: a thread's float32 sums stay accurate enough
+constexpr int kBlocks = 512;     // to aim for: enough for a large GPU
 static_assert(kThreads == kTile * kTile, "one thread for each column");
 
-// Joins kPlanes boxes side by side, box i of the elements i .. i + 2 REACH.
+// Joins kPlanes adjacent boxes; box i has the elements i .. i + 2 REACH.
 template <int REACH, typename Run, typename Element, typename Put>
 LGANET_HD void slide(const Element& element, const Put& put) {
   constexpr int kRun = REACH > 1 ? 4 : 2;  // boxes that share an element, the pivot
@@ -47,8 +47,8 @@ LGANET_HD void slide(const Element& element, const Put& put) {
   }
 }
 
-// How a volume is cut: tiles along the last two axes, walks along the first. Of the volume's size
-// alone, so that a result does not depend on the chip.
+// The division of a volume: tiles along the last two axes, walks along the first. It depends only
+// on the volume's size, so that results do not depend on the GPU.
 struct Tiling {
   int tiles_w, tiles_d, walks;
   int length;  // planes of a walk, a multiple of kPlanes
@@ -69,7 +69,7 @@ struct Tiling {
   }
 };
 
-// Shared memory of a walk. Rows and planes are padded so that at most two threads meet in a bank.
+// Shared memory of a walk. Rows and planes are padded so that bank conflicts are at most two-way.
 template <int REACH, typename Job>
 struct Workspace {
   using T = typename Job::Number;
@@ -115,7 +115,7 @@ __global__ __launch_bounds__(kThreads, 2) void walk(const Job job, const Tiling 
   const int end_h = last_h + REACH < height ? last_h + REACH : height;
   const int thread = threadIdx.x;
 
-  // Reading: a warp takes a row, the next planes while these are joined.
+  // A warp reads a row of the next planes while the current ones are joined.
   const int lane = thread % kLanes, warp = thread / kLanes;
   const int lane_w = first_w - REACH + warp, lane_d = first_d - REACH + lane;
   const bool lane_reads = lane < kHalo && lane_d >= 0 && lane_d < depth;
@@ -145,7 +145,7 @@ __global__ __launch_bounds__(kThreads, 2) void walk(const Job job, const Tiling 
 
   const T inverse = T(1) / (2 * REACH + 1);
 
-  // Along the last axis, kPlanes boxes of a row to a thread; threads of a warp take different rows.
+  // Along the last axis, kPlanes boxes of a row per thread; threads of a warp have different rows.
   const auto join_d = [&](int to_plane) {
     constexpr int kLines = kRawPlanes * kHalo;
     static_assert(kLines * (kTile / kPlanes) <= kThreads);
@@ -159,7 +159,7 @@ __global__ __launch_bounds__(kThreads, 2) void walk(const Job job, const Tiling 
         [&](int i, const Run& run) { scatter(to + i, Work::kBoxStride, run.whole(inverse)); });
   };
 
-  // Along the second axis, kPlanes boxes of a column of a plane to a thread.
+  // Along the second axis, kPlanes boxes of a column of a plane per thread.
   const auto join_w = [&] {
     const int d = thread % kTile, plane = thread / kTile % kPlanes;
     const int w = thread / kTile / kPlanes * kPlanes;
@@ -174,8 +174,8 @@ __global__ __launch_bounds__(kThreads, 2) void walk(const Job job, const Tiling 
     __syncthreads();
   };
 
-  // Along the walk: planes first_out .. first_out + kPlanes - 1, of which `here` tells which are
-  // this block's.
+  // Along the walk: planes first_out .. first_out + kPlanes - 1; `here`: which of them belong to
+  // this block.
   const int w = first_w + thread / kTile, d = first_d + thread % kTile;
   const auto here = [&](int h) { return w < width && d < depth && h >= first_h && h < last_h; };
   Box window[2 * REACH + kPlanes] = {};

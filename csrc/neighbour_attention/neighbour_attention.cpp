@@ -1,4 +1,4 @@
-// neighbour_attention on the CPU: a sweep over planes that keeps the rows around them in scratch.
+// neighbour_attention on the CPU: a loop over planes that keeps the rows around them in scratch.
 #include <algorithm>
 #include <cstring>
 #include <tuple>
@@ -13,10 +13,10 @@ namespace lganet {
 
 constexpr int64_t kNeighbours = 27;
 
-// How the heads of a map are laid out in scratch, and how many planes are done together.
+// The layout of the heads of a map in scratch, and the number of planes done together.
 struct NeighbourSize {
   int64_t heads, width, planes = 4;
-  RowLayout features, triples, pairs;  // q and k; mean offsets; what normalises the weights
+  RowLayout features, triples, pairs;  // q and k; mean offsets; norms of the weights
 
   NeighbourSize(const Tensor& q, int64_t heads)
       : heads(heads),
@@ -53,7 +53,7 @@ void check(const Tensor& q, const Tensor& k, const Tensor& bias) {
                   "the heads of the bias must divide the channels");
 }
 
-// The bias as it lies in memory, offset after offset.
+// The bias in memory order, offset after offset.
 template <typename T>
 std::vector<T> numbers_of(const Tensor& bias) {
   std::vector<T> found;

@@ -1,5 +1,5 @@
-// The sweeps of neighbour_attention over planes. Rows of maps are copied, zero-padded, to scratch,
-// channel after channel, so that the vectors run along the last axis.
+// The loops of neighbour_attention over planes. Rows of maps are copied, zero-padded, to scratch,
+// channel after channel, so that vectors run along the last axis.
 namespace lganet::LGANET_ISA {
 
 constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES;
@@ -11,7 +11,7 @@ LGANET_HD Vec<T> filled(T x) {
   return Vec<T>{} + x;
 }
 
-// exp(x) of numbers that are not above 0 but for rounding; below the type's range it is nearly 0.
+// exp(x) for x <= 0, apart from rounding; below the type's range the result is nearly 0.
 template <typename T>
 LGANET_HD Vec<T> exp_of_negative(Vec<T> x) {
   using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
@@ -36,13 +36,13 @@ LGANET_HD Vec<T> exp_of_negative(Vec<T> x) {
   return sum * power;
 }
 
-// A head's rows, each pointing to voxel 0 of its first channel.
+// The rows of a head; each points to voxel 0 of its first channel.
 template <typename T>
 struct Query {
   const T *q, *most, *inverse, *grad, *out;
 };
 
-// Of a head: how many channels it has, and by how much two of them lie apart in a row.
+// The number of channels of a head, and their stride in a row.
 template <typename T>
 struct HeadOf {
   int64_t width, channel;
@@ -56,7 +56,7 @@ struct HeadOf {
   }
 };
 
-// One row of a head: the mean offset, and what its weights are normalised by.
+// One row of a head: the mean offset and the norm of its weights.
 template <typename T>
 void attend_row(const HeadOf<T>& head, const T* q, const T* const* k, int64_t depth, T* out,
                 T* most_out, T* inverse_out) {
@@ -125,8 +125,8 @@ void gradient_to_query(const HeadOf<T>& head, const Query<T>& at, const T* const
   }
 }
 
-// A row of the gradient to k, of one head: voxel p is neighbour o of voxel p - o, so that the nine
-// rows of the queries are read from the last to the first.
+// A row of the gradient to k, of one head: voxel p is neighbour o of voxel p - o, so the nine rows
+// of the queries are read from the last to the first.
 template <typename T>
 void gradient_to_key(const HeadOf<T>& head, const Query<T>* at, const T* k, int64_t depth, T* to) {
   for (int64_t d = 0; d < depth; d += kLanes<T>) {
@@ -190,7 +190,7 @@ Query<T> query_of(const NeighbourSize& size, int64_t a, const T* q, const T* nor
           grad + 3 * a * step, out + 3 * a * step};
 }
 
-// Planes of the gradient to q; `sums` gets, plane after plane, those to the bias.
+// Planes of the gradient to q; the gradient to the bias goes to `sums`, plane after plane.
 template <typename In, typename T>
 void query_gradient_planes(const View<const T>& grad, const View<const In>& q,
                            const View<const In>& k, const T* bias, T scale,

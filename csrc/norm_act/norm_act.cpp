@@ -1,4 +1,4 @@
-// norm_act on the CPU, in two sweeps: one for the sums and one for the values.
+// norm_act on the CPU, in two passes: one for the sums and one for the values.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -16,14 +16,14 @@ namespace lganet {
 namespace {
 
 constexpr double kEps = 1e-5;
-constexpr int64_t kChunk = 1 << 15;  // numbers that a thread takes at once
+constexpr int64_t kChunk = 1 << 15;  // numbers per task of a thread
 
 // A dense tensor as `volumes` runs of voxels with `channels` numbers each: (B, C, H, W, D) in
 // channels_last_3d is B runs, contiguous it is B C runs of one channel.
 struct Runs {
   int64_t volumes, channels, voxels;
   int64_t period;  // the least whole number of voxels that fills some vectors
-  int64_t chunk;   // voxels, whole periods
+  int64_t chunk;   // voxels, a multiple of whole periods
   int64_t chunks;  // of a volume
 
   explicit Runs(const Tensor& x) {
@@ -44,7 +44,7 @@ struct Runs {
     chunks = voxels == 0 ? 0 : (voxels + chunk - 1) / chunk;
   }
 
-  // Numbers in a row that starts with a whole period; the voxels left over are a row of their own.
+  // Splits a run into rows of whole periods, and a last row with the remaining voxels.
   template <typename F>
   void rows(int64_t volume, int64_t index, F&& body) const {
     const int64_t first = index * chunk, count = std::min(chunk, voxels - first);
@@ -55,8 +55,9 @@ struct Runs {
   }
 };
 
-// Sums of every volume and channel, 2 x volumes x channels, from body(place, period, rows, scratch,
-// first, second), which adds to two rows of `period` doubles. The order never depends on threads.
+// Sums for every volume and channel, 2 x volumes x channels, from body(place, period, rows,
+// scratch, first, second), which adds to two rows of `period` doubles. The order does not depend on
+// threads.
 template <typename T, typename F>
 std::vector<double> sums_of(const Runs& runs, F&& body) {
   const int64_t width = 2 * runs.channels, jobs = runs.volumes * runs.chunks;
@@ -95,7 +96,7 @@ void for_rows(const Runs& runs, F&& body) {
   });
 }
 
-// One value per volume and channel, repeated to rows of a period.
+// One value per volume and channel, repeated to fill rows of a period.
 template <typename T, typename F>
 std::vector<T> repeated(const Runs& runs, F&& value) {
   std::vector<T> out(runs.volumes * runs.period);
@@ -107,7 +108,7 @@ std::vector<T> repeated(const Runs& runs, F&& value) {
 
 // Writes act((x - mean) / sqrt(var + eps)) to `out` and 1 / sqrt(var + eps) to `scale`.
 void normalise(const Tensor& x, double slope, Tensor& out, Tensor& scale) {
-  if (x.numel() == 0) return;  // its strides may be anything
+  if (x.numel() == 0) return;  // its strides may be arbitrary
   const Runs runs(x);
   const int64_t channels = runs.channels, period = runs.period;
   switch_float(x.scalar_type(), [&](auto zero) {
@@ -116,7 +117,7 @@ void normalise(const Tensor& x, double slope, Tensor& out, Tensor& scale) {
     const In* from = reinterpret_cast<const In*>(x.data_ptr());
     In* to = reinterpret_cast<In*>(out.data_ptr());
     T* scales = reinterpret_cast<T*>(scale.data_ptr());
-    // The first voxel stands in for the mean: squares of what is left lose no digits to it.
+    // The first voxel is subtracted as an estimate of the mean, so that the squares do not cancel.
     const auto shift = repeated<T>(
         runs, [&](int64_t v, int64_t c) { return T(from[v * runs.voxels * channels + c]); });
     const auto sums_by = [&](const auto& from_shift) {
@@ -170,9 +171,9 @@ Tensor norm_act_backward(Tensor grad, Tensor out, Tensor scale, double slope) {
   Tensor to = empty_in_format_of(out, sizes_of(out));
   if (out.numel() == 0) return to;
   const Runs runs(out);
-  STD_TORCH_CHECK(slope != 0, "slope must not be 0: it cannot be undone");
+  STD_TORCH_CHECK(slope != 0, "slope must not be 0: the activation would not be invertible");
   STD_TORCH_CHECK(is_channels_last(grad) == is_channels_last(out) && grad.numel() == out.numel(),
-                  "grad must be laid out as the result is");
+                  "grad must have the memory format of the result");
   Runs{grad};
   const int64_t channels = runs.channels, period = runs.period;
   switch_float(out.scalar_type(), [&](auto zero) {

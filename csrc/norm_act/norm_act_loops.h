@@ -1,5 +1,5 @@
-// The sweeps of norm_act over a run of rows. A row is `period` numbers, a whole number of voxels of
-// one volume, so that number j of every row belongs to one channel; sums are kept per number.
+// The passes of norm_act over a run of rows. A row has `period` numbers, a whole number of voxels
+// of one volume, so number j of every row has the same channel; there is one sum per number.
 namespace lganet::LGANET_ISA {
 
 template <typename T>
@@ -7,8 +7,8 @@ LGANET_HD T activation(T x, T slope) {
   return x > T(0) ? x : x * slope;
 }
 
-// Adds to sums[j] and squares[j] the numbers j of the rows less shift[j], and their squares.
-// Short runs of rows are summed in T before they go to double: as exact, and twice as fast.
+// Adds number j of each row minus shift[j] to sums[j], and its square to squares[j].
+// Short runs of rows are first summed in T: as accurate as double, and twice as fast.
 template <typename In, typename T>
 void norm_sums(const In* x, const T* shift, int64_t period, int64_t rows, T* scratch, double* sums,
                double* squares) {
@@ -44,14 +44,15 @@ void norm_apply(const In* x, In* to, const T* mean, const T* scale, T slope, int
   }
 }
 
-// What reached the normalised value, and that value, from the activated one.
+// The gradient to the normalised value, and that value, from the activated value.
 template <typename T>
 LGANET_HD void undo(T grad, T out, T slope, T inverse, T& g, T& normed) {
   g = out > T(0) ? grad : grad * slope;
   normed = out > T(0) ? out : out * inverse;
 }
 
-// Adds to sums[j] the gradients to the normalised values, to products[j] these times the values.
+// Adds the gradients to the normalised values to sums[j], and their products with the values to
+// products[j].
 template <typename In, typename T>
 void norm_gradient_sums(const In* grad, const In* out, T slope, int64_t period, int64_t rows,
                         T* scratch, double* sums, double* products) {

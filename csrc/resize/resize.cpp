@@ -1,4 +1,5 @@
-// resize on the CPU: row by row, from up to four rows; the gradient gathers from those it went to.
+// resize on the CPU: each row from up to four rows of the input; a row of the gradient gathers from
+// all rows that read it.
 #include <algorithm>
 #include <limits>
 
@@ -8,7 +9,7 @@
 
 namespace lganet {
 
-// For each sample of an axis, the voxel below it and what the one above counts for.
+// For each sample of an axis, the voxel below it and the weight of the one above.
 template <typename A>
 struct Taps {
   std::vector<int32_t> low;
@@ -27,7 +28,7 @@ struct Taps {
       first[voxel] = std::min(first[voxel], first[voxel + 1]);
   }
 
-  // The samples that a voxel goes into, and its weight in each.
+  // The samples that read a voxel, and its weight in each.
   int64_t begin(int64_t voxel) const { return first[std::max<int64_t>(0, voxel - 1)]; }
   int64_t end(int64_t voxel) const { return first[voxel + 1]; }
   A weight(int64_t sample, int64_t voxel) const {

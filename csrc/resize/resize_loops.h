@@ -6,7 +6,7 @@ void add_row(A* __restrict to, const T* from, A factor, int64_t count) {
   for (int64_t k = 0; k < count; ++k) to[k] += factor * static_cast<A>(from[k]);
 }
 
-// `row` and `scratch`: working memory of a row of the input and of the result.
+// row, scratch: working memory for a row of the input and of the result.
 template <typename T, typename A>
 void resize_rows(const Rows<const T>& x, const Rows<T>& out, const Taps<A> (&taps)[3], A* row,
                  int64_t begin, int64_t end) {
@@ -40,7 +40,7 @@ void resize_rows(const Rows<const T>& x, const Rows<T>& out, const Taps<A> (&tap
   }
 }
 
-// The transpose, gathered: each row of `out`, of the input's size, from the rows that it went into.
+// The transpose: each row of `out`, which has the input's size, gathers from the rows that read it.
 template <typename T, typename A>
 void resize_rows_backward(const Rows<const T>& grad, const Rows<T>& out, const Taps<A> (&taps)[3],
                           A* row, A* result, int64_t begin, int64_t end) {

@@ -15,7 +15,7 @@ namespace lganet {
 
 namespace {
 
-// Rows along the last axis that are worth a thread of their own.
+// The least rows along the last axis for a thread.
 int64_t rows_per_task(const Tensor& x) { return parts_per_task(x.size(4)); }
 
 template <typename T>

@@ -6,7 +6,7 @@
 
 namespace lganet {
 
-// What integrate.cu starts too, so that it is compiled once.
+// Kernels that integrate.cu also launches, compiled only here.
 #define LGANET_COMPILED(A)                                                                 \
   template void start_warp(Stream, const DeviceWarp<A, A>&, const View<A>&);               \
   template void start_warp_backward(Stream, const DeviceWarp<A, A>&, const View<const A>&, \

@@ -1,4 +1,4 @@
-// Warp on the device: which kernel runs, with which type of index and how many threads.
+// Warp on the device: the choice of the kernel, of the type of index and of the number of threads.
 #pragma once
 
 #include "warp/warp_channels.cuh"
@@ -11,7 +11,7 @@ struct DeviceWarp {
   View<const T> image;
   View<const A> flow;
   WarpMode mode;
-  A scale;  // 1, or the one by which image and flow are multiplied first
+  A scale;  // by which image and flow are multiplied
   Index index;
 };
 
@@ -37,12 +37,13 @@ void start_warp(Stream stream, const DeviceWarp<T, A>& call, const View<T>& out)
   });
 }
 
-// The memory that the backward fills. The sums are as large as `image`, which is dense, and zero.
+// The results of the backward. The sums have the size of `image`, which is dense, and are zero
+// before.
 template <typename A>
 struct WarpGradients {
-  View<A> image;  // its data is unused where `fixed` is given
+  View<A> image;  // its data is not used with `fixed`
   View<A> flow;
-  Fixed* fixed;  // as many sums, zero, followed by a place for the peak
+  Fixed* fixed;  // the same number of sums, zero before, followed by the peak
   Needed needed;
   bool together;  // see Wanted
 };
@@ -85,7 +86,7 @@ void start_warp_backward(Stream stream, const DeviceWarp<T, A>& call, const View
   });
 }
 
-// The sizes and strides of an array, without its numbers.
+// The sizes and strides of an array, without data.
 template <typename A, typename T>
 View<A> like(const View<T>& x) {
   View<A> result{};
@@ -96,7 +97,7 @@ View<A> like(const View<T>& x) {
   return result;
 }
 
-// The finished sums, rounded to the type of `to`, written there or added to what is there.
+// Rounds the finished sums to the type of `to` and writes them or adds them to it.
 template <typename T, typename A>
 void start_finish(Stream stream, const WarpGradients<A>& sums, int64_t terms, T* to, Finish how) {
   const int64_t count = sums.image.size[0] * sums.image.size[1] * sums.image.voxels();

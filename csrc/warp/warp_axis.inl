@@ -1,15 +1,15 @@
-// Where along one axis an interpolated read falls, and with which weights: the arithmetic of warp,
+// The neighbours and weights of an interpolated read along one axis: the arithmetic of warp,
 // compose and integrate. V is a number or a vector of numbers, A its scalar type.
 // Compiled once per instruction set, in the namespace of the loops: no include guard.
 //
 // A position x reads two neighbours, `first` and `first` + 1, always inside the axis. The weight of
-// a voxel c is max(0, 1 - |x - c|), which is linear interpolation with zeros outside. Border
-// padding clamps x to the axis before. A NaN counts as a position before the axis. Outside nothing
-// is read, not even times 0: what lies in the image there may be infinite.
+// a voxel c is max(0, 1 - |x - c|), which is linear interpolation with zeros outside. With border
+// padding, x is first clamped to the axis. A NaN counts as a position before the axis. A read
+// outside the axis is skipped, not multiplied by 0, because the image may be infinite there.
 
-// One axis of an image: the range that x is clamped to, the last voxel, the last one that has a
-// next one, and the distance to that next one: infinite, so that its weight is 0, on an axis of one
-// voxel.
+// One axis of an image: the range to which x is clamped, the last voxel, the last voxel that has a
+// next one, and the distance to the next one; infinite on an axis of one voxel, so that its weight
+// is 0.
 template <typename A>
 struct Axis {
   A low, high, end, last, next;
@@ -38,7 +38,7 @@ LGANET_HD V clamped(V x, A low, A high) {
   return smaller(larger(x, V{} + low), V{} + high);
 }
 
-// Whether a clamped position lies on the axis or less than a voxel from it.
+// Whether a clamped position is on the axis or less than a voxel outside it.
 template <typename V, typename A>
 LGANET_HD auto is_near(V x, Axis<A> axis) {
   return (x >= A(-1)) & (x < axis.end + 1);
@@ -49,14 +49,15 @@ LGANET_HD V tent(V distance) {
   return larger(smaller(1 - distance, 1 + distance), V{});
 }
 
-// The derivative of tent(x - c) to x, from the right where it has a kink.
+// The derivative of tent(x - c) with respect to x; from the right where it jumps.
 template <typename V>
 LGANET_HD V tent_slope(V distance) {
   const V up = V{} + 1, none = V{};
   return distance >= -1 ? (distance < 0 ? up : (distance < 1 ? -up : none)) : none;
 }
 
-// Two neighbours along an axis: weights and, for the gradient, their derivatives to the position.
+// A value for each of the two neighbours along an axis: weights, or their derivatives with respect
+// to the position.
 template <typename V>
 struct Pair {
   V below, above;
@@ -67,7 +68,7 @@ LGANET_HD Pair<V> weights_at(V distance, Axis<A> axis) {
   return {tent(distance), tent(distance - axis.next)};
 }
 
-// `position` is x before clamping: where clamping moved it, the derivative is 0.
+// position: x before clamping; if clamping changed it, the derivative is 0.
 template <typename V, typename A>
 LGANET_HD Pair<V> slopes_at(V distance, V position, Axis<A> axis) {
   const V below = tent_slope(distance), above = tent_slope(distance - axis.next), none = V{};
@@ -96,7 +97,7 @@ LGANET_HD Square<V> square_of(const Pair<V>& h, const Pair<V>& w) {
   return {{h.below * w.below, h.below * w.above, h.above * w.below, h.above * w.above}};
 }
 
-// The slope of the image at a position, along each axis, from the two corners of each row.
+// The slope of the image along each axis at a position, from the two corners of each row.
 template <typename V>
 struct SlopeWeights {
   Square<V> along_h, along_w, square;

@@ -1,4 +1,4 @@
-// What warp and compose ask of the loops that they share.
+// The arguments of the loops that warp and compose share.
 #pragma once
 
 #include <tuple>
@@ -8,7 +8,7 @@
 
 namespace lganet {
 
-// A is the type computed in.
+// A: the type in which the loops compute.
 template <typename T, typename A>
 struct WarpCall {
   View<const T> image;
@@ -16,12 +16,12 @@ struct WarpCall {
   WarpMode mode;
 };
 
-// The planes of the image between which one row of the flow reads.
+// The first and last plane of the image that one row of the flow reads.
 struct Reach {
   int64_t first, last;
 };
 
-// The planes first..last of one image, which one thread owns.
+// The planes first .. last of one image, to which only one thread writes.
 struct Own {
   int64_t b, first, last;
 
@@ -57,8 +57,8 @@ std::tuple<Tensor, Tensor> warp_image_backward(const Tensor& grad, const Tensor&
 // The same on a CUDA device.
 namespace cuda {
 
-// The gradient to the image: as fast as it goes, or the same bit for bit each time, as it always is
-// on the CPU.
+// How the gradient to the image is summed: as fast as possible, or repeatable bit for bit, as
+// always on the CPU.
 enum class Summation : bool { fast, repeatable };
 
 inline Summation summation(bool deterministic) {

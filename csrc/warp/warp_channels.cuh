@@ -1,6 +1,5 @@
-// Warp of an image whose channels lie side by side: several threads for every voxel of the flow,
-// each with 16 bytes of channels at a time. Neighbouring threads read and write neighbouring
-// channels.
+// Warp of a channels-last image: several threads per voxel of the flow, each with 16 bytes of
+// channels at a time. Neighbouring threads read and write neighbouring channels.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +16,7 @@ struct alignas(16) Pack {
   T value[kSize];
 };
 
-// By way of whole words: numbers of 16 bits would else be moved one by one.
+// In whole words; the compiler would move 16-bit numbers one by one.
 struct alignas(16) Words {
   uint32_t word[4];
 };
@@ -34,8 +33,7 @@ template <typename T>
 LGANET_HD void store_pack(T* to, const Pack<T>& pack) {
   Words words;
   memcpy(&words, &pack, sizeof pack);
-#ifdef __CUDA_ARCH__  // asked for by name: with indices of 64 bits the compiler splits a plain
-                      // store
+#ifdef __CUDA_ARCH__  // the intrinsic: with 64-bit indices the compiler splits a plain store
   const auto& w = words.word;
   __stwb(reinterpret_cast<uint4*>(to), make_uint4(w[0], w[1], w[2], w[3]));
 #else
@@ -43,7 +41,7 @@ LGANET_HD void store_pack(T* to, const Pack<T>& pack) {
 #endif
 }
 
-// One voxel, 2^log_group threads: each works on every 2^log_group-th pack of channels.
+// One voxel, 2^log_group threads; each has every 2^log_group-th pack of channels.
 template <typename T, typename A, typename I>
 __global__ void __launch_bounds__(kThreads)
     warp_channels(Array<const T, I> image, Array<const A, I> flow, Array<T, I> out, I channels,
@@ -88,7 +86,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Four neighbouring float32 sums take one atomic operation where the hardware has it.
+// Adds to four adjacent float32 sums by one atomic operation if the hardware has it.
 template <int kSize, typename A, typename I>
 __device__ __forceinline__ void add_pack(const Sums<A, I>& sums, I at, A weight,
                                          const A (&grad)[kSize], double scale) {
@@ -140,7 +138,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const device::SlopeWeights<A> weights(point.weight, point.slope);
   const T* corner = image.data + image.offset(point.corner);
   const I into = sums.plain.offset(point.corner), end = active && point.inside ? channels : 0;
-  A dot[8] = {};  // of the gradient with each corner
+  A dot[8] = {};  // dot products of the gradient with each corner
   for (I c = lane * kSize; c < end; c += step) {
     const Pack<T> pack = load_pack(from + c);
     A g[kSize];
@@ -187,7 +185,7 @@ bool in_packs(const View<T>& x) {
   return fits;
 }
 
-// Threads for every voxel, as a power of two: one for every pack of channels, at most a warp.
+// The logarithm of the number of threads per voxel: one per pack of channels, at most a warp.
 template <typename T>
 int log_group_of(const View<T>& image) {
   const int64_t packs = image.size[1] / Pack<std::remove_const_t<T>>::kSize;

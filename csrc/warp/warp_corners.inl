@@ -1,4 +1,4 @@
-// Where the voxels of a row read an image, lanes side by side: shared by warp and integrate.
+// The corners that the voxels of a row read, one voxel per lane; shared by warp and integrate.
 // Included in the loops' namespace once per instruction set: no include guard.
 
 // Row `row` of a (B, C, H, W, D) array, counted over B, H and W.
@@ -11,7 +11,8 @@ LGANET_HD Row row_of(const View<T>& x, int64_t row) {
   return {row / (x.size[2] * x.size[3]), row / x.size[3] % x.size[2], row % x.size[3]};
 }
 
-// The axes of the image that a call reads, and the distances in memory between two neighbours.
+// The axes of the image that a call reads. step: strides; next: strides to the next voxel, 0 on an
+// axis of one voxel.
 template <typename A>
 struct Volume {
   Axis<A> axis[3];
@@ -42,20 +43,20 @@ LGANET_HD T* place_of(const View<T>& x, Row row, int64_t k, int64_t c) {
   return x.at(row.b, c) + row.i * x.stride[2] + row.j * x.stride[3] + k * x.stride[4];
 }
 
-// How many of the voxels k, k + 1, ... fill a register before the row ends.
+// The number of voxels k, k + 1, ... up to the end of the row, at most a register.
 template <typename A>
 LGANET_HD int lanes_left(int64_t size, int64_t k) {
   return int(size - k < kLanes<A> ? size - k : kLanes<A>);
 }
 
-// Where the run at `next` starts: the last of a row rather does some voxels again than half a
-// register.
+// The start of the run at `next`. The last run of a row starts earlier and repeats some voxels, so
+// that the register is full.
 template <typename A>
 LGANET_HD int64_t full_run(int64_t size, int64_t next) {
   return size >= kLanes<A> && next > size - kLanes<A> ? size - kLanes<A> : next;
 }
 
-// The last voxels of a row: fewer than a register holds, or some of those before once more.
+// The last register of a row: with fewer voxels, or full, with some voxels computed again.
 enum class Last : bool { fewer, again };
 
 // Calls body(row, k, count) for the voxels k .. k + count - 1 of each row of `out`, a register of
@@ -72,7 +73,7 @@ LGANET_HD void each_register(const View<T>& out, int64_t begin, int64_t end, con
   }
 }
 
-// Where the voxels k, k + 1, ... of a row read.
+// The positions that the voxels k, k + 1, ... of a row read.
 template <typename A>
 struct Positions {
   Vec<A> shift[3], at[3];
@@ -93,12 +94,13 @@ LGANET_HD Positions<A> positions_of(const View<const A>& flow, Row row, int64_t 
 template <typename A>
 using Mask = decltype(Vec<A>{} < Vec<A>{});
 
-// The corners that those voxels read: the first of each, and the weights along the axes.
+// The corners that these voxels read: the offset of the first corner, and the weights along the
+// axes.
 template <typename A, typename I>
 struct Corners {
   I offset[kLanes<A>];
   int32_t plane[kLanes<A>];
-  Mask<A> inside;  // reads anything at all
+  Mask<A> inside;  // whether any corner is inside
   Pair<Vec<A>> weight[3], slope[3];
 };
 
@@ -131,7 +133,7 @@ LGANET_HD int64_t row_offset(const Volume<A>& volume, int r) {
   return (r & 2 ? volume.next[0] : 0) + (r & 1 ? volume.next[1] : 0);
 }
 
-// The weights of the eight corners of every lane, corner by corner.
+// The weights of the eight corners, for every lane.
 template <typename A>
 struct Cube {
   A weight[8][kLanes<A>];

@@ -1,7 +1,7 @@
-// Reads and writes of vectors whose numbers lie apart, or in a narrower type.
+// Reads and writes of vectors whose numbers are strided or of a narrower type.
 // Included in the loops' namespace once per instruction set: no include guard.
 
-// Reads of eight corners a voxel fill half a register of the widest kind as well as a whole one.
+// At most 32 bytes: the reads of eight corners per voxel gain nothing from 64-byte registers.
 constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES < 32 ? 16 : 32;
 #include "common/lanes.inl"
 
@@ -9,8 +9,8 @@ constexpr int64_t kVectorBytes = LGANET_VECTOR_BYTES < 32 ? 16 : 32;
 template <typename A, typename I>
 using Indices = typename VectorOf<I, kLanes<A>>::type;
 
-// from[0], from[stride], ...: built in registers, since a wide load just after narrow stores
-// stalls.
+// from[0], from[stride], ...: assembled in registers, since a wide load directly after narrow
+// stores stalls.
 template <typename A, typename T>
 LGANET_HD Vec<A> load_spread(const T* from, int64_t stride) {
   if constexpr (kLanes<A> == 8)

@@ -1,5 +1,5 @@
-// The loops of warp over rows of voxels along the last axis. Two ways to keep a register full:
-// neighbouring voxels side by side ("lanes"), or neighbouring channels of one voxel ("channels").
+// The loops of warp over rows of voxels along the last axis. The lanes of a register are either
+// neighbouring voxels ("lanes") or channels of one voxel ("channels").
 
 namespace lganet::LGANET_ISA {
 
@@ -7,7 +7,7 @@ namespace lganet::LGANET_ISA {
 #include "warp/warp_axis.inl"
 #include "warp/warp_corners.inl"
 
-// The same for nearest: one voxel each, and whether it lies inside.
+// The voxel that mode "nearest" reads, and whether it is inside.
 template <typename A>
 struct Nearest {
   int64_t offset[kLanes<A>];
@@ -37,14 +37,14 @@ LGANET_HD Nearest<A> nearest_at(const Positions<A>& p, const Volume<A>& volume) 
   return nearest;
 }
 
-// How the two ends of a row of corners are read: one by one, or both by one load.
+// How the two corners of a row are read: by two loads, or by one.
 enum class Load : bool { each, pairs };
 
 #include "warp/warp_read.inl"
 #include "warp/warp_slope.inl"
 #include "warp/warp_scatter.inl"
 
-// Which of the loops fits: by the layout of the image, and whether its offsets fit into 32 bits.
+// The loop depends on the memory format of the image, and on whether its offsets fit into 32 bits.
 template <typename T>
 LGANET_HD bool by_channels(const View<T>& image) {
   return image.stride[1] == 1 && image.size[1] >= 4;

@@ -5,7 +5,7 @@ namespace lganet {
 
 enum class Sampling : bool { linear, nearest };
 enum class Padding : bool { zeros, border };
-enum class Plus : bool { nothing, flow };  // what is added to what is read
+enum class Plus : bool { nothing, flow };  // what is added to the value read
 
 struct WarpMode {
   Sampling sampling;
@@ -15,10 +15,10 @@ struct WarpMode {
 
 constexpr WarpMode kCompose{Sampling::linear, Padding::zeros, Plus::flow};
 
-// What is found where a position falls: the slopes are for the gradient to it.
+// What to compute at a position; the slopes are for its gradient.
 enum class Find : bool { weights, weights_and_slopes };
 
-// Which gradients are asked for.
+// The gradients to compute.
 struct Needed {
   bool image, flow;
 };

@@ -1,4 +1,5 @@
-// Where a voxel reads, and where its gradients go: shared by the kernels of warp and integrate.
+// The corners that a voxel reads and to which its gradients are added; shared by the kernels of
+// warp and integrate.
 #pragma once
 
 #include "common/sums.cuh"
@@ -10,7 +11,7 @@ namespace device {
 #include "warp/warp_axis.inl"
 }  // namespace device
 
-// Where and how to read: x(p) = scale * image(p + scale * flow(p)), Plus::flow: + scale * flow(p).
+// The arguments of x(p) = scale * image(p + scale * flow(p)), with Plus::flow + scale * flow(p).
 template <typename A>
 struct Reading {
   device::Axis<A> axis[3];
@@ -33,7 +34,7 @@ Reading<A> reading_of(const View<T>& image, WarpMode mode, A scale) {
 template <typename A, typename I>
 struct Point {
   Voxel<I> corner;
-  bool inside;  // reads anything at all
+  bool inside;  // whether any corner is inside
   device::Pair<A> weight[3], slope[3];
 };
 
@@ -65,7 +66,7 @@ LGANET_HD Point<A, I> point_at(const A (&at)[3], const Reading<A>& reading, I b)
   return point;
 }
 
-// The one voxel that mode "nearest" reads, and whether there is one.
+// The voxel that mode "nearest" reads, and whether it is inside.
 template <typename A, typename I>
 struct Nearest {
   Voxel<I> voxel;
@@ -99,7 +100,7 @@ LGANET_HD A value_at(const T* corner, const Array<const T, I>& image,
   return value;
 }
 
-// What the backward is to find: the gradient to the image as sums, that to the flow, or both.
+// The results of the backward: the gradient to the image as sums, that to the flow, or both.
 template <typename A, typename I>
 struct Wanted {
   Sums<A, I> image;

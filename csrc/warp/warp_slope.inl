@@ -1,5 +1,5 @@
-// The gradient to the flow: the image's slope at the position, against the result's gradient.
-// Included by warp_loops.h, once per instruction set: no include guard.
+// The gradient to the flow: the slope of the image at the position times the gradient to the
+// result. Included by warp_loops.h, once per instruction set: no include guard.
 
 template <Load kLoad, typename I, typename T, typename A>
 void flow_gradient_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,

@@ -1,5 +1,5 @@
-// Warp with a thread for every voxel of the flow, which does its channels one after the other.
-// Neighbouring threads read and write neighbouring voxels of the last axis.
+// Warp with one thread per voxel of the flow, which loops over the channels. Neighbouring threads
+// read and write neighbouring voxels of the last axis.
 #pragma once
 
 #include "warp/warp_points.cuh"
@@ -36,8 +36,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Adds the terms of a channel to the four rows of corners. Where the next lane's first corner is
-// this lane's second one, what both add to it goes in one atomic operation: `gives`, `takes`.
+// Adds the terms of a channel to the four rows of corners. If the next lane's first corner is this
+// lane's second one, both terms are added by one atomic operation: this lane `gives` its term, the
+// next one `takes` it.
 template <typename A, typename I>
 __device__ __forceinline__ void add_corners(const Sums<A, I>& sums, I corner,
                                             const device::Square<A>& square,
@@ -53,8 +54,7 @@ __device__ __forceinline__ void add_corners(const Sums<A, I>& sums, I corner,
   }
 }
 
-// Two blocks at a time leave a thread the registers for all that it holds; left alone, the compiler
-// moves some of it to memory.
+// With a bound of two blocks the registers suffice; without a bound the compiler spills some.
 template <typename T, typename A, typename I>
 __global__ void __launch_bounds__(kThreads, 2)
     warp_voxels_backward(Array<const T, I> image, Array<const A, I> flow, Array<const T, I> grad,

@@ -1,4 +1,4 @@
-"""Estimated time of missing steps: from a run's log and scores, else from one timed step."""
+"""Estimated time of missing steps: from a run's log and scores, else from stored costs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,23 @@ SIDE = 48  # of the volume on which the convolution is timed
 CHANNELS = 16  # of its input and output
 ROUNDS = 3  # the fastest counts
 FORWARD = 1 / 3  # of a training step
-COST = {}
+# A training step in convolutions: its time over that of `convolution`, per voxel.
+# Measured by `python -m benchmarks.training_cost` on an AMD EPYC (AVX-512), one thread.
+COST = {
+    "voxelmorph": 32,
+    "pivit": 10,
+    "prnetpp": 144,
+    "pcnet": 204,
+    "modet": 29,
+    "corrmlp": 204,
+    "groupmorph": 33,
+    "rdp": 207,
+    "lganet": 209,
+    "lganetpp": 272,
+    "model1": 54,
+    "model2": 58,
+    "model3": 201,
+}
 SYN = 8e-6  # seconds per voxel, measured: antspyx 0.6.3, one thread, LPBA40 at 4, 3 and 2 mm
 
 

@@ -18,7 +18,7 @@ import torch
 from lganet_fast import InputError, config
 from lganet_fast.cli import build_parser, main
 from lganet_fast.evaluation import run as evaluation
-from lganet_fast.models import create
+from lganet_fast.models import Network, create
 from lganet_fast.models.registry import options
 from lganet_fast.reproduction import Reproduction, estimate, steps
 from lganet_fast.reproduction.steps import BEGUN, MISSING, THERE, duration
@@ -65,13 +65,14 @@ def test_every_row_has_a_configuration_and_a_network(target):
 
 
 def test_a_plan_names_what_is_missing_and_how_to_make_it(brains, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(estimate, "timed_step", lambda _: 1e-4)
+    monkeypatch.setattr(estimate, "convolution_seconds", lambda _: 1e-5)
     assert main(words(brains, tmp_path, "--methods", *ROWS)) == 0
     said = capsys.readouterr().out
     assert "data lpba40: there" in said
     assert "train VoxelMorph: missing, about" in said
     # 300 epochs of 4 pairs of 32^3 voxels
-    assert f"train PIViT: missing, {estimate.spoken(1200 * 32**3 * 1e-4)}" in said
+    seconds = 1200 * 32**3 * 1e-5 * estimate.COST["pivit"]
+    assert f"train PIViT: missing, {estimate.spoken(seconds)}" in said
     commands = re.findall(r"^    (lganet-fast .*)$", said, re.MULTILINE)
     assert len(commands) == 5
     for command in commands:
@@ -206,6 +207,28 @@ def test_a_pair_takes_what_those_before_took(brains, tmp_path):
     assert step.seconds() == 2 * 5
 
 
-def test_a_step_is_timed():
-    settings = config.load("lpba40", ["model.name=voxelmorph", "train.device=cpu"])
-    assert 0 < estimate.timed_step(settings) < 1e-2
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_every_trained_row_has_a_cost(target):
+    assert {row.name for row in target.rows if row.trained} <= estimate.COST.keys()
+    assert all(cost > 0 for cost in estimate.COST.values())
+
+
+def test_a_plan_runs_no_network(brains, tmp_path, monkeypatch):
+    """It would take a minute for all networks."""
+
+    def never(*_, **__):
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr(Network, "__init__", never)
+    wanted = Reproduction("table1", tmp_path, settings=brains)
+    text = wanted.told(wanted.plan(), "")
+    assert text.count("missing, about ") == 22
+    assert "total about" in text
+
+
+def test_a_step_costs_convolutions(brains, tmp_path, monkeypatch):
+    assert 0 < estimate.convolution_seconds(torch.device("cpu")) < 1e-3
+    monkeypatch.setattr(estimate, "convolution_seconds", lambda _: 1e-9)
+    more = ["train.batch=2", "train.accumulate=3"]
+    [work] = Reproduction("table6", tmp_path, ["model1"], [*brains, *more]).works
+    assert work.step_seconds == pytest.approx(6 * 32**3 * 1e-9 * estimate.COST["model1"])
