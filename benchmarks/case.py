@@ -1,4 +1,4 @@
-"""What is measured: a piece of work at one size, and the ways to do it."""
+"""Cases: a piece of work at one size, and the ways to do it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ PAPER = (LPBA40, IXI_OASIS, LUNG_CT, ABDOMEN)
 
 
 def runs_anywhere(device: str) -> None:
-    """No reason against."""
+    """None: there is no device on which it cannot run."""
 
 
 @dataclass(frozen=True)
 class Way:
     """One way to do a piece of work.
 
-    build: (size, dtype, device) -> what is called with the inputs. refusal: device -> why it cannot
-    run there, or None. slow_start: its first call compiles for long.
+    build: (size, dtype, device) -> the function to call with the inputs. refusal: device -> why it
+    cannot run there, or None. slow_start: its first call compiles for a long time.
     """
 
     build: Callable[[Size, torch.dtype, str], Call]
@@ -43,14 +43,14 @@ class Way:
 class Case:
     """One piece of work at one size.
 
-    operation: its name, and that of its file. ways: by name; ratios are against the first.
-    inputs: (size, dtype, device) -> tensors, of which those that require a gradient get one.
-    detail: what else the table says of it. modes: of MODES, or a name for a call that is whole.
-    work: size -> multiplications and additions of the forward, or of the whole call.
-    quick: measured by --quick too. memory: its peak is measured too. rounds: at least.
-    warm: each way is called once before the clock runs. tolerance: by which results may differ from
-    the first way's, as a part of its largest value; None where they are not compared. any_size:
-    whether it can be done at another size.
+    operation: its name, and that of its file. ways: by name; ratios are relative to the first.
+    inputs: (size, dtype, device) -> tensors; gradients are computed for those that require one.
+    detail: further text for the table. modes: of MODES, or a name for a whole call. work: size ->
+    multiplications and additions of the forward, or of the whole call. quick: also measured by
+    --quick. memory: the peak is measured too. rounds: at least. warm: each way is called once
+    before the timing. tolerance: the allowed difference from the result of the first way, relative
+    to its largest value; None if results are not compared. any_size: whether it can run at another
+    size.
     """
 
     operation: str
@@ -70,29 +70,29 @@ class Case:
 
     @property
     def baseline(self) -> str:
-        """The way that ratios are against."""
+        """The way to which ratios are relative."""
         return next(iter(self.ways))
 
     @property
     def type(self) -> str:
-        """The number type's name."""
+        """The name of the number type."""
         return str(self.dtype).removeprefix("torch.")
 
     @property
     def id(self) -> str:
-        """What tells it from the others of its file."""
+        """Its name among the cases of its file."""
         return "-".join(filter(None, (shown(self.size), self.detail.replace(" ", "_"), self.type)))
 
     def inputs_on(self, device: str) -> tuple[Tensor, ...]:
-        """What every way is called with."""
+        """The inputs of every way."""
         return self.inputs(self.size, self.dtype, device)
 
     def of_size(self, size: Size) -> Case:
-        """The same at another size."""
+        """The same case at another size."""
         return replace(self, size=size)
 
     def in_bfloat16(self) -> Case:
-        """The same in bfloat16, without what float32 has told already."""
+        """The same case in bfloat16, without the measurements that float32 covers."""
         ways = {name: way for name, way in self.ways.items() if not way.slow_start}
         modes = ("forward", "full")
         return replace(
@@ -101,16 +101,16 @@ class Case:
 
 
 def shown(size: Size) -> str:
-    """The size as people write it."""
+    """The size as text, such as 96x112x80."""
     return "x".join(map(str, size))
 
 
 def ready(
     case: Case, way: str, mode: str, device: str, inputs: tuple[Tensor, ...]
 ) -> Callable[[], Callable[[], Any]]:
-    """What makes ready, outside the clock, a call to be timed; it returns that call.
+    """A function that prepares, without being timed, the call to time, and returns that call.
 
-    For the backward, the forward is what must be ready. The gradient of a result is the result.
+    For the backward it runs the forward. The gradient of a result is the result itself.
     """
     call = case.ways[way].build(case.size, case.dtype, device)
     leaves = [x for x in inputs if x.requires_grad]
@@ -134,9 +134,9 @@ def ready(
 
 
 def traffic(inputs: tuple[Tensor, ...], mode: str, result: int) -> int:
-    """The fewest bytes that the work can move: every input read once, every result written once.
+    """The minimum of bytes that the work moves: every input read once, every result written once.
 
-    result: bytes of the forward's.
+    result: bytes of the result of the forward.
     """
     read = sum(x.nbytes for x in inputs)
     wanted = sum(x.nbytes for x in inputs if x.requires_grad)
@@ -147,7 +147,7 @@ def traffic(inputs: tuple[Tensor, ...], mode: str, result: int) -> int:
 def image(size: Size, dtype: torch.dtype, device: str, channels: int = 1, seed: int = 0) -> Tensor:
     """A smooth (1, channels, H, W, D) volume in [0, 1] with a little noise, requiring a gradient.
 
-    More than one channel lie side by side in memory, as the network's features do.
+    More than one channel are in channels_last_3d, like the features of the network.
     """
     generator = torch.Generator().manual_seed(seed)
     coarse = [max(2, n // 8) for n in size]
@@ -167,5 +167,5 @@ def flow(size: Size, device: str, voxels: float = 3.0) -> Tensor:
 
 
 def voxels(size: Size) -> int:
-    """Their number."""
+    """The number of voxels."""
     return size[0] * size[1] * size[2]

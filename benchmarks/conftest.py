@@ -1,4 +1,4 @@
-"""Options, one test for each variant of each file's CASES, the table and the files at the end."""
+"""Options, a test for each variant of each file's CASES, and the table and files at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEVICES = ("cpu", "cuda")
 
 
 def size(text: str) -> Size:
-    """Turn "64x64x64" into three lengths; argparse reports what is not."""
+    """Turn "64x64x64" into three lengths; argparse reports the exception for other text."""
     if not re.fullmatch(r"\d+x\d+x\d+", text):
         raise ValueError(text)
     first, second, third = map(int, text.split("x"))
@@ -33,8 +33,8 @@ def size(text: str) -> Size:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lganet_fast")
     group.addoption("--quick", action="store_true", help="fewer and smaller cases, few rounds")
-    group.addoption("--guard", action="store_true", help="fail where an asked ratio is missed")
-    group.addoption("--size", type=size, metavar="HxWxD", help="measure at this size, no other")
+    group.addoption("--guard", action="store_true", help="fail if a ratio is below its requirement")
+    group.addoption("--size", type=size, metavar="HxWxD", help="measure at this size only")
     group.addoption("--results", type=Path, default=FOLDER, metavar="DIR", help="where to write")
     group.addoption("--threads", type=int, metavar="N", help="CPU threads (default: all)")
 
@@ -56,7 +56,7 @@ DESELECTED = pytest.StashKey[bool]()
 
 
 def chosen(cases: list[Case], config: pytest.Config) -> list[tuple[int, Case]]:
-    """The cases to measure, with their places."""
+    """The cases to measure, with their indices."""
     run, only = config.stash[RUN], config.getoption("size")
     found = [(i, c) for i, c in enumerate(cases) if c.quick or run.kind != "quick"]
     if only is not None:
@@ -70,12 +70,12 @@ def chosen(cases: list[Case], config: pytest.Config) -> list[tuple[int, Case]]:
 
 
 def variants(cases: list[Case], config: pytest.Config) -> Iterator[Variant]:
-    """Every way in every mode on every device; for the guard those that a target speaks of."""
+    """Every way in every mode on every device; for the guard those with a target."""
     kind = config.stash[RUN].kind
     for index, case in chosen(cases, config):
         for device in DEVICES:
             for mode in case.modes:
-                slow = kind == "full" and mode != "backward"  # the other modes tell it
+                slow = kind == "full" and mode != "backward"  # not measured in the other modes
                 ways = [w for w, way in case.ways.items() if slow or not way.slow_start]
                 found = [Variant(case, index, device, mode, way) for way in ways]
                 if kind == "guard":
@@ -85,7 +85,7 @@ def variants(cases: list[Case], config: pytest.Config) -> Iterator[Variant]:
 
 
 def guarded(variant: Variant) -> list[Target]:
-    """The targets that the guard holds the variant to; none where nothing is compiled."""
+    """The targets that the guard checks for the variant; none without compiled operators."""
     return of_row(variant.row(), GUARDED) if native.LOADED else []
 
 
@@ -107,7 +107,7 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def measure(variant: Variant, benchmark: Any, request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Measure the variant, together with those of its group that are selected."""
+    """Measure the variant, together with the selected ones of its group."""
     run = request.config.stash[RUN]
 
     def once() -> None:
@@ -115,7 +115,7 @@ def measure(variant: Variant, benchmark: Any, request: pytest.FixtureRequest) ->
             run.measure(siblings(variant, request.session))
         missed = held_to(variant, run)
         if missed:
-            run.measure(siblings(variant, request.session))  # a noisy machine gets another chance
+            run.measure(siblings(variant, request.session))  # once more, in case of a disturbance
             missed = held_to(variant, run)
         row = run.rows[variant]
         if row.status == "not run":
@@ -132,14 +132,14 @@ def measure(variant: Variant, benchmark: Any, request: pytest.FixtureRequest) ->
 
 
 def siblings(variant: Variant, session: pytest.Session) -> list[Variant]:
-    """The selected variants of a variant's group."""
+    """The selected variants of the same group."""
     found = (getattr(item, "callspec", None) for item in session.items)
     all_of_them = (spec.params.get("variant") for spec in found if spec)
     return [v for v in all_of_them if isinstance(v, Variant) and v.group == variant.group]
 
 
 def held_to(variant: Variant, run: Run) -> list[str]:
-    """What the guard complains about."""
+    """The errors of the guard."""
     row = run.rows[variant]
     if run.kind != "guard" or row.status != "run":
         return []

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.count`: what the network asks of a CUDA device, counted without one.
+"""`python -m benchmarks.count`: the work of the network on a CUDA device, counted without one.
 
-The network runs on fake tensors of the device "cuda" with what a machine with a GPU has: the
-compiled operators that have a CUDA source, and Triton. Every operator that reaches the dispatcher
-is noted with the bytes that it must move (each input read once, each result written once) and its
-multiplications and additions. Views and allocations are dispatched but launch nothing.
+The network runs on fake tensors of the device "cuda", with the compiled operators that have a CUDA
+source, and Triton. Every operator that reaches the dispatcher is recorded with the bytes that it
+must move (each input read once, each result written once) and its multiplications and additions.
+Views and allocations are dispatched but launch nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ from . import published as op_for_op
 from .case import IXI_OASIS, LPBA40, Size, shown
 
 ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift")
-VIEWS = ("_unsafe_view", "_reshape_alias", "split", "unbind", "chunk")  # whose schema hides it
+VIEWS = (
+    "_unsafe_view",
+    "_reshape_alias",
+    "split",
+    "unbind",
+    "chunk",
+)  # without alias information in the schema
 OVERWRITES = ("copy_", "fill_", "zero_")  # write their first argument without reading it
 NOTHING = ("promote_types", "device", "is_same_size", "sym_size", "dim")
 
@@ -52,7 +58,7 @@ class Conv:
 
     @property
     def voxels(self) -> int:
-        """Of the whole batch."""
+        """The voxels of the whole batch."""
         return math.prod(self.shape)
 
     @property
@@ -61,15 +67,16 @@ class Conv:
         return 2 * 27 * self.inputs * self.outputs * self.voxels
 
     def bytes(self, itemsize: int) -> int:
-        """The fewest that it moves: both maps once, and the weights."""
+        """The minimum: both maps once, and the weights."""
         maps = self.voxels * (self.inputs + self.outputs)
         return itemsize * (maps + 27 * self.inputs * self.outputs)
 
 
 @dataclass
 class Count:
-    """By operator: calls dispatched, calls that launch a kernel, bytes, multiply-adds; the
-    3^3 convolutions in order.
+    """By operator: dispatched calls, calls that launch a kernel, bytes and multiply-adds.
+
+    convolutions: the 3^3 convolutions in order.
     """
 
     dispatched: Counter[str] = field(default_factory=Counter)
@@ -90,14 +97,14 @@ class Count:
 
 
 class Counting(TorchDispatchMode):
-    """Counts what is dispatched inside the `with` block, on any device."""
+    """Counts the operators dispatched inside the `with` block, on any device."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = Count()
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), keywords: Any = None):
-        """Note the call and do it."""
+        """Record and run the call."""
         keywords = keywords or {}
         out = operator(*args, **keywords)
         name = str(operator).removeprefix("aten.")
@@ -111,7 +118,7 @@ class Counting(TorchDispatchMode):
 
 
 def launches(operator: Any) -> bool:
-    """Whether an operator starts a kernel: views and allocations do not."""
+    """Whether an operator launches a kernel; views and allocations do not."""
     stem = operator._schema.name.split("::")[-1]
     if operator.namespace == "prim" or stem in (*ALLOCATIONS, *VIEWS, *NOTHING):
         return False
@@ -119,18 +126,18 @@ def launches(operator: Any) -> bool:
 
 
 def tensors(*trees: Any) -> list[Tensor]:
-    """Every tensor in some arguments."""
+    """All tensors in the arguments."""
     return [x for x in tree_leaves(trees) if isinstance(x, Tensor)]
 
 
 def stored(x: Tensor) -> int:
-    """The bytes of a tensor's different elements."""
+    """The bytes of a tensor's distinct elements."""
     sides = zip(x.shape, x.stride(), strict=True)
     return x.element_size() * math.prod(n for n, step in sides if step or n == 0)
 
 
 def moved(operator: Any, args: Sequence[Any], keywords: dict[str, Any], out: Any) -> int:
-    """The fewest bytes that a call reads and writes."""
+    """The minimum of bytes that a call reads and writes."""
     overwrites = operator._schema.name.split("::")[-1] in OVERWRITES
     read, written = [], tensors(out)
     for place, argument in enumerate(operator._schema.arguments):
@@ -145,14 +152,14 @@ def moved(operator: Any, args: Sequence[Any], keywords: dict[str, Any], out: Any
 
 
 def attention_flop(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **_: Any) -> int:
-    """Of our attention operator: two products of every pair of tokens of a window."""
+    """Multiply-adds of our attention: two products of every pair of tokens of a window."""
     windows = math.prod(rest[2])
     batch, tokens, width = q.shape
     return 2 * batch * tokens * tokens // windows * (width + v.shape[2])
 
 
 def correlate_flop(x: Tensor, y: Tensor, radius: int, *rest: Any, **_: Any) -> int:
-    """Of our correlation operator."""
+    """Multiply-adds of our correlation."""
     return 2 * x.numel() * (2 * radius + 1) ** 3
 
 
@@ -163,7 +170,7 @@ OWN: dict[str, Callable[..., int]] = {
 
 
 def flop(operator: Any, args: Sequence[Any], keywords: dict[str, Any], out: Any) -> int:
-    """Multiplications and additions of products; what has none counts as 0."""
+    """Multiplications and additions of an operator with products; 0 for others."""
     own = OWN.get(operator._schema.name)
     if own is not None:
         return int(own(*args, **keywords))
@@ -174,7 +181,7 @@ def flop(operator: Any, args: Sequence[Any], keywords: dict[str, Any], out: Any)
 
 
 def convolutions(operator: Any, args: Sequence[Any], out: Any) -> list[Conv]:
-    """The 3^3 convolutions that a call does, PyTorch's or our own."""
+    """The 3^3 convolutions of a call, PyTorch's or ours."""
     name = operator._schema.name.split("::")[-1]
     names = ("convolve_input_gradient", "convolve_weight_gradient")
     if name in ("convolution_backward", "convolve_backward"):
@@ -183,7 +190,7 @@ def convolutions(operator: Any, args: Sequence[Any], out: Any) -> list[Conv]:
         found = [name for name, want in zip(names, wanted, strict=False) if want]
     elif name in ("convolution", "cudnn_convolution", "convolve", "convolve_maps"):
         (grad, *_), first = tensors(out), args[0]
-        if isinstance(first, list):  # of maps, whose weights are packed in some order
+        if isinstance(first, list):  # of maps, with packed weights
             inputs = sum(x.shape[1] for x in first)
             return [Conv("convolve", inputs, grad.shape[1], (len(grad), *grad.shape[2:]))]
         weight, found = args[1], ["convolve"]
@@ -204,7 +211,7 @@ def efficient(
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """PyTorch's attention as CUDA has it in every float type: without a device it is split up."""
+    """PyTorch's attention as one operator, as on CUDA; without a device it is decomposed."""
     kept = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
     run = torch.ops.aten._scaled_dot_product_efficient_attention
     out: Tensor = run(q, k, v, attn_mask, kept, dropout_p, is_causal, scale=scale)[0]
@@ -215,7 +222,7 @@ CONV3D = F.conv3d
 
 
 def in_rows(x: Tensor, weight: Tensor, *args: Any, **keywords: Any) -> Tensor:
-    """By cuDNN, channels innermost in every type: without a device they are not in bfloat16."""
+    """A convolution by cuDNN in channels_last_3d, which bfloat16 without a device is not."""
     out: Tensor = CONV3D(x, weight, *args, **keywords)
     last = torch.channels_last_3d
     if out.requires_grad or out.dtype != torch.bfloat16:
@@ -227,7 +234,7 @@ def in_rows(x: Tensor, weight: Tensor, *args: Any, **keywords: Any) -> Tensor:
 def as_on_cuda(path: str = "cudnn") -> Iterator[None]:
     """Let the operations choose as on a machine with a new GPU and everything compiled for it.
 
-    path: by which all convolutions were the fastest, as `ops.tuned` names it.
+    path: the fastest path of all convolutions, a name in `ops.tuned`.
     """
     entry = None if path == "cudnn" else tuned.Entry(path, 0, 1.0)
     compiled = frozenset(n for n in native.COMPILED if (ROOT / "csrc" / n / f"{n}.cu").exists())
@@ -245,7 +252,7 @@ def as_on_cuda(path: str = "cudnn") -> Iterator[None]:
 
 @contextmanager
 def narrowed(dtype: torch.dtype | None) -> Iterator[None]:
-    """torch.autocast, which refuses a device that is not there."""
+    """torch.autocast, also without the device."""
     if dtype is None:
         yield
         return
@@ -277,7 +284,7 @@ def faked(network: nn.Module) -> nn.Module:
 
 
 def backward(loss: Tensor) -> None:
-    """loss.backward(), node by node: the engine asks for streams of a device that is not there."""
+    """loss.backward(), node by node: the engine would need streams of the device."""
     waiting: Counter[Any] = Counter()
     seen, found = {loss.grad_fn}, [loss.grad_fn]
     while found:
@@ -303,22 +310,22 @@ def backward(loss: Tensor) -> None:
 
 
 def fitted(gradient: Tensor, like: Any) -> Tensor:
-    """The gradient summed over what was broadcast, in the type that it belongs to."""
+    """The gradient summed over broadcast axes, in the type of its tensor."""
     if gradient.shape != like.shape:
         gradient = gradient.sum_to_size(like.shape)
     return gradient if gradient.dtype == like.dtype else gradient.to(like.dtype)
 
 
 def edges(node: Any) -> list[tuple[Any, int]]:
-    """Where a node's gradients go."""
+    """The nodes that receive a node's gradients."""
     return [(after, place) for after, place in node.next_functions if after is not None]
 
 
 def differentiated(node: Any, given: dict[int, Tensor]) -> list[Tensor | None]:
-    """The gradients for `edges(node)`. given: those to the node's results, by place."""
+    """The gradients for `edges(node)`. given: those to the node's results, by index."""
     if not given:
         return [None] * len(edges(node))
-    if hasattr(node, "variable"):  # a parameter, which takes the gradient if it lies as it does
+    if hasattr(node, "variable"):  # a parameter, whose gradient is copied if its strides differ
         grad, place = given[0], node.variable
         place.grad = (
             grad if grad.stride() == place.stride() else torch.empty_like(place).copy_(grad)
@@ -343,9 +350,9 @@ def of_network(
 ) -> Count:
     """Count a later forward in evaluation, or forward, losses and backward of a training step.
 
-    dtype: of autocast, None for float32 throughout. published: the published network, op for op.
-    path: of our convolutions, "cudnn" or "triton". atlas: what the forward makes of the fixed image
-    alone is there already.
+    dtype: of autocast, None for float32. published: the published network, operator by operator.
+    path: of our convolutions, "cudnn" or "triton". atlas: with prepared features of the fixed
+    image.
     """
     kind = PublishedLGANetPlusPlus if published else LGANetPlusPlus
     network, warp = kind(size, dropout=0.0).train(step), Warp(size)
@@ -379,7 +386,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Print the sums of ours and the published, both sizes, float32 and bfloat16."""
+    """Print the sums of our and the published network, for both sizes, float32 and bfloat16."""
     given = parser().parse_args(words)
     print("size type mode network:", ", ".join(Count().totals()))
     for size in (IXI_OASIS, LPBA40):

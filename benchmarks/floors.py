@@ -1,4 +1,4 @@
-"""What this machine can do at best: how fast it copies and how fast it multiplies matrices."""
+"""The rates of this machine for copies and for matrix products."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Rates:
     operations: float
 
     def floor(self, moved: float, operations: float) -> float:
-        """The least seconds that such work can take."""
+        """The minimum of seconds for such work."""
         return max(moved / self.bytes, operations / self.operations)
 
 
 @cache
 def rates(device: str, dtype: torch.dtype) -> Rates:
-    """Measured: the best of a few copies and of a few products, both too large for the caches.
+    """Measured rates: the best of a few copies and of a few products, too large for the caches.
 
-    A type that the device only imitates is multiplied as float32, as the operations do; float32 on
-    CUDA as TF32, as PyTorch's convolutions do.
+    A type that the device emulates is multiplied as float32, as in the operations; float32 on CUDA
+    as TF32, as in PyTorch's convolutions.
     """
     dtype = torch.float32 if no_bfloat16(device) else dtype
     count, side = (2**25, 1536) if device == "cpu" else (2**29, 8192)
@@ -46,7 +46,7 @@ def rates(device: str, dtype: torch.dtype) -> Rates:
 
 
 def best(call: Callable[[], object], device: str, rounds: int = 5) -> float:
-    """The least seconds of several calls, after one that does not count."""
+    """The minimum of seconds of several calls, after one that is not timed."""
     call()
     found = []
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""The ways that several cases share: the package's backends, and torch.compile of the reference."""
+"""Ways shared by several cases: the package's backends, and torch.compile of the reference."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ BF16 = ("AVX-512 BF16", "AMX BF16", "BF16")
 
 
 def always(call: Call) -> Way:
-    """A way that is one function, whatever the size, type and device."""
+    """A way with the same function for every size, type and device."""
     return Way(lambda size, dtype, device: call)
 
 
 def backends(operation: str, call: Call, compile: bool = False) -> dict[str, Way]:
-    """The package's own ways: `call` takes a backend.
+    """The backends of the package. call: takes a backend.
 
-    compile: add torch.compile of the reference, which takes a while to start.
+    compile: add torch.compile of the reference, whose first call is slow.
     """
     found = {
         name: Way(
@@ -43,7 +43,7 @@ def backends(operation: str, call: Call, compile: bool = False) -> dict[str, Way
 def beside(published: Way, operation: str, call: Call, main: bool) -> dict[str, Way]:
     """The published way, then ours.
 
-    main: the reference and torch.compile of it too, which are slow: one size tells enough.
+    main: add the reference and torch.compile of it, which are slow and measured at one size.
     """
     found = backends(operation, call, compile=main)
     if not main:
@@ -71,7 +71,7 @@ def no_compilation(device: str) -> str | None:
 
 
 def no_bfloat16(device: str) -> str | None:
-    """Why bfloat16 would only be imitated on the device, or None."""
+    """Why bfloat16 would be emulated on the device, or None."""
     if device != "cpu" or any((hardware.simd() or {}).get(name) for name in BF16):
         return None
     return "this processor has no bfloat16 instructions"

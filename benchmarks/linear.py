@@ -1,10 +1,10 @@
 """`python -m benchmarks.linear`: rigid alignment of real brains from random poses, and its time.
 
-The fixed image is the first subject of LPBA40 (LPBA40_ROOT), the moving ones are the others, each
-put into a random pose by its header: turned by up to 180 degrees about a random axis and shifted by
-up to 100 mm. Each tool is held against its own result from the pose as given, put into that pose: a
-success is under 2 mm in the mean over the brain and under 2 degrees. The tools take turns, each on
-one thread. Rows go to a file as they are measured, and a second call goes on where it ended.
+The fixed image is the first subject of LPBA40 (LPBA40_ROOT). The moving images are the others, each
+with a random pose in its header: rotated by up to 180 degrees about a random axis and shifted by up
+to 100 mm. The reference of each tool is its own result from the original pose, followed by the
+random pose. A result within 2 mm in the mean over the brain and within 2 degrees is a success. The
+tools run in turn, each on one thread. Rows are appended to a file, and a second call continues it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from lganet_fast.volumes.grid import LPS, Array, Grid, Volume
 from lganet_fast.volumes.nifti import load_image
 
 CLOSE_MM, CLOSE_DEGREES = 2.0, 2.0
-FARTHEST = 100.0  # mm that a pose is shifted by
-SAMPLED = 4  # voxels from one place that is measured at to the next
+FARTHEST = 100.0  # mm of shift at most
+SAMPLED = 4  # voxels between the points of the error
 
 
 def ours(fixed: Volume, moving: Volume) -> Array:
-    """The package's."""
+    """Our alignment."""
     return align(fixed, moving, "rigid").matrix
 
 
 def simpleitk(fixed: Volume, moving: Volume) -> Array:
-    """SimpleITK: moments, then Mattes mutual information over three resolutions."""
+    """SimpleITK: moments, then Mattes mutual information at three resolutions."""
     import SimpleITK
 
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -66,7 +66,7 @@ def simpleitk(fixed: Volume, moving: Volume) -> Array:
 
 
 def antspyx(fixed: Volume, moving: Volume) -> Array:
-    """ANTs by antspyx: its search over rotations, then its rigid registration."""
+    """ANTs, from antspyx: its search over rotations, then its rigid registration."""
     import ants
 
     target, source = (as_ants(ants, volume) for volume in (fixed, moving))
@@ -94,7 +94,7 @@ METHODS: dict[str, Callable[[Volume, Volume], Array]] = {
 
 
 def placement(volume: Volume) -> tuple[list[float], list[float], Array]:
-    """Spacing, origin and direction (3, 3) in ITK's world."""
+    """Spacing, origin and direction (3, 3) in LPS mm."""
     grid = volume.grid
     axes = LPS @ grid.affine[:3, :3] / grid.spacing
     left, _, right = np.linalg.svd(axes)
@@ -102,7 +102,7 @@ def placement(volume: Volume) -> tuple[list[float], list[float], Array]:
 
 
 def as_simpleitk(volume: Volume) -> Any:
-    """The volume as an image of SimpleITK."""
+    """The volume as a SimpleITK image."""
     import SimpleITK
 
     image = SimpleITK.GetImageFromArray(np.asarray(volume.data, np.float32).T)
@@ -114,7 +114,7 @@ def as_simpleitk(volume: Volume) -> Any:
 
 
 def as_ants(ants: Any, volume: Volume) -> Any:
-    """The volume as an image of antspyx."""
+    """The volume as an antspyx image."""
     spacing, origin, direction = placement(volume)
     return ants.from_numpy(np.asarray(volume.data, np.float32), origin, spacing, direction)
 
@@ -145,27 +145,27 @@ def posed(volume: Volume, matrix: Array) -> Volume:
 
 
 def places(volume: Volume) -> Array:
-    """(N, 3) places in RAS+ mm, evenly over what a volume shows."""
+    """(N, 3) evenly spaced points of a volume's foreground in RAS+ mm."""
     every = (slice(None, None, SAMPLED),) * 3
     return volume.grid.world()[every][volume.data[every] > 0]
 
 
 def error(found: Array, wanted: Array, points: Array) -> tuple[float, float]:
-    """By how many mm in the mean over points, and by how many degrees, two maps differ."""
+    """The difference of two maps: in mm, as a mean over points, and in degrees."""
     apart = (found - wanted)[:3, :3] @ points.T + (found - wanted)[:3, 3:]
     turn = found[:3, :3] @ np.linalg.inv(wanted[:3, :3])
     return float(np.linalg.norm(apart, axis=0).mean()), degrees(turn)
 
 
 def timed(name: str, fixed: Volume, moving: Volume) -> tuple[Array, float, float]:
-    """A method's matrix, and its seconds by the clock and of the processor."""
+    """A method's matrix, and its seconds of wall-clock and CPU time."""
     clock, processor = time.perf_counter(), time.process_time()
     matrix = METHODS[name](fixed, moving)
     return matrix, time.perf_counter() - clock, time.process_time() - processor
 
 
 def measure(root: Path, out: Path, poses: int, names: list[str], seed: int, hours: float) -> None:
-    """Measure what the file lacks of so many poses, until some time has passed."""
+    """Measure the poses that the file lacks, until the time is over."""
     ends = time.monotonic() + 3600 * hours
     fixed = load_image(root / "fixed.nii.gz", "fixed")
     points = places(fixed)
@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--poses", type=int, default=200)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hours", type=float, default=12.0, help="begin nothing after so long")
+    parser.add_argument("--hours", type=float, default=12.0, help="start no pose after this time")
     parser.add_argument("--out", type=Path, default=Path("linear.jsonl"))
     words = parser.parse_args()
     set_threads(1)

@@ -1,4 +1,4 @@
-"""What a run ran on."""
+"""The machine and versions of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import ROOT
 
 
 def stamp() -> dict[str, Any]:
-    """Processor, GPU, versions, threads, commit and date, None where something is not there."""
+    """Processor, GPU, versions, threads, commit and date; None for what is absent."""
     found = diagnose()
     packages = {p["name"]: p["version"] for p in found["packages"]}
     devices = found["cuda"]["devices"]
@@ -41,7 +41,7 @@ def stamp() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The sources' commit, and whether files in it were changed."""
+    """The commit of the sources, marked if files were changed."""
     git = ("git", "-C", str(ROOT))
     name = output_of(*git, "rev-parse", "--short=12", "HEAD")
     changed = name and output_of(*git, "status", "--porcelain", "--untracked-files=no")
@@ -49,7 +49,7 @@ def commit() -> str | None:
 
 
 def name(stamp: dict[str, Any]) -> str:
-    """What the machine's files are called: processor, widest vectors, cores, GPU."""
+    """The name of the machine's files: processor, widest vectors, cores, GPU."""
     widest = [s for s in stamp["simd"] if s in ("AVX2", "AVX-512", "NEON", "SVE")][-1:]
     words = [stamp["cpu"] or "cpu", *widest, f"{stamp['cores']} cores", stamp["gpu"] or ""]
     text = re.sub(r"\(R\)|\(TM\)|CPU|@.*", " ", " ".join(words))

@@ -1,8 +1,8 @@
-"""Peak memory, measured: on the CPU in a process of its own, on CUDA as the allocator counts it.
+"""Peak memory: on the CPU measured in a separate process, on CUDA counted by the allocator.
 
-`python -m benchmarks.memory TASK` is that process: it prints the bytes by which its resident
-memory rose, at its highest, above what it held after its imports. Tensors of a MiB and more are
-mapped one by one there, so that what the heap leaves unused between them is not counted.
+`python -m benchmarks.memory TASK` is that process: it prints its peak resident memory in bytes,
+minus the memory after its imports. Tensors of 1 MiB and more get separate mappings there, so that
+unused memory in the heap is not counted.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import torch
 from . import ROOT
 from .case import Case, ready
 
-MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}  # glibc's; else the same step took 1.6 to 2.1 GB
+MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}  # glibc; without it peaks varied by 30 %
 
 
 @dataclass(frozen=True)
 class Task:
-    """A case of `benchmarks.test_<operation>`, by its place there, done once in one way."""
+    """One call of a case of `benchmarks.test_<operation>`, by its index, in one way."""
 
     operation: str
     index: int
@@ -43,11 +43,11 @@ class Task:
 
 
 class NotMeasuredError(Exception):
-    """Why there is no figure."""
+    """The memory could not be measured; the message says why."""
 
 
 def of_fresh_process(task: Task, timeout: float = 1800) -> int:
-    """Bytes. Raises NotMeasuredError where the process fails or the system does not tell."""
+    """Bytes. Raises NotMeasuredError if the process fails or the system has no such figure."""
     command = [sys.executable, "-m", "benchmarks.memory", json.dumps(asdict(task))]
     try:
         done = subprocess.run(
@@ -68,7 +68,7 @@ def of_fresh_process(task: Task, timeout: float = 1800) -> int:
 
 
 def on_cuda(case: Case, way: str, mode: str) -> int:
-    """Bytes that the allocator handed out at most, inputs and weights included."""
+    """Peak bytes of the allocator, with inputs and weights."""
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
@@ -78,16 +78,16 @@ def on_cuda(case: Case, way: str, mode: str) -> int:
 
 
 def highest() -> int:
-    """The most resident bytes this process has had. Raises NotMeasuredError where nothing tells."""
+    """The peak resident bytes of this process. Raises NotMeasuredError except on Linux."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError as error:
-        raise NotMeasuredError("only Linux tells a process's highest memory") from error
+        raise NotMeasuredError("only Linux has the peak memory of a process") from error
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def main(text: str) -> None:
-    """Do the task and print the rise."""
+    """Do the task and print the bytes."""
     given = json.loads(text)
     task = Task(**{**given, "size": tuple(given["size"])})
     torch.set_num_threads(task.threads)

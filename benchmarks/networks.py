@@ -19,7 +19,7 @@ from .case import Call, Size
 
 
 def pair(size: Size, dtype: torch.dtype, device: str) -> tuple[Tensor, ...]:
-    """Moving and fixed image, (1, 1, H, W, D) float32 in [0, 1]: autocast does the narrowing."""
+    """Moving and fixed image, (1, 1, H, W, D), always float32 in [0, 1]; autocast converts them."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(2, 1, *(n // 6 for n in size), generator=generator)
     both = F.interpolate(coarse, size=size, mode="trilinear").to(device)
@@ -40,7 +40,7 @@ def published(size: Size, device: str) -> nn.Module:
 
 
 def under(backend: str, dtype: torch.dtype, device: str, call: Call) -> Call:
-    """The call on a backend, under autocast where the type is narrow."""
+    """The call on a backend, under autocast for half types."""
 
     def run(*inputs: Tensor) -> Tensor:
         narrow = nullcontext() if dtype == torch.float32 else torch.autocast(device, dtype)
@@ -55,7 +55,7 @@ def under(backend: str, dtype: torch.dtype, device: str, call: Call) -> Call:
 def multiply_adds(size: Size) -> float:
     """Multiplications and additions of our network's convolutions and matrix products.
 
-    Counted without computing them, and in the reference: they count in no other operator.
+    Counted in the reference on fake tensors; other operators are not counted.
     """
     network = lean(size, "cpu").eval()
     fake, counter = FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False)

@@ -1,4 +1,4 @@
-"""One picture of a run: how many times as fast as the baseline each way is."""
+"""A bar chart of a run: the speed-up of each way over the baseline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLOURS = {
 
 
 def draw(results: Results, path: Path) -> Path:
-    """Bars of the ratios on a logarithmic axis, with their quartiles; forward and full alone."""
+    """Bars of the ratios on a logarithmic axis, with quartiles; only forward and full."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in results.rows:
         if row.ratio is not None and row.way != row.baseline and row.mode != "backward":

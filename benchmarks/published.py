@@ -1,4 +1,4 @@
-"""Operations the way the published network and its training script do them, op for op."""
+"""Operations as in the published network and its training script, operator by operator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def correlate(x: Tensor, y: Tensor) -> Tensor:
 
 
 def neighbour_attention(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
-    """27 shifted copies of the keys beside each other, then matrix products (ModeT)."""
+    """27 concatenated shifted copies of the keys, then matrix products (ModeT)."""
     heads, (batch, channels, height, width, depth) = bias.shape[0], q.shape
     padded = F.pad(k, [1] * 6)
     copies = [

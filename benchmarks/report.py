@@ -1,8 +1,8 @@
-"""`python -m benchmarks.report --readme`: the README's table of what was measured.
+"""`python -m benchmarks.report --readme`: writes the table of results in the README.
 
-The block between its two marker comments is made from the full runs in benchmarks/results and from
-nothing else; without the option it is printed. `--networks FILE` prints the table of every network
-against PyTorch's operations from the results of a run.
+The block between two marker comments is made only from the full runs in benchmarks/results; without
+the option it is printed. `--networks FILE` prints the table of all networks compared with PyTorch's
+operations, from the results of a run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
 def block(runs: Sequence[Results]) -> str:
-    """What stands between the markers: for each machine, what was asked and what was found."""
+    """The text between the markers: targets and results of each machine."""
     parts = []
     for run in runs:
         parts.append(machine.line(run.machine))
@@ -31,12 +31,12 @@ def block(runs: Sequence[Results]) -> str:
 
 
 def ran_on(run: Results, device: str) -> bool:
-    """Whether anything was measured there."""
+    """Whether anything was measured on the device."""
     return any(row.device == device and row.status == "run" for row in run.rows)
 
 
 def renewed(text: str, runs: Sequence[Results]) -> str:
-    """The text with the block made anew. Raises ValueError where a marker is missing."""
+    """The text with a new block. Raises ValueError if a marker is missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -45,7 +45,7 @@ def renewed(text: str, runs: Sequence[Results]) -> str:
 
 
 def networks(run: Results) -> str:
-    """A Markdown table: every network's forward and step, plain to ours, and the ratios' means."""
+    """A Markdown table: forward and step of every network, plain and ours, and mean ratios."""
     rows = [row for row in run.rows if row.operation == "peers" and row.device == "cpu"]
     lines, ratios = [], []
     for name in dict.fromkeys(row.detail for row in rows):
@@ -67,12 +67,12 @@ def networks(run: Results) -> str:
 
 
 def change(before: Row, after: Row) -> str:
-    """The times of both."""
+    """Both times as text."""
     return f"{table.seconds(before.median)} to {table.seconds(after.median)}"
 
 
 def memory_change(before: Row, after: Row) -> str:
-    """The peaks of both."""
+    """Both peaks as text, in MB."""
     return " to ".join(f"{(row.peak or 0) / 2**20:.0f}" for row in (before, after))
 
 

@@ -1,4 +1,4 @@
-"""Rows of figures, and the files that keep them."""
+"""Rows of results and their files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ FOLDER = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """One way to do one piece of work. Times in seconds, memory in bytes, None: not measured.
+    """One way to do one piece of work. Times in seconds, memory in bytes; None if not measured.
 
-    status: "run", "not run" or "failed", the last two with a reason. baseline: the way that
-    ratio (of times) and memory_ratio are against: above 1 is better. low and high: quartiles.
-    floor: seconds that the bytes and operations take at this machine's measured rates.
+    status: "run", "not run" or "failed", the last two with a reason. baseline: the way with which
+    ratio (of times) and memory_ratio compare; above 1 is better. low and high: quartiles. floor:
+    seconds for the bytes and operations at this machine's measured rates.
     """
 
     operation: str
@@ -46,35 +46,35 @@ class Row:
 
     @property
     def work(self) -> tuple[str, ...]:
-        """What is done, and where."""
+        """The piece of work and the device."""
         return (self.operation, self.size, self.detail, self.type, self.device)
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What is timed in turn."""
+        """The fields shared by rows that are timed in turn."""
         return (*self.work, self.mode)
 
     def refused(self, status: str, reason: str) -> Row:
-        """The same without figures."""
+        """The same row without results."""
         return replace(self, status=status, reason=reason)
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a run found. machine: as `machine.stamp` says."""
+    """The results of a run. machine: from `machine.stamp`."""
 
     machine: dict[str, Any]
     rows: Sequence[Row]
 
 
 def kept(row: Row) -> dict[str, Any]:
-    """The row as a dictionary, to six digits, without what is empty."""
+    """The row as a dictionary, rounded to six digits, without empty fields."""
     found = asdict(row).items()
     return {k: digits(v) for k, v in found if v is not None and v != ""}
 
 
 def digits(value: Any) -> Any:
-    """A float to six digits; anything else as it is."""
+    """A float rounded to six digits; other values unchanged."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
@@ -86,7 +86,7 @@ def load(path: Path) -> Results:
 
 
 def committed(folder: Path = FOLDER) -> list[Results]:
-    """Every full run that is stored, in the order of the machines' names."""
+    """All stored full runs, sorted by machine name."""
     files = sorted(folder.glob("*.json"))
     return [load(path) for path in files if not path.stem.endswith(PARTIAL)]
 

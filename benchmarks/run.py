@@ -1,4 +1,4 @@
-"""One run of the suite: each piece of work is measured once, and the rows are kept."""
+"""One run of the suite: measures each piece of work once and collects the rows."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .floors import rates
 from .results import Row
 
 KINDS = ("full", "quick", "guard")
-ROUNDS = {"full": 5, "quick": 2, "guard": 1}  # of a case's own, at most
-SECONDS = {"full": 1.5, "quick": 0.5, "guard": 2.0}  # for a group, beyond its least rounds
+ROUNDS = {"full": 5, "quick": 2, "guard": 1}  # at most, of a case's own number
+SECONDS = {"full": 1.5, "quick": 0.5, "guard": 2.0}  # of a group, for rounds beyond the minimum
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What one test measures: a case on a device, in a mode, in one way.
+    """The measurement of one test: a case on a device, in a mode, in one way.
 
-    index: the case's place in its file's CASES.
+    index: of the case in CASES of its file.
     """
 
     case: Case
@@ -38,17 +38,17 @@ class Variant:
 
     @property
     def id(self) -> str:
-        """For pytest."""
+        """The id of the test."""
         way = self.way.replace(", ", "_").replace(" ", "_")
         return f"{self.device}-{self.case.id}-{self.mode}-{way}"
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What is shared by the variants that are timed in turn."""
+        """The fields shared by variants that are timed in turn."""
         return (self.case.operation, self.case.id, self.device, self.mode)
 
     def row(self) -> Row:
-        """A row without figures."""
+        """A row without results."""
         case = self.case
         kind = (case.operation, shown(case.size), case.detail, case.type, self.device, self.mode)
         return Row(*kind, self.way, case.baseline)
@@ -68,10 +68,10 @@ def no_cuda() -> str:
 
 @dataclass
 class Run:
-    """The rows so far, and the samples behind them.
+    """The rows so far, and their samples.
 
-    kind: of KINDS. result_bytes: of each case's result, known from its forward. inputs: of the
-    latest case, which its modes share.
+    kind: of KINDS. result_bytes: of each case's result, from its forward. inputs: of the latest
+    case, shared by its modes.
     """
 
     kind: str
@@ -94,7 +94,7 @@ class Run:
                 if key not in self.inputs:
                     self.inputs = {key: case.inputs_on(device)}
                 calls[way] = ready(case, way, mode, device, self.inputs[key])
-            except Exception as error:  # the other ways are measured all the same
+            except Exception as error:  # the other ways are still measured
                 failed[way] = reason(error)
         times = timing.interleave(
             calls,
@@ -119,7 +119,7 @@ class Run:
                 self.rows[variant] = self.with_floor(row, variant, times.first[row.way])
 
     def peaks(self, variants: list[Variant], failed: dict[str, str]) -> dict[str, int]:
-        """The highest memory of each way, where it is asked for; a process that dies has failed."""
+        """The peak memory of each way, if wanted; a process that dies counts as failed."""
         found: dict[str, int] = {}
         for variant in variants:
             case, way, mode = variant.case, variant.way, variant.mode
@@ -133,18 +133,18 @@ class Run:
             try:
                 found[way] = memory.of_fresh_process(task)
             except memory.NotMeasuredError as error:
-                failed[way] = f"in a process of its own: {error}"
+                failed[way] = f"in a separate process: {error}"
         return found
 
     def wants_memory(self, variant: Variant) -> bool:
-        """Whether to measure a peak; what a compiler takes is not the work's."""
+        """Whether to measure the peak; not with torch.compile, whose memory would count."""
         case = variant.case
         if not case.memory or variant.mode == "backward" or case.ways[variant.way].slow_start:
             return False
         return self.kind == "full" or (self.kind == "quick" and case.operation == "model")
 
     def with_floor(self, row: Row, variant: Variant, out: Any) -> Row:
-        """The row with the least time that its work can take, and what else the call told."""
+        """The row with its floor, and with other values that the call returned."""
         case, mode = variant.case, variant.mode
         if isinstance(out, dict):
             return replace(row, **out)
@@ -165,7 +165,7 @@ class Run:
 
 
 def disagreements(case: Case, mode: str, times: timing.Times) -> dict[str, str]:
-    """The ways whose result is not the baseline's: what is fast and wrong does not count."""
+    """The ways whose result differs from that of the baseline; they count as failed."""
     expected = first_tensor(times.first.get(case.baseline))
     if case.tolerance is None or expected is None or mode in MODES[1:]:
         return {}
@@ -176,20 +176,21 @@ def disagreements(case: Case, mode: str, times: timing.Times) -> dict[str, str]:
         error = float("inf") if own is None else float((own - expected).abs().max()) / scale
         if not error <= case.tolerance:  # NaN too
             found[way] = (
-                f"its result is {error:.1e} of the largest value off that of {case.baseline}"
+                f"its result differs from that of {case.baseline} by {error:.1e} of the largest "
+                "value"
             )
     return found
 
 
 def first_tensor(out: object) -> Tensor | None:
-    """A result's first tensor, in float32."""
+    """The first tensor of a result, in float32."""
     if isinstance(out, tuple):
         out = out[0]
     return out.detach().float() if isinstance(out, Tensor) else None
 
 
 def with_ratios(row: Row, times: timing.Times, peaks: dict[str, int]) -> Row:
-    """The row with its times and peak, and how both compare with the baseline's."""
+    """The row with its times and peak, and their ratios to those of the baseline."""
     own, base = times.seconds[row.way], times.seconds.get(row.baseline)
     middle = timing.spread(own)
     row = replace(row, rounds=len(own), median=middle.median, low=middle.low, high=middle.high)

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.scaling`: time and memory against the volume, 32^3 to 512^3.
+"""`python -m benchmarks.scaling`: time and memory as functions of the volume, 32^3 to 512^3.
 
-Each point is a fresh process, which measures its own peak. A volume is left out where a straight
-line through the points so far says that it does not fit into what is free; that line, cost being
-linear in voxels, also says which volume fills 8, 12, 24 and 80 GB, and is drawn dashed where
-nothing was measured.
+Each point is measured in a fresh process, with its peak memory. A straight line in the number of
+voxels through the points so far predicts memory and time. Volumes that would not fit into free
+memory are skipped. The line also gives the volumes that fill 8, 12, 24 and 80 GB, and is drawn
+dashed where nothing was measured.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from .results import FOLDER, digits
 
 SIDES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 CARDS = (8, 12, 24, 80)  # GB
-CALLS = 7  # that are timed after the first
-ENOUGH = 10.0  # seconds of calls, after which no other is begun
-SPARE = 0.9  # of what is free, this much may be asked for
+CALLS = 7  # timed calls after the first
+ENOUGH = 10.0  # seconds after which no further call starts
+USABLE = 0.9  # of free memory
 Work = Callable[[Size, str], Callable[[], Any]]
 
 
@@ -73,7 +73,7 @@ def network(size: Size, device: str) -> Callable[[], Any]:
 
 
 def both(call: Callable[..., Any], make: Callable[[Size, str], Sequence[torch.Tensor]]) -> Work:
-    """Work that is a call and its gradients."""
+    """The work of a call and its gradients."""
     return lambda size, device: forward_and_backward(call, *make(size, device))
 
 
@@ -102,7 +102,7 @@ def point(name: str, side: int, threads: int, device: str) -> dict[str, Any]:
 
 
 def measure(name: str, side: int, device: str) -> dict[str, float]:
-    """The work of this process: bytes, and the median seconds of the calls after a short first."""
+    """Measure in this process: peak bytes, and median seconds of the calls after the first."""
     before = highest() if device == "cpu" else 0
     call = WORKLOADS[name]((side,) * 3, device)
 
@@ -121,7 +121,7 @@ def measure(name: str, side: int, device: str) -> dict[str, float]:
 
 
 def line(points: Sequence[dict[str, Any]], of: str) -> tuple[float, float] | None:
-    """Constant and slope per voxel, through the two largest volumes; None below two points."""
+    """Constant and slope per voxel from the two largest volumes; None below two points."""
     if len(points) < 2:
         return None
     (x0, y0), (x1, y1) = ((p["side"] ** 3, p[of]) for p in points[-2:])
@@ -130,14 +130,14 @@ def line(points: Sequence[dict[str, Any]], of: str) -> tuple[float, float] | Non
 
 
 def at(fit: tuple[float, float], side: float) -> float:
-    """The line's value for a volume."""
+    """The value of the line for a cube."""
     return fit[0] + fit[1] * side**3
 
 
 def sweep(
     names: Sequence[str], sides: Sequence[int], threads: int, device: str, most: float
 ) -> Any:
-    """Every point that fits into memory and is expected to be done within `most` seconds."""
+    """Measure the points expected to fit into memory and to take at most `most` seconds."""
     points = []
     for name in names:
         own: list[dict[str, Any]] = []
@@ -145,7 +145,7 @@ def sweep(
             memory, seconds = line(own, "bytes"), line(own, "seconds")
             free = available_memory(torch.device(device))
             why = None
-            if memory and free and at(memory, side) > SPARE * free:
+            if memory and free and at(memory, side) > USABLE * free:
                 why = f"about {at(memory, side) / 1e9:.1f} GB are needed, {free / 1e9:.1f} free"
             elif seconds and at(seconds, side) > most:
                 why = f"about {at(seconds, side):.0f} s are needed"
@@ -160,7 +160,7 @@ def sweep(
 
 
 def draw(points: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """Seconds and memory against voxels, dashed where nothing was measured."""
+    """Plot seconds and memory against voxels, dashed where nothing was measured."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2)
     for number, name in enumerate(dict.fromkeys(p["work"] for p in points)):
@@ -188,7 +188,7 @@ def draw(points: Sequence[dict[str, Any]], title: str, path: Path) -> None:
 
 
 def largest(points: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """For each work, the side of the cube that fills each card, by its line."""
+    """For each work, the side of the cube that fills the memory of each card, by its line."""
     found: dict[str, dict[str, int]] = {}
     for name in dict.fromkeys(p["work"] for p in points):
         fit = line([p for p in points if p["work"] == name and "failed" not in p], "bytes")

@@ -20,7 +20,7 @@ HEAD = ("work", "mode", "way", "median", "quartiles", "ratio", "peak MB", "ratio
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """One row's texts, under HEAD."""
+    """The texts of a row, in the columns of HEAD."""
     work = " ".join(filter(None, (row.operation, row.size, row.detail, row.type, row.device)))
     if row.status != "run":
         return (work, row.mode, row.way, *[""] * 6, f"{row.status}: {row.reason}")
@@ -57,7 +57,7 @@ def times(value: float | None) -> str:
 
 
 def condensed(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one piece of work together; what ran in no mode, for one reason, in one row."""
+    """Rows grouped by piece of work; ways that ran in no mode for one reason as one row."""
     works: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         works.setdefault(row.work, []).append(row)
@@ -78,7 +78,7 @@ def condensed(rows: Sequence[Row]) -> list[Row]:
 
 
 def text(results: Results) -> str:
-    """The table in aligned columns, what is common to neighbouring rows said once."""
+    """The table in aligned columns; repeated cells of neighbouring rows are left empty."""
     lines: list[tuple[str, ...]] = [HEAD]
     for _, group in groupby(condensed(results.rows), key=lambda row: row.work):
         shown = [cells(row) for row in group]
@@ -100,7 +100,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def save(results: Results, folder: Path, name: str) -> list[Path]:
-    """Write NAME.json, .csv and .md. Raises InputError where that fails."""
+    """Write NAME.json, .csv and .md. Raises InputError if that fails."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{name}.{ending}" for ending in ("json", "csv", "md")]
     data = {"machine": results.machine, "rows": [kept(row) for row in results.rows]}
@@ -117,7 +117,7 @@ def save(results: Results, folder: Path, name: str) -> list[Path]:
 
 
 def markdown(results: Results) -> str:
-    """What NAME.md holds: the machine, the targets, every row."""
+    """The text of NAME.md: the machine, the targets, all rows."""
     parts = [
         f"# {results.machine['cpu']}",
         machine.line(results.machine),
@@ -133,7 +133,7 @@ def markdown(results: Results) -> str:
 
 
 def targets(results: Results, device: str = "cpu") -> str:
-    """A Markdown table: what is asked, what is aimed at, what was found."""
+    """A Markdown table: required ratio, goal and result of each target."""
     return grid(
         ("work", "against", "of", "asked", "aim", "found", "from and to"),
         [found(target, results, device) for target in TARGETS],
@@ -141,7 +141,7 @@ def targets(results: Results, device: str = "cpu") -> str:
 
 
 def found(target: Target, results: Results, device: str) -> tuple[str, ...]:
-    """One target's row."""
+    """The row of a target."""
     rows = [row for row in results.rows if row.device == device and target.about(row)]
     row = next((row for row in rows if row.status == "run"), rows[0] if rows else None)
     promise = (target.of, f"{target.ask:g}x", f"{target.aim:g}x")

@@ -1,7 +1,7 @@
-"""What is asked of the package, as ratios taken in one run, and what is aimed at.
+"""The required ratios, measured in one run, and the goals.
 
-The figures were set on two cores with AVX-512 and bfloat16 instructions. Those that need the latter
-are asked of machines that have them alone.
+They were chosen on two cores with AVX-512 and bfloat16 instructions. Ratios in bfloat16 are
+required only on machines with these instructions.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from .case import IXI_OASIS, IXI_WHOLE, LPBA40, Size, shown
 from .results import Row
 
-SLACK = 0.8  # of what is asked, the guard lets pass this much
+SLACK = 0.8  # the guard accepts this fraction of a required ratio
 
 
 @dataclass(frozen=True)
 class Target:
-    """One promise: `way` beats the case's first way by `ask`, in time or in memory.
+    """One requirement: `way` is better than the case's first way by `ask`, in time or in memory.
 
-    aim: what would be better still. guard: whether the guard checks it; guard_size: at which size,
-    where its own takes too long.
+    aim: the goal. guard: whether the guard checks it. guard_size: a smaller size for the guard, if
+    its own takes too long.
     """
 
     operation: str
@@ -37,26 +37,26 @@ class Target:
 
     @property
     def title(self) -> str:
-        """What the table calls it."""
+        """Its name in tables."""
         words = (self.operation, self.detail, shown(self.size), self.type, self.mode, self.way)
         return ", ".join(word for word in words if word)
 
     def about(self, row: Row) -> bool:
-        """Whether the row is what it speaks of."""
+        """Whether the target is about the row."""
         own = (self.operation, shown(self.size), self.detail, self.type, self.mode, self.way)
         return own == (row.operation, row.size, row.detail, row.type, row.mode, row.way)
 
     def reached(self, row: Row) -> float | None:
-        """The row's ratio; None where it was not measured."""
+        """The ratio of the row; None if it was not measured."""
         return row.ratio if self.of == "time" else row.memory_ratio
 
     def missed(self, row: Row) -> str | None:
-        """What the guard says of a ratio that fell below what is asked, less the slack."""
+        """The message of the guard if the ratio is below SLACK times the requirement, else None."""
         found, least = self.reached(row), SLACK * self.ask
         if found is not None and found >= least:
             return None
         got = "nothing measured" if found is None else f"{found:.2f}x"
-        return f"{self.title}, {self.of}: at least {least:.2f}x {row.baseline} is asked, got {got}"
+        return f"{self.title}, {self.of}: must be at least {least:.2f}x {row.baseline}, got {got}"
 
 
 CORRELATED: Size = (48, 56, 40)
@@ -95,5 +95,5 @@ GUARDED = tuple(replace(t, size=t.guard_size or t.size) for t in TARGETS if t.gu
 
 
 def of_row(row: Row, targets: Sequence[Target] = TARGETS) -> list[Target]:
-    """The targets that speak of a row."""
+    """The targets about a row."""
     return [target for target in targets if target.about(row)]

@@ -23,13 +23,13 @@ def inputs(size, dtype, device, narrow=WIDTH):
 
 
 def sdpa(q, k, v, windows):
-    """PyTorch's own, in runs of tokens."""
+    """PyTorch's attention, in runs of tokens."""
     cut = [x.view(windows, 1, -1, x.shape[-1]) for x in (q, k, v)]
     return F.scaled_dot_product_attention(*cut, scale=WIDTH**-0.5).view_as(v)
 
 
 def of(detail, windows=1, narrow=WIDTH, **options):
-    """A case; scores and weighted sums of every pair of tokens in a window."""
+    """A case; its work: scores and weighted sums of every pair of tokens in a window."""
     compile = options.pop("compile", False)
     ours = partial(ops.attention, scale=WIDTH**-0.5, windows=windows)
     ways = backends("attention", ours, compile)

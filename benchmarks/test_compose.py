@@ -8,13 +8,13 @@ from .published import warp
 
 
 def published(size, dtype, device):
-    """As the published network composes."""
+    """The composition of the published network."""
     moved = warp(size, dtype, device)
     return lambda first, second: second + moved(first, second)
 
 
 def of(size, main=False, **options):
-    """A case; a voxel takes 8 corners' weights and three weighted sums."""
+    """A case; work per voxel: the weights of 8 corners and three weighted sums."""
     return Case(
         "compose",
         size,

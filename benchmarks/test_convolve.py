@@ -20,7 +20,7 @@ def inputs(size, dtype, device, before, after):
 
 
 def of(size, before, after, **options):
-    """A case; 27 products and sums for each pair of channels of a voxel."""
+    """A case; work per voxel: 27 products and sums for each pair of channels."""
     compile = options.pop("compile", False)
     return Case(
         "convolve",

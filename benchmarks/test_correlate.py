@@ -16,7 +16,7 @@ def inputs(size, dtype, device, channels):
 
 
 def of(size, channels, main=False, **options):
-    """A case; 27 products and sums for each channel of a voxel."""
+    """A case; work per voxel: 27 products and sums for each channel."""
     return Case(
         "correlate",
         size,

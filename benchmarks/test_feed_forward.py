@@ -18,7 +18,7 @@ def inputs(size, dtype, device):
 
 
 def layers(x, tokens, first, shift, second, offset, gain, last, backend):
-    """What lies between two attentions."""
+    """The layers between two attentions."""
     pairs = [(first, shift), (second, offset)]
     return ops.feed_forward(x, tokens, pairs, (gain, last), True, backend)[1]
 

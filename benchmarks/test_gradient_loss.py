@@ -7,7 +7,7 @@ from .implementations import backends
 
 
 def of(size, **options):
-    """A case; a difference, its square and its sum for each axis of each component."""
+    """A case; work: a difference, its square and its sum for each axis of each component."""
     compile = options.pop("compile", False)
     return Case(
         "gradient_loss",

@@ -9,7 +9,7 @@ from .targets import VELOCITY
 
 
 def of(size, main=False, **options):
-    """A case; each step composes a flow with itself."""
+    """A case; work: each step composes a flow with itself."""
     return Case(
         "integrate",
         size,

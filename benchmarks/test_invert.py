@@ -7,13 +7,13 @@ from .implementations import backends
 
 
 def inputs(size, dtype, device):
-    """A field, no shift as the goal, and its negative as the guess."""
+    """A field, a zero goal, and the negative field as the initial guess."""
     field = flow(size, device, voxels=1.5).detach()
     return field, field * 0, -field
 
 
 def of(size, **options):
-    """A case; the floor counts one iteration of each voxel, that of a perfect guess."""
+    """A case; work: one iteration per voxel, as for a perfect guess."""
     return Case(
         "invert",
         size,

@@ -13,7 +13,7 @@ def inputs(size, dtype, device):
 
 
 def of(size, main=False, **options):
-    """A case; five running sums along three axes, and the quotient."""
+    """A case; work: five running sums along three axes, and the quotient."""
     return Case(
         "local_ncc",
         size,

@@ -1,4 +1,4 @@
-"""LGANet++'s forward, against the published network, op for op."""
+"""LGANet++'s forward, against the published network, operator by operator."""
 
 import torch
 
@@ -14,7 +14,7 @@ def theirs(size, dtype, device):
 
 
 def ours(backend):
-    """Our network, on one backend or on "auto", the fastest that each operation has."""
+    """Our network on one backend, or on "auto", the fastest of each operation."""
 
     def build(size, dtype, device):
         return under(backend, dtype, device, lean(size, device).eval())
@@ -23,7 +23,7 @@ def ours(backend):
 
 
 def of(size, reference=False, compile=False, dtype=torch.float32, tolerance=5e-3, **options):
-    """A case; narrow types go by autocast. On CUDA PyTorch rounds float32's factors to TF32."""
+    """A case; half types by autocast. On CUDA PyTorch rounds the factors of float32 to TF32."""
     ways = {"published": Way(theirs), "auto": Way(ours("auto"))}
     if reference:
         ways["reference"] = Way(ours("reference"))

@@ -18,7 +18,7 @@ def inputs(size, dtype, device, heads):
 
 
 def of(level, heads, main=False, **options):
-    """A case: for each head of a voxel 27 products over its channels and a softmax."""
+    """A case; work per voxel and head: 27 products over its channels, and a softmax."""
     return Case(
         "neighbour_attention",
         tuple(n >> level for n in IXI_OASIS),

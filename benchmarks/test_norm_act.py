@@ -14,7 +14,7 @@ def normed(x, backend):
 
 
 def of(size, **options):
-    """A case; mean, variance, shift, scale and the leaky ReLU."""
+    """A case; work: mean, variance, shift, scale and the leaky ReLU."""
     compile = options.pop("compile", False)
     return Case(
         "norm_act",

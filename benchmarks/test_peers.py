@@ -1,4 +1,4 @@
-"""Every network's forward and training step, against itself composed of PyTorch's operations."""
+"""Every network's forward and training step, against the same network in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .plain import plain
 from .plain.parts import warp
 from .test_training_step import step_of
 
-NEAR_ZERO = 1e-4  # the standard deviation of weights with which flows begin near zero, at most
+NEAR_ZERO = 1e-4  # largest standard deviation of weights that are initialised near zero
 
 
 def ours(name, size):
-    """The network, always with the same random weights, without dropout; its flows reach voxels."""
+    """The network with fixed random weights, without dropout, with flows above one voxel."""
     torch.manual_seed(0)
     more = {"dropout": 0.0} if name.startswith("lganet") else {}
     network = create(name, size, **more)
@@ -34,14 +34,14 @@ def ours(name, size):
 
 
 def theirs(name, size):
-    """The plain network with the same weights, for images padded as ours are."""
+    """The plain network with the same weights, for images padded like ours."""
     network = ours(name, size)
     padded = network.padded_size(size)
     return Padded(plain(network, padded), size, padded)
 
 
 class Padded(nn.Module):
-    """A network for images of one size, which are padded with zeros at the far ends to another."""
+    """A network for images of one size, padded with zeros at the end of each axis to another."""
 
     def __init__(self, network, size, padded):
         super().__init__()
@@ -56,12 +56,12 @@ class Padded(nn.Module):
 
 
 def forward(network, name, size, dtype, device):
-    """What gives the flow of two images."""
+    """A function from two images to their flow."""
     return network(name, size).to(device).eval()
 
 
 def step(network, name, size, dtype, device):
-    """What takes a training step: the losses and Adam as every network's in the comparison."""
+    """A function that takes a training step, with the same losses and Adam for every network."""
     if network is ours:
         return step_of(ours(name, size).to(device), ops.local_ncc, ops.warp)
     run = step_of(theirs(name, size).to(device), published.local_ncc, warp)
@@ -79,7 +79,7 @@ def multiply_adds(name, size):
 
 
 def of(name, mode, share, build):
-    """A case; a backward costs two forwards."""
+    """A case; a backward counts as two forwards."""
     return Case(
         "peers",
         IXI_OASIS,

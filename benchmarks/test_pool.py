@@ -14,7 +14,7 @@ def averaged(x, backend):
 
 
 def of(size, **options):
-    """A case; one addition a number."""
+    """A case; work: one addition per number."""
     return Case(
         "pool",
         size,

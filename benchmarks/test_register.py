@@ -18,7 +18,7 @@ NAMES = ("fixed", "moving", "fixed_labels", "moving_labels")
 
 @cache
 def template_pair():
-    """The demo's brain and its deformed copy, written to a folder that lives as long as we do."""
+    """The demo's brain and its deformed copy, in a temporary folder until the process ends."""
     from lganet_fast.registration import demo
 
     folder = tempfile.TemporaryDirectory()
@@ -47,7 +47,11 @@ def no_template(device):
 
 def no_lpba40(device):
     """Why there are no LPBA40 volumes, or None."""
-    return None if os.environ.get("LPBA40_ROOT") else "LPBA40_ROOT does not name the data's folder"
+    return (
+        None
+        if os.environ.get("LPBA40_ROOT")
+        else "LPBA40_ROOT does not name the folder of the data"
+    )
 
 
 def no_syn(device):
@@ -90,7 +94,7 @@ def syn(files):
 
 
 def ours(files):
-    """register() with its defaults, quality page included."""
+    """register() with its defaults, with the quality page."""
 
     def build(size, dtype, device):
         paths = files()

@@ -9,7 +9,7 @@ from .implementations import backends
 
 
 def half(size):
-    """What is resized to `size`."""
+    """The size that is resized to `size`."""
     return tuple(max(1, n // 2) for n in size)
 
 
@@ -26,7 +26,7 @@ def doubled(x, backend):
 
 
 def of(size, channels, **options):
-    """A case; a voxel's channel takes three interpolations along one axis each."""
+    """A case; work per voxel and channel: an interpolation along each of three axes."""
     compile = options.pop("compile", False)
     return Case(
         "resize",

@@ -12,7 +12,7 @@ from .targets import SMALL
 
 
 def step_of(network, dissimilarity, warp):
-    """What takes a step (paper 2.6 and 3.1.2) and returns the loss before it."""
+    """A function that takes a step (paper 2.6 and 3.1.2) and returns the loss before it."""
     network.train()
     adam = torch.optim.Adam(network.parameters(), lr=1e-4)
 
@@ -28,7 +28,7 @@ def step_of(network, dissimilarity, warp):
 
 
 def theirs(size, dtype, device):
-    """The published network, its local correlation by convolutions with ones."""
+    """The published network, with local correlation by convolutions with ones."""
     with ops.use_backend("reference"):
         step = step_of(published(size, device), op_for_op.local_ncc, Warp(size).to(device))
 
@@ -40,7 +40,7 @@ def theirs(size, dtype, device):
 
 
 def ours(checkpoint):
-    """Our network, with or without computing the blocks again in the backward."""
+    """Our network, with or without recomputing the blocks in the backward."""
 
     def build(size, dtype, device):
         return step_of(lean(size, device, checkpoint), ops.local_ncc, ops.warp)
@@ -49,7 +49,7 @@ def ours(checkpoint):
 
 
 def of(size, **options):
-    """A case; a backward costs two forwards."""
+    """A case; a backward counts as two forwards."""
     return Case(
         "training_step",
         size,

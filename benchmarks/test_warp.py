@@ -15,7 +15,7 @@ def inputs(size, dtype, device, channels=1):
 
 
 def of(size, channels=1, main=False, **options):
-    """A case; a voxel takes 8 corners' weights and the weighted sum of each channel."""
+    """A case; work per voxel: the weights of 8 corners and a weighted sum for each channel."""
     detail = "" if channels == 1 else f"{channels} channels"
     return Case(
         "warp",

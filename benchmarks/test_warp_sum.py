@@ -16,7 +16,7 @@ def inputs(size, dtype, device):
 
 
 def interaction(base, a, b, for_a, for_b, backend):
-    """The map, and the features where the flows point."""
+    """The map plus the warped features."""
     return ops.warp_sum([a, b], [for_a, for_b], base, backend)
 
 

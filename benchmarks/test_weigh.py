@@ -11,7 +11,7 @@ CHANNELS = 8
 
 
 def inputs(size, dtype, device):
-    """Three maps, their logits, and the gate's layers."""
+    """Three maps, their logits, and the layers of the gate."""
     maps = [image(size, dtype, device, channels, channels) for channels in (CHANNELS,) * 3]
     layers = [torch.rand(*s, device=device).to(dtype) for s in ((6, 24), (24, 6))]
     return (*maps, image(size, dtype, device, 3), *layers)

@@ -1,4 +1,4 @@
-"""Times of several ways to do the same, taken in turn."""
+"""Times several ways to do the same in turn."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 Ready = Callable[[], Callable[[], Any]]
-LEAST_SAMPLE = 0.005  # seconds; shorter calls are repeated until a sample takes as long
+LEAST_SAMPLE = 0.005  # seconds of a sample, for which shorter calls are repeated
 MOST_ROUNDS = 15
 
 
 @dataclass
 class Times:
-    """Seconds per call of each way, round by round, and what its first call returned."""
+    """Seconds per call of each way and round, and the result of its first call."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     first: dict[str, Any] = field(default_factory=dict)
@@ -29,10 +29,10 @@ class Times:
 def interleave(
     ways: Mapping[str, Ready], *, rounds: int, seconds: float, warm: bool, device: str
 ) -> Times:
-    """Time A B C, A B C, ...: what slows the machine down for a while slows all ways alike.
+    """Time A B C, A B C, ..., so that a temporary slowdown of the machine affects all ways.
 
-    rounds: at least, and more while `seconds` last. warm: call each once before. A way that raises
-    is left out from there on, with what it said.
+    rounds: at least; more within `seconds`. warm: call each way once before. A way that raises an
+    exception is not called again; its message is kept.
     """
     times = Times()
     repeats = dict.fromkeys(ways, 1)
@@ -46,7 +46,7 @@ def interleave(
                 out = call()
             wait(device)
             spent = (time.perf_counter() - started) / len(calls)
-        except Exception as error:  # the other ways are measured all the same
+        except Exception as error:  # the other ways are still measured
             text = str(error).strip().splitlines() or [type(error).__name__]
             times.failed[name] = text[0][:200]
             return None
@@ -71,7 +71,7 @@ def interleave(
 
 
 def wait(device: str) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished all work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -94,7 +94,7 @@ def spread(values: list[float]) -> Spread:
 
 
 def ratio(baseline: list[float], own: list[float]) -> Spread:
-    """How many times as fast, by the median of the rounds' ratios."""
+    """The speed-up: median and quartiles of the rounds' ratios."""
     return spread([a / b for a, b in zip(baseline, own, strict=True)])
 
 
@@ -102,12 +102,12 @@ _readings: deque[float] = deque()
 
 
 def recorded() -> float:
-    """A clock for pytest-benchmark that tells again what was measured."""
+    """A clock for pytest-benchmark that replays measured times."""
     return _readings.popleft()
 
 
 def replay(benchmark: Any, seconds: list[float]) -> None:
-    """Hand the samples to a `benchmark` fixture whose timer is `recorded`."""
+    """Pass the samples to a `benchmark` fixture whose timer is `recorded`."""
     _readings.clear()
     for length in seconds:
         _readings.extend((0.0, length))

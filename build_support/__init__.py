@@ -1,1 +1,1 @@
-"""How setup.py compiles csrc/: `environment` (what the user chooses), `nvcc`, `build`."""
+"""Compiles csrc/ for setup.py: `environment` (the user's options), `nvcc`, `build`."""

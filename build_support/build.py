@@ -1,4 +1,4 @@
-"""The command that compiles the extension where that is possible, and goes without elsewhere."""
+"""The build command: compiles the extension if possible, else installs without it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from . import environment
 from .errors import NotPossibleError, first_error
 from .nvcc import Nvcc
 
-WORDS = 180  # characters of what a compiler says that doctor shows
+WORDS = 180  # characters of a compiler's message that doctor shows
 ROOT = Path(__file__).parents[1]
-TORCH_TARGET = "0x020a000000000000"  # PyTorch 2.10, the oldest whose stable ABI has what is used
+# PyTorch 2.10, the oldest version whose stable ABI has all functions used
+TORCH_TARGET = "0x020a000000000000"
 
 
 def found(*endings: str) -> list[Path]:
@@ -32,11 +33,11 @@ def found(*endings: str) -> list[Path]:
 
 CUDA_SOURCES = found(".cu")
 HEADERS = found(".h", ".cuh", ".inl")
-RECIPE = [ROOT / "setup.py", *Path(__file__).parent.glob("*.py")]  # what an object depends on, too
+RECIPE = [ROOT / "setup.py", *Path(__file__).parent.glob("*.py")]  # of all objects
 
 
 def native_extension() -> Extension:
-    """The extension without CUDA's objects."""
+    """The extension without the objects for CUDA."""
     return Extension(
         "lganet_fast._native",
         list(map(str, found(".cpp"))),
@@ -50,7 +51,7 @@ def native_extension() -> Extension:
             "-fno-math-errno",
             "-fno-trapping-math",
             "-fvisibility=hidden",
-            "-Wno-psabi",  # vectors are never passed between two libraries
+            "-Wno-psabi",  # no vectors are passed between libraries
             "-g0",
         ],
         py_limited_api=True,
@@ -59,7 +60,7 @@ def native_extension() -> Extension:
 
 
 def missing() -> str | None:
-    """Why nothing can be compiled here; None where it can."""
+    """Why nothing can be compiled here, or None."""
     if os.name != "posix":
         return "only Linux and macOS builds compile it"
     if not shutil.which(environment.cxx() or "c++"):
@@ -72,14 +73,14 @@ def missing() -> str | None:
 
 
 def run_compiler(command: Sequence[Any], **_: Any) -> None:
-    """Run a compiler or linker; where it fails, the exception has its own words."""
+    """Run a compiler or linker; raises NotPossibleError with its message if it fails."""
     done = subprocess.run(
         list(map(str, command)), check=False, capture_output=True, text=True, errors="replace"
     )
     sys.stderr.write(done.stdout + done.stderr)
     if done.returncode:
         said = first_error(done.stderr + done.stdout)
-        raise NotPossibleError(said or f"{command[0]} failed without a word")
+        raise NotPossibleError(said or f"{command[0]} failed without a message")
 
 
 def torch_folder(*parts: str) -> str:
@@ -90,17 +91,17 @@ def torch_folder(*parts: str) -> str:
 
 
 def include_folders() -> list[str]:
-    """Where the headers are."""
+    """The folders of the headers."""
     api = torch_folder("include", "torch", "csrc", "api", "include")
     return ["csrc", torch_folder("include"), api]
 
 
 class BuildNative(build_ext):
-    """Compile if possible, and leave a note for `doctor` either way."""
+    """Compiles if possible, and writes a note for `doctor` in any case."""
 
     def run(self) -> None:
         """Build; a failure is recorded, not raised."""
-        environment.cuda_archs()  # a wrong name is an error, not a reason to go without
+        environment.cuda_archs()  # raises for an unknown architecture
         archs, inplace = None, self.inplace  # the base class changes it while it runs
         try:
             reason = no_cuda = missing()
@@ -124,7 +125,7 @@ class BuildNative(build_ext):
             extension.library_dirs.append(torch_folder("lib"))
 
     def build_extension(self, extension: Extension) -> None:
-        """Compile several files at a time, those that have changed, then link."""
+        """Compile the files that have changed, several at a time, then link."""
 
         def compile_one(source: str) -> str:
             (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
@@ -142,18 +143,18 @@ class BuildNative(build_ext):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             extension.extra_objects += pool.map(compile_one, extension.sources)
         extension.sources = []
-        self.force = True  # always linked: with or without CUDA, that may have changed
+        self.force = True  # link always: whether CUDA is included may have changed
         super().build_extension(extension)
 
     def fresh(self, source: str | Path, target: Path) -> bool:
-        """Whether an object is newer than all that it is made of."""
+        """Whether an object is newer than all its sources."""
         newest = max(Path(path).stat().st_mtime for path in (source, *RECIPE, *HEADERS))
         return not self.force and target.exists() and target.stat().st_mtime > newest
 
     def use_cuda(self) -> tuple[list[str] | None, str | None]:
         """Compile the CUDA sources and add them to the extension.
 
-        Returns the compute capabilities that there is code for, and why there is none, or None.
+        Returns the compute capabilities, or the reason why CUDA was not compiled; the other None.
         """
         try:
             nvcc = Nvcc()
@@ -170,7 +171,7 @@ class BuildNative(build_ext):
         return nvcc.capabilities, None
 
     def use_nvcc(self, nvcc: Nvcc, source: Path, target: Path) -> None:
-        """Compile one file, unless its object is newer than all that it is made of."""
+        """Compile one file, unless its object is newer than all its sources."""
         asked = target.with_suffix(".archs")
         archs = " ".join(nvcc.codes)
         if self.fresh(source, target) and asked.exists() and asked.read_text() == archs:
@@ -179,7 +180,7 @@ class BuildNative(build_ext):
         asked.write_text(archs)
 
     def leave_note(self, found: dict[str, Any]) -> None:
-        """Write what `doctor` tells beside the package's modules."""
+        """Write the note that `doctor` reads into the package."""
         folder = ROOT if self.inplace else Path(self.build_lib)
         note = folder / "lganet_fast" / "_build.json"
         note.parent.mkdir(parents=True, exist_ok=True)

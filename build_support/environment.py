@@ -1,4 +1,4 @@
-"""What the environment says about compiling; setup.py lists the variables."""
+"""The environment variables for compiling; setup.py lists them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ CUDA_ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 
 def cxx() -> str | None:
-    """The C++ compiler that CXX names, without its options; None where the platform's is used.
+    """The C++ compiler of CXX without its options; None for the default compiler.
 
-    An empty CXX is taken away, as setuptools reads it too.
+    An empty CXX is removed from the environment, because setuptools reads it too.
     """
     if "CXX" not in os.environ:
         return None
@@ -31,7 +31,7 @@ def nvcc() -> str:
 
 
 def cuda_archs() -> tuple[str, ...]:
-    """The compute capabilities that LGANET_FAST_CUDA_ARCHS names; none where it is not set."""
+    """The compute capabilities in LGANET_FAST_CUDA_ARCHS; empty if it is not set."""
     text = os.environ.get("LGANET_FAST_CUDA_ARCHS", "").strip()
     if not text:
         return ()

@@ -1,13 +1,13 @@
-"""What went wrong, in the compiler's own words."""
+"""Errors of compilers."""
 
 from __future__ import annotations
 
 
 class NotPossibleError(Exception):
-    """Why something cannot be compiled here."""
+    """Something cannot be compiled here; the message says why."""
 
 
 def first_error(text: str) -> str:
-    """The line of a compiler's output that tells most: its first error, else its first line."""
+    """The first line with an error in a compiler's output, else its first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")

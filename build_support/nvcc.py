@@ -12,16 +12,16 @@ from . import environment
 from .environment import CUDA_ARCHS
 from .errors import NotPossibleError, first_error
 
-# Where no GPU is visible: code for 8.0 also runs on 8.6 and 8.9, and drivers translate the PTX of
-# 9.0, which is always added, for 10.0 and later.
+# If no GPU is visible: code for 8.0 also runs on 8.6 and 8.9, and drivers translate the PTX of 9.0,
+# which is always added, for 10.0 and later.
 FEW_CUDA_ARCHS = ("8.0", "9.0")
 OLDEST = 80  # compute capability 8.0
 
 
 class Nvcc:
-    """The CUDA compiler; raises NotPossibleError where there is none that fits torch.
+    """The CUDA compiler. Raises NotPossibleError if there is none for the CUDA version of torch.
 
-    codes: what it compiles for, as nvcc writes compute capabilities, in order of age.
+    codes: the compute capabilities to compile for, as nvcc writes them, ascending.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Nvcc:
         self.codes = self.choose_codes()
 
     def output(self, *arguments: str) -> str:
-        """What nvcc prints. Raises NotPossibleError where it fails."""
+        """The output of nvcc. Raises NotPossibleError if it fails."""
         done = subprocess.run([self.path, *arguments], check=False, capture_output=True, text=True)
         if done.returncode:
             said = first_error(done.stderr.strip() or done.stdout) or "no output"
@@ -50,12 +50,12 @@ class Nvcc:
         return done.stdout + done.stderr
 
     def library_folders(self) -> list[str]:
-        """Where the static CUDA runtime is; nvcc knows it, wherever it was installed."""
+        """The folders of the static CUDA runtime, from nvcc."""
         line = next(x for x in self.output("--dryrun", "a.o").splitlines() if "LIBRARIES=" in x)
         return re.findall(r"-L([^\"\s]+)", line)
 
     def choose_codes(self) -> list[str]:
-        """What is asked for, else what the visible GPUs are, else a few that serve all."""
+        """The requested architectures, else those of visible GPUs, else a few that run on all."""
         known = set(re.findall(r"sm_(\d+)", self.output("--list-gpu-code")))
         asked = environment.cuda_archs()
         codes = codes_of(asked or visible_archs())
@@ -67,7 +67,7 @@ class Nvcc:
         return sorted(codes & known, key=int)
 
     def architectures(self) -> list[str]:
-        """Flags: PTX for each generation, machine code from it, and the newest PTX itself."""
+        """Flags for machine code of each architecture, and for the newest PTX."""
         first: dict[str, list[str]] = {}
         for code in self.codes:
             first.setdefault("80" if int(code) < 90 else "90", []).append(code)
@@ -80,12 +80,12 @@ class Nvcc:
 
     @property
     def ptx(self) -> str:
-        """What the PTX is for: the first of the newest generation."""
+        """The architecture of the PTX: the first of the newest generation."""
         return next((code for code in self.codes if int(code) >= 90), self.codes[0])
 
     @property
     def capabilities(self) -> list[str]:
-        """What there is code for: 9.0 for 90, and 9.0+PTX for that whose PTX there is too."""
+        """The compute capabilities with code, such as 9.0, or 9.0+PTX with PTX."""
         return [f"{c[:-1]}.{c[-1]}" + "+PTX" * (c == self.ptx) for c in self.codes]
 
     def compile(self, source: Path, target: Path, includes: Iterable[str], macro: str) -> None:
@@ -104,13 +104,13 @@ class Nvcc:
 
 
 def visible_archs() -> list[str]:
-    """The compute capabilities of the GPUs that are visible; none where that stays unknown."""
+    """The compute capabilities of the visible GPUs; empty if unknown."""
     try:
         import torch
 
         count = torch.cuda.device_count()
         return sorted({"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in range(count)})
-    except Exception:  # a driver that is broken, say, is no reason not to compile
+    except Exception:  # for example a broken driver; compile all the same
         return []
 
 

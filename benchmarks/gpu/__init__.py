@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu --out DIR --deadline 450`: one visit to a GPU, and a report of it.
+"""`python -m benchmarks.gpu --out DIR --deadline 450`: all measurements on a GPU, and a report.
 
-It runs from a source tree, without network, on what PyTorch, Triton and NumPy bring. Each phase is
-a process of its own with its own limit; what fails, dies or hangs is recorded and passed over, and
-the report is written anew after every phase. It never waits for input.
+It runs from a source tree, without network access, and needs only PyTorch, Triton and NumPy. Each
+phase runs in its own process with its own time limit; a phase that fails, crashes or hangs is
+recorded and skipped. The report is rewritten after every phase. There is no user input.
 """
 
 from .command import parser

@@ -1,4 +1,4 @@
-"""The card: what it is, and how fast it copies, multiplies and launches."""
+"""The GPU: its properties and its rates of copies, products and launches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUERY = (
 
 
 def run(work: Work) -> None:
-    """Everything that later figures are compared with."""
+    """Measure the rates with which later results are compared."""
     work.put(machine=machine.stamp(), variables=variables())
     if not work.dry:
         work.put(device=properties(), cudnn=torch.backends.cudnn.version())
@@ -31,13 +31,13 @@ def run(work: Work) -> None:
 
 
 def variables() -> dict[str, str]:
-    """Environment variables that change what runs."""
+    """The environment variables that affect the choice of kernels."""
     names = ("LGANET_FAST", "CUDA", "TORCH", "TRITON", "NVIDIA_TF32", "OMP_")
     return {k: v for k, v in os.environ.items() if k.startswith(names)}
 
 
 def properties() -> dict[str, Any]:
-    """As CUDA tells them."""
+    """The properties from CUDA."""
     found = torch.cuda.get_device_properties()
     names = ("name", "major", "minor", "total_memory", "multi_processor_count", "L2_cache_size")
     return {name: getattr(found, name, None) for name in names}
@@ -63,7 +63,7 @@ def product_rates(work: Work) -> dict[str, float]:
 
 
 def launches(work: Work, count: int = 1000) -> dict[str, float]:
-    """Microseconds of a tiny kernel, launched from Python and inside a graph."""
+    """Microseconds per small kernel, launched from Python and inside a graph."""
     x = torch.zeros(32, device=work.device)
 
     def many() -> None:

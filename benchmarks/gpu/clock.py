@@ -1,4 +1,4 @@
-"""How long kernels take, without what launching them from Python takes."""
+"""Times of kernels, without the time of launches from Python."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 Call = Callable[[], Any]
 COPIES = 64  # of the inputs, at most
-CACHE = 2**26  # bytes of the last cache where the device does not tell
+CACHE = 2**26  # bytes of the last-level cache, if unknown
 
 
 def graph_of(call: Call) -> Any:
-    """The call as a CUDA graph, which has been warmed up."""
+    """The call as a CUDA graph, after a warm-up."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -30,9 +30,9 @@ def graph_of(call: Call) -> Any:
 
 
 def per_call(calls: Sequence[Call], device: str, seconds: float = 0.02, rounds: int = 3) -> float:
-    """Median seconds of a call; the calls take turns, so that none finds its inputs in a cache.
+    """Median seconds of a call. The calls run in turn, so that no inputs are in a cache.
 
-    On CUDA they run as one graph where they can be captured. seconds: of each round, about.
+    On CUDA they run as one graph if they can be captured. seconds: of each round, about.
     """
 
     def all_of_them() -> None:
@@ -55,7 +55,7 @@ def per_call(calls: Sequence[Call], device: str, seconds: float = 0.02, rounds: 
 
 
 def timed(run: Call, times: int, device: str) -> float:
-    """Seconds that so many runs take."""
+    """Seconds of `times` runs."""
     if device != "cuda":
         started = time.perf_counter()
         for _ in range(times):
@@ -71,7 +71,7 @@ def timed(run: Call, times: int, device: str) -> float:
 
 
 def copies(bytes: int, device: str) -> int:
-    """How many copies of inputs of `bytes` leave none of them in the last cache."""
+    """The number of copies of inputs of `bytes` that exceed the last-level cache."""
     if device != "cuda":
         return 1
     cache = getattr(torch.cuda.get_device_properties(), "L2_cache_size", CACHE) or CACHE
@@ -79,7 +79,7 @@ def copies(bytes: int, device: str) -> int:
 
 
 def poison(device: str, bytes: int = 2**28) -> None:
-    """Leave NaN in the memory that the next results get: what is not written shows."""
+    """Fill the memory of the next results with NaN, to detect numbers that are not written."""
     if device != "cuda":
         return
     held = [torch.full((bytes // 4,), torch.nan, device=device)]
@@ -89,7 +89,7 @@ def poison(device: str, bytes: int = 2**28) -> None:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Let cuDNN and cuBLAS round the factors of float32 to TF32, or not."""
+    """Allow cuDNN and cuBLAS to round the factors of float32 to TF32, or not."""
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = matmul.fp32_precision, conv.fp32_precision
     matmul.fp32_precision = conv.fp32_precision = "tf32" if allowed else "ieee"
@@ -100,6 +100,6 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def off(found: Tensor, right: Tensor) -> float:
-    """The largest difference as a part of the largest right value; NaN where anything is."""
+    """The largest difference, relative to the largest expected value; NaN if any value is NaN."""
     scale = float(right.abs().max()) or 1.0
     return float((found.to(right) - right).abs().max()) / scale

@@ -1,4 +1,4 @@
-"""The command: reads the options, and has the phases run one after the other."""
+"""The command line: reads the options and runs the phases in order."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ NAMES = (
     "register",
     "tools",
 )
-BUILD = 150.0  # seconds that compiling may take, at most a third of all
+BUILD = 150.0  # seconds for compiling, and at most a third of the deadline
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("gpu-report"), help="the report's folder")
-    parser.add_argument("--deadline", type=float, default=450, help="seconds in which it is done")
+    parser.add_argument("--deadline", type=float, default=450, help="seconds until the end")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="PHASE", help=", ".join(NAMES))
     parser.add_argument(
-        "--tune", action="store_true", help="winners go to ~/.cache/lganet_fast too"
+        "--tune", action="store_true", help="also write the winners to ~/.cache/lganet_fast"
     )
-    parser.add_argument("--quick", action="store_true", help="the network in fewer ways")
-    parser.add_argument("--dry-run", action="store_true", help="without a GPU, on stand-ins")
+    parser.add_argument("--quick", action="store_true", help="run the network in fewer ways")
+    parser.add_argument("--dry-run", action="store_true", help="run on substitutes, without a GPU")
     return parser
 
 
 def phases() -> list[Phase]:
-    """All of them, in order, with their limits in seconds."""
+    """All phases in order, with their limits in seconds."""
     from . import card, kernels, network, profiling, registering, suite, timings, tools, tune, warm
 
     return [
@@ -63,7 +63,7 @@ def phases() -> list[Phase]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run what is asked for; the exit status is 0 once a report is written."""
+    """Run the phases; the exit status is 0 once a report is written."""
     started = time.monotonic()
     given = parser().parse_args(words)
     out = given.out.resolve()
@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
     work = Work("", out, started + given.deadline, **options)
     only = given.only or NAMES
     before = prepared(work, only)
-    from . import render  # with torch, after what may have been compiled
+    from . import render  # imports torch: after the build
 
     wanted = [phase for phase in phases() if phase.name in only]
     report = conduct(wanted, work, render.markdown, before, started)
@@ -80,13 +80,15 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def prepared(work: Work, only: Sequence[str]) -> dict[str, dict[str, object]]:
-    """The build, and folders for what this visit compiles and finds; what came of it, by phase."""
+    """Build, and set the folders for compiled kernels and results; returns results by phase."""
     from . import suite
 
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking must not hinder a fork
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # a query must not initialise CUDA, or forks fail
     place = tempfile.mkdtemp(prefix="lganet_fast-")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{place}/inductor")
-    if not work.tune:  # winners of this visit alone
+    if not work.tune:  # use only the winners of this run
         os.environ["XDG_CACHE_HOME"] = f"{place}/cache"
     if work.dry:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -1,7 +1,7 @@
-"""Phases one after the other, each in a forked process with a limit, some beside the others.
+"""Runs the phases in order, each in a forked process with a time limit, some in parallel.
 
-This process imports and never touches the device, so that every fork may. A phase that raises, dies
-or passes its limit costs nobody else anything.
+This process imports modules but never initialises the device, so that every fork can. A phase that
+raises, crashes or exceeds its limit does not affect the others.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any
 from .work import Work, loaded, save
 
 RESERVE = 5.0  # seconds kept for the report
-GRACE = 3.0  # that a phase may take beyond what it was told
-LEAST = 2.0  # with less left, a phase is not started
+GRACE = 3.0  # seconds beyond its limit before a phase is killed
+LEAST = 2.0  # seconds that must be left to start a phase
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One part of the visit.
+    """One part of the run.
 
-    run: does it, looking at `Work.left`. limit: seconds. beside: empty, or the name of the phase
-    before which it must be over: it runs beside those in between then.
+    run: does the work within `Work.left`. limit: seconds. beside: empty, or the name of the phase
+    before which it must end; it runs in parallel with the phases until then.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Phase:
 
 
 class Running:
-    """A phase in its own process."""
+    """A phase that runs in its own process."""
 
     def __init__(self, phase: Phase, work: Work) -> None:
         self.phase, self.work, self.started = phase, work, time.monotonic()
@@ -52,17 +52,17 @@ class Running:
         self.process.start()
 
     def finish(self, seconds: float) -> dict[str, Any]:
-        """Wait so long, end what still runs, and tell what came of it."""
+        """Wait so long, kill the phase if it still runs, and return its result."""
         self.process.join(max(seconds, 0))
         over = self.process.is_alive()
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid or 0, signal.SIGKILL)  # and what it left behind
+            os.killpg(self.process.pid or 0, signal.SIGKILL)  # and its child processes
         if over:
             self.process.kill()
         self.process.join()
         found, code = loaded(self.work.file), self.process.exitcode
         if over:
-            told = {"status": "ended", "reason": "it was not done when its time was over"}
+            told = {"status": "ended", "reason": "it exceeded its time limit"}
         elif "status" not in found:
             told = {"status": "died", "reason": f"its process ended with {code}"}
         else:
@@ -72,7 +72,7 @@ class Running:
 
 
 def perform(phase: Phase, work: Work) -> None:
-    """The process of a phase."""
+    """Run a phase, in its own process."""
     os.setsid()
     log = os.open(work.file.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -87,7 +87,7 @@ def perform(phase: Phase, work: Work) -> None:
         traceback.print_exc()
         text = str(error).strip().splitlines() or [""]
         work.put(now=True, status="failed", reason=f"{type(error).__name__}: {text[0][:300]}")
-    os._exit(0)  # without what others have left to be done at the end
+    os._exit(0)  # skip exit handlers inherited from the parent
 
 
 def conduct(
@@ -99,9 +99,9 @@ def conduct(
 ) -> dict[str, Any]:
     """Run the phases until `work.until`; after each, write report.json and report.md.
 
-    work: as each phase gets it, but for name and end. render: the report as Markdown. before: what
-    was done already, since `started`. A phase that has been quick leaves its time to the later
-    ones. Returns the report.
+    work: for each phase, with its own name and end. render: the report as Markdown. before: results
+    of what has been done since `started`. Time that a phase does not use is left to later ones.
+    Returns the report.
     """
     begun = time.monotonic()
     started = begun if started is None else started
@@ -145,7 +145,7 @@ def conduct(
 
 
 def text_of(report: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> str:
-    """The report as Markdown; where that fails, why: all of it is in report.json too."""
+    """The report as Markdown, or the error if that fails; report.json has all results too."""
     try:
         return render(report)
     except Exception:
@@ -153,7 +153,7 @@ def text_of(report: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> 
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text, whole or not at all."""
+    """Write a text file atomically."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

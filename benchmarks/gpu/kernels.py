@@ -1,6 +1,6 @@
-"""Every convolution of every path against float64 on the card, and the other operations too.
+"""Compares the convolutions of every path, and the other operations, with float64 on the GPU.
 
-Results are written into memory that held NaN, and must repeat bit for bit.
+Results are written to memory filled with NaN, and must be repeatable bit for bit.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .shapes import TINY, TYPES, pairs
 from .survive import Trail, broken, each
 from .work import Work
 
-SHAPES = ((2, 5, 7, 33), (1, 20, 22, 40))  # borders everywhere, and many blocks
+SHAPES = ((2, 5, 7, 33), (1, 20, 22, 40))  # one with borders everywhere, one with many blocks
 SIZE = (22, 18, 26)
 
 
 def run(work: Work) -> None:
-    """Tell what is wrong, what does not repeat, and what is not there."""
+    """Report wrong results, results that are not repeatable, and missing paths."""
 
     def items(trail: Trail) -> Iterator[Any]:
         paths, missing = there(work.device)
@@ -44,7 +44,7 @@ def run(work: Work) -> None:
 
 
 def told(work: Work, trail: Trail) -> None:
-    """What has been found so far."""
+    """Store the findings so far."""
     rows, crashed = trail.rows("checked"), trail.rows("crashed")
     worst: dict[str, float | None] = {}
     for row in rows:
@@ -61,7 +61,7 @@ def told(work: Work, trail: Trail) -> None:
 
 
 def described(item: Any) -> tuple[str, dict[str, Any]]:
-    """The path, and what the trail says: of an operation or a convolution."""
+    """The path and description of an item: an operation or a convolution."""
     if isinstance(item, str):
         return item, {}
     problem, path, config = item
@@ -85,14 +85,14 @@ def done(device: str, trail: Trail, item: Any) -> None:
             raise
         trail.add("checked", **row, error=None, failed=reason(failure), wrong=True, repeats=None)
         return
-    if path == "cudnn":  # PyTorch's may sum by atomics
+    if path == "cudnn":  # PyTorch may sum by atomics
         repeats = True
     wrong = not error <= TOLERANCES[problem.type]
     trail.add("checked", **row, error=error, wrong=wrong, repeats=repeats)
 
 
 def cases(work: Work, paths: list[str]) -> Iterator[tuple[Problem, str, Any]]:
-    """Our own paths before PyTorch's, first configurations before others."""
+    """Our paths before PyTorch's, first configurations before others."""
     found = pairs()[-3:-2] if work.dry else pairs()
     ordered = sorted(paths, key=lambda name: name == "cudnn")
     for rank in range(8):
@@ -125,12 +125,12 @@ def check(problem: Problem, path: str, config: Any, device: str) -> tuple[float,
 
 
 def largest(errors: list[float]) -> float:
-    """The largest, NaN where any is."""
+    """The largest; NaN if any is."""
     return max(errors) if all(error >= 0 for error in errors) else math.nan
 
 
 def compared(call: Callable[[], Tensor], expected: Tensor, device: str) -> tuple[float, bool]:
-    """The largest error of three results, NaN where one has any, and whether they are equal."""
+    """The largest error of three results, NaN if one has NaN, and whether they are equal."""
     results = []
     for _ in range(3):
         poison(device, 2**24)
@@ -140,8 +140,8 @@ def compared(call: Callable[[], Tensor], expected: Tensor, device: str) -> tuple
 
 
 def everything(given: Given) -> tuple[Tensor, Tensor]:
-    """All that a convolution takes and gives: two maps, a norm, ReLU, sum and product; and, of a
-    plain one, the moments.
+    """The results of a convolution with two maps, norm, ReLU, sum and product, and of a plain one
+    with moments.
     """
     weight, bias, grad = given.weight, given.bias, given.grad
     batch, inputs = given.x.shape[:2]
@@ -156,7 +156,7 @@ def everything(given: Given) -> tuple[Tensor, Tensor]:
 
 
 def operation(name: str, device: str) -> Iterator[dict[str, Any]]:
-    """Another operation on each backend that has it, in float32 and bfloat16."""
+    """Check another operation on each of its backends, in float32 and bfloat16."""
     call, inputs = calls(device)[name]
     for type, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
         kept = [x.to(type) if x.dim() != 5 or x.shape[1] != 3 else x for x in inputs]
@@ -184,7 +184,7 @@ def operation(name: str, device: str) -> Iterator[dict[str, Any]]:
 
 
 def calls(device: str) -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
-    """What is called with what; three channels are a flow, which stays float32."""
+    """Functions and arguments by name; three channels are a flow, which stays float32."""
     x, y = (image(SIZE, torch.float32, device, 8, seed).detach() for seed in (0, 1))
     moved, second = flow(SIZE, device).detach(), -flow(SIZE, device).detach() / 2
     one, two = (image(SIZE, torch.float32, device, 1, seed).detach() for seed in (2, 3))

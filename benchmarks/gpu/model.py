@@ -1,4 +1,4 @@
-"""How long a convolution should take: floors from data sheets, and a model of a kernel.
+"""Expected times of convolutions: floors from data sheets, and a model of a kernel.
 
 The model is the larger of bytes at 85 % of the data sheet's rate and operations at the share of the
 matrix units' rate that `mma.sync` reaches (62 % of Hopper's) by three quarters, channels padded to
@@ -24,12 +24,12 @@ class Card:
     operations: Mapping[str, float]
 
     def floor(self, problem: Problem) -> float:
-        """Seconds that no kernel beats: every map once, every operation once."""
+        """The minimum of seconds: every map moved once, every operation done once."""
         rate = self.operations[problem.type]
         return max(problem.bytes / self.bytes, problem.conv.operations / rate)
 
     def predicted(self, problem: Problem) -> float:
-        """Seconds by the model."""
+        """The seconds of the model."""
         conv = problem.conv
         inputs, outputs = (-(-n // 8) * 8 for n in (conv.inputs, conv.outputs))
         operations = HALO * Conv(conv.operation, inputs, outputs, conv.shape).operations

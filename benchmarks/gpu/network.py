@@ -1,4 +1,4 @@
-"""The whole network on the card: against stored runs, and its graph against the eager forward."""
+"""The network on the GPU: compared with stored runs, and its graph with the eager forward."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHER = (48, 56, 64)
 
 
 def run(work: Work) -> None:
-    """Golden outputs by type, then graphs."""
+    """Compare with the stored outputs in each type, then check graphs."""
     try:
         work.put(golden=golden(work))
     except FileNotFoundError as error:
@@ -44,7 +44,7 @@ def run(work: Work) -> None:
 
 
 def golden(work: Work) -> dict[str, Any]:
-    """Voxels by which the flow is off that of the published network, largest and mean."""
+    """The largest and mean error of the flow in voxels, relative to the published network."""
     folder = os.environ.get("LGANET_GOLDEN")
     if not folder:
         raise FileNotFoundError("LGANET_GOLDEN names no folder of reference outputs")
@@ -62,7 +62,7 @@ def golden(work: Work) -> dict[str, Any]:
         network.load_state_dict(state)
         call, inputs = in_mode(network.to(work.device), images, mode)
         with torch.no_grad(), tf32(mode == "tf32"):
-            results = [call(*inputs) for _ in range(4)]  # of which the later ones may be a graph's
+            results = [call(*inputs) for _ in range(4)]  # the later ones may use a graph
         error = (results[0].cpu().double() - right).abs()
         same = all(torch.equal(results[0], x) for x in results)
         row = {"largest": float(error.max()), "mean": float(error.mean()), "repeats": same}
@@ -74,7 +74,7 @@ def golden(work: Work) -> dict[str, Any]:
 def in_mode(
     network: nn.Module, images: list[Tensor], mode: str
 ) -> tuple[Callable[..., Tensor], list[Tensor]]:
-    """The network and its inputs in a type; "whole" in that type, not by autocast."""
+    """The network and its inputs in a type; "whole": converted to it, without autocast."""
     device = next(network.parameters()).device
     *whole, name = mode.split()
     dtype = torch.float32 if name == "tf32" else getattr(torch, name)
@@ -92,7 +92,7 @@ def in_mode(
 
 
 def module_at(path: Path) -> Any:
-    """A module that is a file."""
+    """The module of a file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -103,7 +103,7 @@ def module_at(path: Path) -> Any:
 
 @contextmanager
 def graphs(allowed: bool) -> Iterator[None]:
-    """Let forwards run as graphs, or not."""
+    """Allow forwards to run as graphs, or not."""
     before = os.environ.pop("LGANET_FAST_GRAPH", None)
     if not allowed:
         os.environ["LGANET_FAST_GRAPH"] = "0"
@@ -116,7 +116,7 @@ def graphs(allowed: bool) -> Iterator[None]:
 
 
 def number_of_graphs(network: nn.Module) -> int | None:
-    """How many a network holds; None where it has none of this kind."""
+    """The number of graphs of a network; None for networks without graphs."""
     known = getattr(getattr(network, "graphs", None), "known", None)
     return None if known is None else sum(hasattr(x, "graph") for x in known.values())
 
@@ -131,7 +131,7 @@ def twice(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor],
 
 
 def graph_is_eager(work: Work) -> dict[str, Any]:
-    """Bit for bit, after new weights too, with two shapes in turn; results must not alias."""
+    """Check equality bit for bit, with new weights and two shapes; results must not alias."""
     device = work.device
     network = lean(SIZE, device).eval()
     inputs, others = (pair(size, torch.float32, device) for size in (SIZE, OTHER))
@@ -157,7 +157,7 @@ def graph_is_eager(work: Work) -> dict[str, Any]:
 
 
 def two_threads(work: Work) -> dict[str, Any]:
-    """Two threads at once on one network, each on a stream of its own."""
+    """Two threads use one network at once, each on its own stream."""
     network = lean(SIZE, work.device).eval()
     inputs = [pair(SIZE, torch.float32, work.device), pair(SIZE, torch.float32, work.device)[::-1]]
     rights = [twice(network, x)[1] for x in inputs]
@@ -181,7 +181,7 @@ def two_threads(work: Work) -> dict[str, Any]:
 
 
 def integrate_captured(work: Work) -> str:
-    """Whether the launch that holds the whole device can be part of a graph."""
+    """Whether a cooperative launch on the whole device can be part of a graph."""
     velocity = flow((18, 22, 18), work.device).detach()
     right = integrate(velocity)
     if work.dry:

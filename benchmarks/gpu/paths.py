@@ -1,6 +1,6 @@
-"""The ways to do a convolution, each with its configurations: cuDNN's, the compiled, Triton's.
+"""The paths of a convolution with their configurations: cuDNN, compiled, Triton.
 
-A path that this tree does not have says so, and is passed over.
+A path that is missing says why, and is skipped.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """A convolution in one of `DTYPES`: with bias, and ReLU forward."""
+    """A convolution in one of `DTYPES`, with bias; the forward also with ReLU."""
 
     conv: Conv
     type: str
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the maps."""
+        """The type of the maps."""
         return DTYPES[self.type]
 
     @property
     def bytes(self) -> int:
-        """The fewest that it moves."""
+        """The minimum of bytes that it moves."""
         return self.conv.bytes(self.dtype.itemsize)
 
 
 @dataclass(frozen=True)
 class Given:
-    """Its tensors: x or the gradient of the result, or both; channels_last_3d."""
+    """The tensors of a problem: x, the gradient of the result, or both; channels_last_3d."""
 
     x: Tensor
     grad: Tensor
@@ -68,7 +68,7 @@ class Given:
 
     @staticmethod
     def of(problem: Problem, device: str, seed: int = 0) -> Given:
-        """Random ones; weights of such a size that results are of unit variance."""
+        """Random tensors; the weights are scaled so that results have unit variance."""
         conv, dtype = problem.conv, problem.dtype
         generator = torch.Generator(device).manual_seed(seed)
 
@@ -85,12 +85,12 @@ class Given:
         return Given(map_of(conv.inputs), map_of(conv.outputs), weight, random(conv.outputs))
 
     def wide(self) -> Given:
-        """The same in float64."""
+        """The same tensors in float64."""
         return Given(*(x.double() for x in (self.x, self.grad, self.weight, self.bias)))
 
 
 def aten(operation: str, given: Given) -> Tensor:
-    """PyTorch's own, in whatever type it is given."""
+    """PyTorch's result, in the type of the tensors."""
     x, grad, weight, bias = given.x, given.grad, given.weight, given.bias
     if operation == "convolve":
         return F.conv3d(x, weight, bias, padding=1).relu_()
@@ -103,13 +103,13 @@ def aten(operation: str, given: Given) -> Tensor:
 
 
 def right(problem: Problem, given: Given) -> Tensor:
-    """The same in float64."""
+    """The expected result in float64."""
     return aten(problem.conv.operation, given.wide())
 
 
 @contextmanager
 def forced(entry: Entry) -> Iterator[None]:
-    """Let the package take one path with one configuration for every convolution."""
+    """Make the package use one path and configuration for every convolution."""
     before = tuned.winner
     tuned.winner = lambda *_: entry  # type: ignore[assignment,misc]
     try:
@@ -124,15 +124,15 @@ class Cudnn:
     name = "cudnn"
 
     def missing(self, device: str) -> str | None:
-        """Why it is not there, or None: on the CPU another library stands for it."""
+        """Why the path is missing, or None. On the CPU another library replaces cuDNN."""
         return None
 
     def configs(self, problem: Problem) -> list[int]:
-        """By the heuristics, and forward by measuring."""
+        """The heuristics, and for the forward also cuDNN's own measurement."""
         return [0, 1] if problem.conv.operation == "convolve" else [0]
 
     def run(self, problem: Problem, config: int, given: Given) -> Run:
-        """What does the work as the package does it, bias and ReLU with it."""
+        """A function that does the work as the package does, with bias and ReLU."""
         entry, operation = Entry(self.name, config, 1.0), problem.conv.operation
 
         def call() -> Tensor:
@@ -143,7 +143,7 @@ class Cudnn:
 
 
 def by_package(operation: str, given: Given) -> Tensor:
-    """The work by the path that the package takes."""
+    """The result by the path that the package chooses."""
     if operation == "convolve":
         return ops.convolve(given.x, given.weight, given.bias, relu=True)
     more = (given.grad, given.x, given.weight, None, None)
@@ -165,10 +165,10 @@ class Native(Cudnn):
         name = "convolve_maps"
         if hasattr(torch.ops.lganet_fast, name) and has(f"lganet_fast::{name}", "CUDA"):
             return refusal("native", device)
-        return f"not there: no {name} for CUDA"
+        return f"missing: no {name} for CUDA"
 
     def configs(self, problem: Problem) -> list[int]:
-        """As the library numbers them, the best by its model first."""
+        """The library's configurations, the fastest by its model first."""
         conv, size = problem.conv, problem.conv.shape[1:]
         gradient = conv.operation == "convolve_weight_gradient"
         named = convolve_gradients.configs if gradient else convolve_maps.configs
@@ -186,7 +186,7 @@ class Triton(Cudnn):
         return refusal("triton", device)
 
     def configs(self, problem: Problem) -> list[int]:
-        """The places of the module's configurations, the best by its model first."""
+        """The indices of the module's configurations, the fastest by its model first."""
         conv, kernels = problem.conv, triton.kernels("convolve")
         gradient = conv.operation == "convolve_weight_gradient"
         named = kernels.weight_configs if gradient else kernels.configs
@@ -203,7 +203,7 @@ def refusal(backend: str, device: str) -> str | None:
 
 
 def ends(conv: Conv) -> tuple[int, int]:
-    """What comes in and goes out: the gradient to the input goes the other way."""
+    """Input and output channels; exchanged for the gradient to the input."""
     turned = conv.operation == "convolve_input_gradient"
     return (conv.outputs, conv.inputs) if turned else (conv.inputs, conv.outputs)
 
@@ -212,13 +212,13 @@ PATHS: dict[str, Cudnn] = {path.name: path for path in (Cudnn(), Triton(), Nativ
 
 
 def there(device: str) -> tuple[list[str], dict[str, str]]:
-    """The paths that run on a device, which is asked; and of the others, why not."""
+    """The paths that run on a device, and why the others do not."""
     found = {name: path.missing(device) for name, path in PATHS.items()}
     return [n for n, why in found.items() if why is None], {n: w for n, w in found.items() if w}
 
 
 def legal(path: str, problem: Problem) -> list[int]:
-    """A path's configurations; none, and a note in the log, where it cannot tell them."""
+    """A path's configurations; empty, with a line in the log, if that fails."""
     try:
         return list(PATHS[path].configs(problem))
     except Exception:

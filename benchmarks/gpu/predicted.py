@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu.predicted`: what is to be asked of a card, and what should come out.
+"""`python -m benchmarks.gpu.predicted`: the questions for a GPU and the expected answers.
 
-Writes benchmarks/gpu_questions.json from the network as it is: its convolutions with their floors
+Writes benchmarks/gpu_questions.json from the current network: its convolutions with their floors
 and the model's times, its operators with their bytes, and the questions. Nothing in it is measured;
-a report puts it beside what was.
+a report compares it with measurements.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .paths import DTYPES, Problem
 from .questions import QUESTIONS
 from .shapes import FILE, SIZES, work_of
 
-TYPES = ("tf32", "bfloat16")  # float16 is as bfloat16
+TYPES = ("tf32", "bfloat16")  # float16 has the same times as bfloat16
 
 
 def row(conv: Conv, times: int) -> dict[str, Any]:
-    """One kernel, all its calls together."""
+    """The row of a kernel, for all its calls."""
     found: dict[str, Any] = {
         "operation": conv.operation,
         "inputs": conv.inputs,
@@ -59,7 +59,7 @@ def totals(calls: Counter[Conv]) -> dict[str, Any]:
 
 
 def operators(counts: Sequence[Count]) -> dict[str, Any]:
-    """What each operator launches, moves and computes, in the first count that has it."""
+    """Launches, bytes and operations of each operator, from the first count with it."""
     found: dict[str, Any] = {}
     for one in counts:
         for name, n in one.launching.most_common():
@@ -94,7 +94,7 @@ def everything(of_network: Callable[..., Count] = count.of_network) -> dict[str,
 
 
 def text(found: dict[str, Any]) -> str:
-    """The file: a line for each kernel, each operator and each question."""
+    """The text of the file: a line for each kernel, operator and question."""
     depths = {"questions": 1, "operators": 2, "convolutions": 3}
     lines = [f"{json.dumps(k)}: {lines_of(v, depths.get(k, 0))}" for k, v in found.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"

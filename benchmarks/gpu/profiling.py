@@ -1,4 +1,4 @@
-"""Where a forward's time goes: kernel by kernel, and operator by operator beside its floor."""
+"""The time of a forward by kernel, and by operator with its floor."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .stand_in import SMALL
 from .ways import forwards
 from .work import Work, save
 
-CALLS = 3  # that are profiled
-KERNELS = 40  # of a run that the report names; profile.json has all
+CALLS = 3  # profiled
+KERNELS = 40  # of a run in the report; profile.json has all
 
 
 def run(work: Work) -> None:
-    """Ours, operator by operator and as a graph, at both sizes in two types."""
+    """Profile our network, eager and as a graph, at both sizes in two types."""
     sizes = (SMALL,) if work.dry else SIZES
     types = ("float32",) if work.dry else ("float32", "bfloat16")
     runs: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def one(work: Work, call: Callable[[], Tensor], size: Size, type: str, way: str)
 
 
 def kernels_of(profiled: Any, times: int, dry: bool) -> list[dict[str, Any]]:
-    """Every kernel, the dearest first; on the CPU, where there are none, every operator."""
+    """All kernels, the slowest first; on the CPU all operators."""
     sums: dict[str, list[float]] = {}
     for event in profiled.events():
         on_device = "CUDA" in str(event.device_type)
@@ -88,7 +88,7 @@ def kernels_of(profiled: Any, times: int, dry: bool) -> list[dict[str, Any]]:
 
 
 def spent(row: Any, dry: bool) -> float:
-    """Microseconds of an operator's own kernels; on the CPU, of itself."""
+    """Microseconds of an operator's own kernels; on the CPU, of the operator itself."""
     return float(row.self_cpu_time_total if dry else row.self_device_time_total)
 
 
@@ -100,8 +100,8 @@ def operators_of(
     type: str,
     dry: bool,
 ) -> list[dict[str, Any]]:
-    """Each operator with its time, the bytes and operations that it was counted to need, and the
-    floor that these are at the card's measured rates.
+    """Each operator with its time, its counted bytes and operations, and their floor at the GPU's
+    measured rates.
     """
     products = rates.get("products", {}).get("tf32" if type == "float32" else type)
     totals: dict[str, dict[str, float]] = {}
@@ -125,7 +125,10 @@ def operators_of(
     return sorted(found, key=lambda row: -row["us"])
 
 
-PARENTS = {"cudnn_convolution": "convolution", "convolve_maps": "convolve"}  # who counts for whom
+PARENTS = {
+    "cudnn_convolution": "convolution",
+    "convolve_maps": "convolve",
+}  # names of the same operator
 
 
 def stem(name: str) -> str:
@@ -135,7 +138,7 @@ def stem(name: str) -> str:
 
 
 def convolutions_of(profiled: Any, times: int, dry: bool) -> list[dict[str, Any]]:
-    """The convolutions by their inputs' shapes, as the profiler saw them."""
+    """The profiled convolutions, by the shapes of their inputs."""
     found = []
     for row in profiled.key_averages(group_by_input_shape=True):
         us = spent(row, dry) / times

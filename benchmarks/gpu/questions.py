@@ -1,4 +1,4 @@
-"""What a quarter of an hour on a card must answer, with what is expected."""
+"""The questions that a run on a GPU must answer, with the expected answers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Question:
-    """One question. predicted: the expected answer. where: path to the measured answer in the
-    report's phases; a name with a star stands for whichever comes first.
+    """One question. predicted: the expected answer. where: the path of the measured answer in the
+    report's phases; a name with a star matches the first one.
     """
 
     text: str
@@ -18,11 +18,11 @@ class Question:
     where: Sequence[str] = ()
 
     def told(self) -> dict[str, Any]:
-        """For a file."""
+        """The question for a file."""
         return {"question": self.text, "predicted": self.predicted, "where": list(self.where)}
 
     def answer(self, phases: Mapping[str, Any]) -> Any:
-        """What was measured; None where nothing was."""
+        """The measured answer, or None."""
         found: Any = phases
         for step in self.where:
             if not isinstance(found, Mapping):
@@ -35,7 +35,7 @@ class Question:
 
 
 def timing(group: str, way: str, what: str = "median ms") -> tuple[str, ...]:
-    """Where a time is."""
+    """The path of a time in the report."""
     return ("timing", "groups", group, "ways", way, what)
 
 

@@ -1,4 +1,4 @@
-"""Registration of a pair on the card: the command, and the search alone."""
+"""Registration of a pair on the GPU: the command, and the search alone."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SIZE: Size = (160, 192, 160)
 
 
 def run(work: Work) -> None:
-    """The search on tensors, then the command where its packages are there."""
+    """Time the search on tensors, then the command if its packages are installed."""
     try:
         work.put(search=search(work))
-    except Exception as error:  # the command is tried all the same
+    except Exception as error:  # the command is still tried
         work.put(search=f"failed: {reason(error)}")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -41,7 +41,7 @@ def run(work: Work) -> None:
 
 
 def search(work: Work) -> dict[str, Any]:
-    """Seconds that the search takes for a made-up pair, without files."""
+    """Seconds of the search for a synthetic pair, without files."""
     size: Size = (24, 24, 24) if work.dry else SIZE
     fixed, moving = (image(size, torch.float32, work.device, 1, s).detach() for s in (0, 1))
     seconds, done = [], 0
@@ -70,7 +70,7 @@ def search(work: Work) -> dict[str, Any]:
 
 
 def command(work: Work) -> dict[str, Any]:
-    """Seconds of whole runs of the command, start of Python included, and its last line."""
+    """Seconds of whole runs of the command, with the start of Python, and its last line."""
     seconds: list[float] = []
     told = ""
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def command(work: Work) -> dict[str, Any]:
 
 
 def files(folder: Path) -> list[str]:
-    """Fixed and moving volume: of LPBA40 where it is, else made up."""
+    """Fixed and moving volume: from LPBA40 if available, else synthetic."""
     if root := os.environ.get("LPBA40_ROOT"):
         moving = Path(root) / "test" / "S02.delineation.skullstripped.nii.gz"
         return [str(Path(root) / "fixed.nii.gz"), str(moving)]

@@ -1,4 +1,4 @@
-"""The report as Markdown: what was found, beside what was expected."""
+"""The report as Markdown: results with the expected values."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from .. import machine
 from .questions import QUESTIONS
 
-SHAPES = 60  # convolutions that are listed; tuned.json has all
+SHAPES = 60  # convolutions in the report; tuned.json has all
 ROWS = 25  # kernels and operators of a run
 Phases = Mapping[str, dict[str, Any]]
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The whole of it."""
+    """The whole report."""
     phases: Phases = report["phases"]
     lines = ["# One visit to a GPU", ""]
     if report["dry"]:
         lines += [
-            "**A rehearsal without a GPU: small volumes and the CPU stand for the card, and no "
-            "figure here says anything about one.**",
+            "**A dry run without a GPU, on small volumes and the CPU: the figures say nothing "
+            "about a GPU.**",
             "",
         ]
     stamp = phases.get("card", {}).get("machine")
@@ -35,7 +35,7 @@ def markdown(report: dict[str, Any]) -> str:
     for title, part in PARTS.items():
         try:
             body = part(phases)
-        except Exception as error:  # a part that a dead phase left half written
+        except Exception as error:  # incomplete results of a phase that was killed
             body = f"not readable: {type(error).__name__}: {error}"
         if body:
             parts.append(f"## {title}\n\n{body}")
@@ -62,7 +62,7 @@ def cell(value: Any) -> str:
 
 
 def questions(phases: Phases) -> str:
-    """Predicted beside measured."""
+    """A table of predicted and measured answers."""
     rows = []
     for question in QUESTIONS:
         answer = question.answer(phases)
@@ -95,7 +95,7 @@ def timing(phases: Phases) -> str:
 
 
 def tuned(phases: Phases) -> str:
-    """The convolutions with the fastest of every path, beside floor and model."""
+    """The convolutions with the fastest time of every path, floor and model."""
     part = phases.get("tune", {})
     rows = []
     for row in part.get("shapes", [])[:SHAPES]:
@@ -128,12 +128,12 @@ def tuned(phases: Phases) -> str:
 
 
 def missing(part: dict[str, Any]) -> list[str]:
-    """What was not there."""
+    """Lines for missing paths."""
     return [f"{name}: {why}." for name, why in part.get("missing", {}).items()]
 
 
 def correctness(phases: Phases) -> str:
-    """Kernels, the network, the tests."""
+    """Results of kernels, the network and the tests."""
     kernels, network = phases.get("kernels", {}), phases.get("network", {})
     told = [*missing(kernels)]
     if "checked" in kernels:
@@ -164,7 +164,7 @@ def correctness(phases: Phases) -> str:
 
 
 def profiled(phases: Phases) -> str:
-    """Each run's kernels, and operators with their floors."""
+    """The kernels of each run, and the operators with their floors."""
     found = []
     for name, run in phases.get("profile", {}).get("runs", {}).items():
         found.append(

@@ -1,7 +1,7 @@
-"""What the network asks of a card, as `benchmarks/gpu_questions.json` keeps it.
+"""The work of the network on a GPU, from `benchmarks/gpu_questions.json`.
 
-It was counted on fake tensors by `predicted`; a test compares it with a new count, so that no time
-of a visit goes into counting.
+`predicted` counted it on fake tensors, and a test compares it with a new count, so that a run on a
+GPU need not count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .work import loaded
 FILE = Path(__file__).parent.parent / "gpu_questions.json"
 SIZES = (LPBA40, IXI_OASIS)
 TYPES = ("tf32", "bfloat16", "float16", "float32")
-TINY: Size = (6, 7, 9)  # of the volumes that stand for those of a card
+TINY: Size = (6, 7, 9)  # of volumes in a dry run
 
 
 def work_of(size: Size, step: bool) -> str:
@@ -31,19 +31,19 @@ def work_of(size: Size, step: bool) -> str:
 
 @cache
 def stored() -> dict[str, Any]:
-    """The file."""
+    """The content of the file."""
     return loaded(FILE)
 
 
 @cache
 def calls(size: Size, step: bool) -> Counter[Conv]:
-    """How often each convolution is done in a forward, or in a training step, of one volume."""
+    """The number of each convolution in a forward or a training step of one volume."""
     rows = stored()["convolutions"][work_of(size, step)]["kernels"]
     return Counter({conv_of(row): row["calls"] for row in rows})
 
 
 def operators(size: Size, type: str) -> dict[str, dict[str, float]]:
-    """Launches, bytes and operations of a forward, by operator; half types are alike."""
+    """Launches, bytes and operations of a forward, by operator; the same for half types."""
     kind = "float32" if type == "float32" else "bfloat16"
     found: dict[str, dict[str, float]] = stored()["operators"][f"{shown(size)} {kind}"]
     return found
@@ -55,15 +55,15 @@ def conv_of(row: dict[str, Any]) -> Conv:
 
 
 def key(problem: Problem) -> tuned.Key:
-    """What the tuned table calls it."""
+    """Its key in the tuned table."""
     conv = problem.conv
     return tuned.key(conv.operation, conv.inputs, conv.outputs, problem.type, conv.voxels)
 
 
 @cache
 def wanted() -> dict[Conv, int]:
-    """One convolution for each key of the tuned table, the most done of those that share it, with
-    the number of calls that a forward and a step of every size make of all that share it.
+    """The most frequent convolution for each key of the tuned table, with the calls of all
+    convolutions of that key in a forward and a step of every size.
     """
     found: dict[tuned.Key, Counter[Conv]] = {}
     for size in SIZES:
@@ -81,5 +81,5 @@ def pairs() -> list[tuple[int, int]]:
 
 
 def small(conv: Conv) -> Conv:
-    """The same on a volume that a CPU does in no time."""
+    """The same convolution on a tiny volume."""
     return Conv(conv.operation, conv.inputs, conv.outputs, (conv.shape[0], *TINY))

@@ -1,4 +1,4 @@
-"""The networks on a card; where there is none, something small that stands for them."""
+"""The networks on a GPU; in a dry run a small substitute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALL: Size = (16, 16, 16)
 
 
 class StandIn(nn.Module):
-    """A convolution where there is no GPU for a network."""
+    """A convolution that replaces the network in a dry run."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The tests that need a GPU, and the build where the library does not load."""
+"""The tests that need a GPU, and the build if the library does not load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBE = "import torch, lganet_fast._native"
 
 
 def tests(work: Work) -> None:
-    """`pytest -m gpu`: how many passed, and the names of those that failed."""
+    """`pytest -m gpu`: the number of passed tests, and the names of failed ones."""
     if importlib.util.find_spec("pytest") is None:
         work.put(told="not run: pytest is not installed")
         return
@@ -44,7 +44,7 @@ def tests(work: Work) -> None:
 
 
 def outcome(path: Path) -> dict[str, Any]:
-    """What pytest has said so far."""
+    """The result from the output of pytest so far."""
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = text.strip().splitlines()
     dots = "".join(re.findall(r"^[.FEsxX]+(?= |$)", text, re.MULTILINE))
@@ -58,20 +58,20 @@ def outcome(path: Path) -> dict[str, Any]:
 
 
 def build(work: Work) -> dict[str, Any]:
-    """Whether the compiled operators load here; where not, compile them for the card that is there.
+    """Check whether the compiled operators load; if not, compile them for the installed GPU.
 
-    Run before anything else is imported.
+    To be called before other imports.
     """
     why = loads()
     if why is None:
-        return {"status": "done", "library": "the one that was there loads"}
+        return {"status": "done", "library": "the existing one loads"}
     if work.dry or shutil.which(os.environ.get("NVCC", "nvcc")) is None:
         return {"status": "failed", "reason": f"it does not load ({why}), and there is no nvcc"}
     return compiled(work, why)
 
 
 def loads() -> str | None:
-    """What keeps the library from being imported, or None."""
+    """Why the library cannot be imported, or None."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
         cwd=ROOT,
@@ -111,7 +111,7 @@ def compiled(work: Work, why: str) -> dict[str, Any]:
 
 
 def architecture() -> str | None:
-    """The card's compute capability, "9.0", as the driver tells it."""
+    """The GPU's compute capability from the driver, such as "9.0"."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

@@ -1,4 +1,4 @@
-"""Going on after a kernel has broken the device for its process: the rest is done in a new one."""
+"""Continues in a new process after a kernel has broken the device for the current one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 
 from .work import Work, finite
 
-PATIENCE = 25.0  # seconds for one candidate, compiling included
-CRASHES = 3  # of one path, after which it is left out
-PAUSE = 1.0  # seconds between two looks at what has been found
+PATIENCE = 25.0  # seconds for one candidate, with its compilation
+CRASHES = 3  # of one path, after which it is skipped
+PAUSE = 1.0  # seconds between two checks of the findings
 BROKEN = ("CUDA error", "CUDA driver error", "unspecified launch failure", "illegal memory")
 
 
 class Trail:
-    """What has been found, and what was under way, in files that outlive a process."""
+    """The findings and the current item, in files that survive a crash."""
 
     def __init__(self, work: Work) -> None:
         self.lines = work.file.with_suffix(".lines")
@@ -31,16 +31,18 @@ class Trail:
             path.unlink(missing_ok=True)
 
     def enter(self, index: int, path: str, what: Mapping[str, Any]) -> None:
-        """Note what is tried now."""
+        """Record the current item."""
         self.place.write_text(json.dumps({"index": index, "path": path, **what}), encoding="utf-8")
 
     def add(self, kind: str, **row: Any) -> None:
-        """Keep a finding."""
+        """Store a finding."""
         with self.lines.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps({"kind": kind, **finite(row)}))  # after a line cut off
+            file.write(
+                "\n" + json.dumps({"kind": kind, **finite(row)})
+            )  # a new line, in case the last one is incomplete
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
-        """The findings of a kind; a line that was cut off is none."""
+        """The findings of a kind, without incomplete lines."""
         found = []
         for line in text_of(self.lines).splitlines():
             with contextlib.suppress(ValueError):
@@ -50,7 +52,7 @@ class Trail:
         return found
 
     def under_way(self) -> dict[str, Any] | None:
-        """What is or was tried last."""
+        """The current or last item."""
         with contextlib.suppress(ValueError):
             found: dict[str, Any] = json.loads(text_of(self.place))
             return found
@@ -58,12 +60,12 @@ class Trail:
 
 
 def text_of(path: Path) -> str:
-    """A file's text, empty where there is none."""
+    """The text of a file; empty if it does not exist."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def broken(error: Exception) -> bool:
-    """Whether the device is of no more use to this process."""
+    """Whether this process can no longer use the device."""
     return any(text in str(error) for text in BROKEN)
 
 
@@ -74,11 +76,11 @@ def each(
     do: Callable[[Trail, Any], None],
     meanwhile: Callable[[Trail], None],
 ) -> None:
-    """Do something for each item, in forked processes: one that dies or hangs costs its item alone.
+    """Call `do` for each item in forked processes; a crash or hang affects only its item.
 
-    items: made in the process that works, in one order; this one asks nothing of the device, or it
-    could not be forked from. describe: an item's path, and what to say
-    of it. do: leaves findings on the trail. meanwhile: is called here now and then, and at the end.
+    items: made in the forked process, always in the same order; this process must not use the
+    device, or forks fail. describe: the path and description of an item. do: adds findings to the
+    trail. meanwhile: is called in this process from time to time, and at the end.
     """
     trail = Trail(work)
     crashes: Counter[str] = Counter()
@@ -112,7 +114,7 @@ def each(
 
 
 def exit_of(perform: Callable[[], None]) -> int:
-    """Do it; the exit status."""
+    """Run it and return the exit status."""
     try:
         perform()
     except BaseException:
@@ -122,7 +124,7 @@ def exit_of(perform: Callable[[], None]) -> int:
 
 
 def watched(child: int, trail: Trail, began: float, meanwhile: Callable[[], None]) -> str:
-    """Wait for a process, unless it takes too long over one item; how it ended."""
+    """Wait for a process, kill it if an item takes too long; returns how it ended."""
     for _ in looks():
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -137,7 +139,7 @@ def watched(child: int, trail: Trail, began: float, meanwhile: Callable[[], None
 
 
 def looks() -> Iterator[None]:
-    """Now and then, at first more often."""
+    """Waits between checks, shorter ones first."""
     pause = 0.02
     while True:
         yield

@@ -1,4 +1,4 @@
-"""Forward and training step in every way, timed in turn: what the comparison is made of."""
+"""Times of forward and training step in every way, measured in turn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .stand_in import SMALL
 from .ways import forwards, steps
 from .work import Work
 
-GROUPS = (  # size, type, whether a step; the ones that decide first
+GROUPS = (  # size, type, whether a step; the most important first
     (LPBA40, "float32", False),
     (IXI_OASIS, "float32", False),
     (LPBA40, "bfloat16", False),
@@ -32,19 +32,19 @@ GROUPS = (  # size, type, whether a step; the ones that decide first
     (LPBA40, "float16", True),
     (IXI_OASIS, "float16", True),
 )
-ROUNDS, SECONDS = 5, 2.0  # at least, and of a group beyond them
+ROUNDS, SECONDS = 5, 2.0  # minimum, and time for further rounds
 COMPILED = (IXI_OASIS, LPBA40)  # sizes at which the published network is compiled, in float32
 
 
 def groups(work: Work) -> list[tuple[Size, str, bool]]:
-    """What to time, in order."""
+    """The groups to time, in order."""
     if work.dry:
         return [(SMALL, "float32", False), (SMALL, "bfloat16", True)]
     return list(GROUPS[:4] if work.quick else GROUPS)
 
 
 def run(work: Work) -> None:
-    """Time the groups as long as there is time."""
+    """Time the groups until the time is over."""
     found: dict[str, Any] = {}
     done = work.part("compiled").get("compiled", {})
     for size, type, step in groups(work):
@@ -61,7 +61,7 @@ def run(work: Work) -> None:
 
 
 def group(work: Work, ways: dict[str, Callable[[], Callable[[], Tensor]]]) -> dict[str, Any]:
-    """Medians, quartiles, ratios to the first way, peaks, and how far results are apart."""
+    """Medians, quartiles, ratios to the first way, peaks, and differences of results."""
     calls, failed, peaks = {}, {}, {}
     for name, build in ways.items():
         if work.left() < 2:
@@ -69,7 +69,7 @@ def group(work: Work, ways: dict[str, Callable[[], Callable[[], Tensor]]]) -> di
             continue
         try:
             calls[name], peaks[name] = built(build, work.device)
-        except Exception as error:  # the other ways are measured all the same
+        except Exception as error:  # the other ways are still measured
             failed[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     times = interleave(
         {name: lambda call=call: call for name, call in calls.items()},  # type: ignore[misc]
@@ -100,7 +100,7 @@ def group(work: Work, ways: dict[str, Callable[[], Callable[[], Tensor]]]) -> di
 def built(
     build: Callable[[], Callable[[], Tensor]], device: str
 ) -> tuple[Callable[[], Tensor], float | None]:
-    """A way and the highest memory, MB, that it took to build and to call, weights included."""
+    """A way, and its peak memory in MB to build and call it, with weights."""
     if device != "cuda":
         return build(), None
     gc.collect()
@@ -114,7 +114,7 @@ def built(
 
 
 def compile_beside(work: Work) -> None:
-    """Compile the published network, so that its code is on disk when it is to be timed."""
+    """Compile the published network in advance, so that its code is on disk."""
     found: dict[str, float] = {}
     if work.dry:
         work.put(compiled=found, what="nothing is compiled without a GPU")

@@ -1,4 +1,4 @@
-"""NVIDIA's own tools on a few convolutions, where they are installed."""
+"""Runs NVIDIA's tools on a few convolutions, if they are installed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METRICS = (
 
 
 def run(work: Work) -> None:
-    """The sanitizer on tiny convolutions, the profiler on the dearest."""
+    """Run the sanitizer on tiny convolutions, the profiler on the slowest."""
     work.put(sanitizer={}, ncu={})
     checks = {tool: sanitized(work, tool) for tool in ("memcheck", "racecheck")}
     work.put(sanitizer=checks)
@@ -42,7 +42,7 @@ def run(work: Work) -> None:
 
 
 def sanitized(work: Work, tool: str) -> Any:
-    """What compute-sanitizer says."""
+    """The output of compute-sanitizer."""
     path = tool_path("compute-sanitizer")
     if path is None or work.dry:
         return "not there" if path is None else "not run: no GPU"
@@ -50,7 +50,7 @@ def sanitized(work: Work, tool: str) -> Any:
 
 
 def tool_path(name: str) -> str | None:
-    """Where a tool is: on the PATH, or where CUDA is usually installed."""
+    """The path of a tool: from the PATH, or the usual folders of CUDA."""
     found = shutil.which(name)
     usual = [
         *Path("/usr/local").glob(f"cuda*/bin/{name}"),
@@ -60,12 +60,12 @@ def tool_path(name: str) -> str | None:
 
 
 def script(kind: str) -> list[str]:
-    """The program that a tool watches: this file."""
+    """The command that a tool runs: this file."""
     return [sys.executable, "-m", "benchmarks.gpu.tools", kind]
 
 
 def told(work: Work, command: list[str], seconds: float) -> dict[str, Any]:
-    """The end of what a command prints."""
+    """Run a command and return the end of its output."""
     try:
         done = subprocess.run(
             command,
@@ -84,7 +84,7 @@ def told(work: Work, command: list[str], seconds: float) -> dict[str, Any]:
 
 
 def main(kind: str) -> None:
-    """Do some convolutions once, on every path but PyTorch's."""
+    """Run some convolutions once, on every path but PyTorch's."""
     for inputs, outputs, factor in TINY if kind == "tiny" else DEAREST:
         conv = Conv("convolve", inputs, outputs, (1, *(n * factor for n in BASE)))
         for type in ("bfloat16", "tf32"):

@@ -1,7 +1,7 @@
-"""Which path and configuration is the fastest for every convolution of the network, in every type.
+"""Finds the fastest path and configuration for every convolution of the network, in every type.
 
-The dearest shapes first, of each the configurations that the paths' models hold for the best; what
-there is no time for costs the least. A candidate whose result is wrong takes no part.
+The most expensive shapes come first, each with the configurations that are fastest by the paths'
+models; if time runs out, only cheap shapes are missing. Candidates with wrong results are dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .survive import Trail, broken, each
 from .work import Work, save
 
 MODEL = CARDS["H100 SXM"]
-MOST = 8  # configurations of a path that are tried for one shape
+MOST = 8  # configurations of a path per shape
 SECONDS = 0.01  # of a round of calls
 Rows = dict[Problem, list[dict[str, Any]]]
 Item = tuple[Problem, str, int]
@@ -35,7 +35,7 @@ Prepared = tuple[list[Given], Tensor]
 
 
 def run(work: Work) -> None:
-    """Measure, and write tuned.json and the table of winners again and again."""
+    """Measure, and update tuned.json and the table of winners from time to time."""
     latest: dict[Problem, Prepared] = {}
 
     def items(trail: Trail) -> Iterator[Item]:
@@ -57,13 +57,13 @@ def run(work: Work) -> None:
 
 
 def described(item: Item) -> tuple[str, dict[str, Any]]:
-    """The path, and what the trail says."""
+    """The path and description of an item."""
     problem, name, config = item
     return name, {**named(problem), "config": config}
 
 
 def passes(work: Work, paths: list[str]) -> Iterator[tuple[Problem, list[tuple[str, int]]]]:
-    """What to measure, in order: each shape's first candidates of every path, then the others."""
+    """The candidates in order: for each shape the first of every path, then the others."""
     wanted = shapes.wanted()
     types = shapes.TYPES[:1] if work.dry else shapes.TYPES
     problems = [Problem(conv, type) for conv in wanted for type in types]
@@ -79,7 +79,7 @@ def passes(work: Work, paths: list[str]) -> Iterator[tuple[Problem, list[tuple[s
 
 
 def prepared(problem: Problem, device: str) -> Prepared:
-    """As many copies of its inputs as pass the cache, and the result that is expected."""
+    """Enough copies of the inputs to exceed the cache, and the expected result."""
     count = copies(problem.bytes, device)
     givens = [Given.of(problem, device, seed) for seed in range(min(count, 4))]
     while len(givens) < count:
@@ -116,7 +116,7 @@ def measure(
 
 
 def rows_of(trail: Trail) -> Rows:
-    """What was timed, by problem."""
+    """The timed candidates, by problem."""
     found: Rows = {}
     for row in trail.rows("timed"):
         problem = Problem(shapes.conv_of(row), row["type"])
@@ -138,13 +138,13 @@ def named(problem: Problem) -> dict[str, Any]:
 
 
 def best(found: list[dict[str, Any]], path: str = "") -> dict[str, Any] | None:
-    """The fastest, of one path."""
+    """The fastest candidate, by default of all paths."""
     rows = [row for row in found if not path or row["path"] == path]
     return min(rows, key=lambda row: row["us"]) if rows else None
 
 
 def told(rows: Rows) -> dict[str, Any]:
-    """Every shape with its candidates, its floor and the model's time; what the winners save."""
+    """Every shape with its candidates, floor and model time, and the time that winners save."""
     listed, wins = [], dict.fromkeys(PATHS, 0)
     gains = []
     for problem, found in rows.items():
@@ -173,13 +173,13 @@ def told(rows: Rows) -> dict[str, Any]:
 
 
 def works() -> list[tuple[tuple[int, int, int], str]]:
-    """What sums are made of."""
+    """The sizes and types for which times are summed."""
     return list(itertools.product((LPBA40, IXI_OASIS), ("tf32", "bfloat16", "float16")))
 
 
 def sums(rows: Rows, size: tuple[int, int, int], type: str) -> dict[str, float]:
-    """Milliseconds of a forward's convolutions that were measured: by PyTorch as it is, by the
-    winners, and the part of the operations that this covers.
+    """Milliseconds of the measured convolutions of a forward, by PyTorch and by the winners, and the
+    fraction of the operations that they cover.
     """
     by_key = {shapes.key(problem): (problem, found) for problem, found in rows.items()}
     total = covered = now = then = 0.0
@@ -202,7 +202,7 @@ def sums(rows: Rows, size: tuple[int, int, int], type: str) -> dict[str, float]:
 
 
 def keep(work: Work, trail: Trail) -> None:
-    """Write the winners as a table that the package reads, and all candidates."""
+    """Write the winners as a table for the package, and all candidates."""
     rows = rows_of(trail)
     work.put(missing=next((row["why"] for row in trail.rows("missing")), {}))
     work.put(refused=trail.rows("refused") + trail.rows("crashed"), **told(rows))
@@ -220,6 +220,6 @@ def keep(work: Work, trail: Trail) -> None:
     path = tuned.record(entries, (major, minor), about, work.out)
     save(work.out / "tuned.json", told(rows))
     if device:
-        mine = tuned.own_folder() / path.name  # of this visit: later phases run by it
+        mine = tuned.own_folder() / path.name  # for the later phases of this run
         mine.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, mine)

@@ -1,4 +1,4 @@
-"""Compiles the Triton convolutions that are to be measured, on all cores, beside other phases."""
+"""Compiles the Triton convolutions to measure, on all cores, in parallel with other phases."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from . import tune
 from .paths import PATHS, Given, Problem
 from .work import Work
 
-CORES = 12  # at most; the rest is left to what is measured
+CORES = 12  # at most; the others are left to measurements
 
 
 def run(work: Work) -> None:
-    """Run every candidate once, the dearest shapes first: its code is on disk then."""
+    """Run every candidate once, the most expensive shapes first, to store its code on disk."""
     if work.dry:
         work.put(processes=0, what="nothing is compiled without a GPU")
         return
@@ -51,7 +51,7 @@ def some(work: Work, number: int, share: int) -> int:
 
 
 def tried(name: str, problem: Problem, config: int, given: Given) -> None:
-    """Run it once; what does not run is for the phases that measure to tell."""
+    """Run it once; errors are reported by the phases that measure."""
     started = time.monotonic()
     try:
         PATHS[name].run(problem, config, given)()

@@ -1,4 +1,4 @@
-"""The network's forward and training step, in every way that is compared."""
+"""The ways of forward and training step that are compared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 
 
 def forwards(size: Size, type: str, device: str) -> dict[str, Callable[[], Call]]:
-    """What builds each way: a call that returns the flow."""
+    """Functions that build each way: a call that returns the flow."""
     dtype, inputs = TYPES[type], pair(size, torch.float32, device)
 
     def eager(call: Callable[..., Tensor], inputs: tuple[Tensor, ...] = inputs) -> Call:
@@ -58,7 +58,7 @@ def forwards(size: Size, type: str, device: str) -> dict[str, Callable[[], Call]
 
 
 def with_graphs(run: Call, allowed: bool) -> Call:
-    """The call with graphs allowed or not; four before it count, so that a graph is there."""
+    """The call with graphs allowed or not, after four calls to capture a graph."""
 
     def call() -> Tensor:
         with graphs(allowed):
@@ -70,7 +70,7 @@ def with_graphs(run: Call, allowed: bool) -> Call:
 
 
 def captured(run: Call, device: str) -> Call:
-    """The call as a CUDA graph, its result copied out; its inputs lie still."""
+    """The call as a CUDA graph with fixed inputs, whose result is copied."""
     if device != "cuda":
         return run
     stream = torch.cuda.Stream()
@@ -90,7 +90,7 @@ def captured(run: Call, device: str) -> Call:
 
 
 def compiled(run: Call) -> Call:
-    """torch.compile of the call, with CUDA graphs where there are any."""
+    """torch.compile of the call, with CUDA graphs on a GPU."""
     faster: Any = torch.compile(run, mode="reduce-overhead", dynamic=False)
 
     def call() -> Tensor:
@@ -103,7 +103,7 @@ def compiled(run: Call) -> Call:
 
 
 def steps(size: Size, type: str, device: str) -> dict[str, Callable[[], Call]]:
-    """What builds each way to take a training step: a call that returns the loss before it."""
+    """Functions that build each training step: a call that returns the loss before it."""
     dtype, inputs = TYPES[type], pair(size, torch.float32, device)
 
     def taking(network: nn.Module, backend: str, dissimilarity: Any, warp: Any) -> Call:
@@ -153,7 +153,7 @@ def steps(size: Size, type: str, device: str) -> dict[str, Callable[[], Call]]:
 
 
 class Autocasted(nn.Module):
-    """A network under autocast, its flow as it is."""
+    """A network under autocast; the flow is not converted."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, device: str) -> None:
         super().__init__()
@@ -167,5 +167,5 @@ class Autocasted(nn.Module):
 
 
 def autocasted(network: nn.Module, dtype: torch.dtype, device: str) -> nn.Module:
-    """The network, under autocast where the type is narrow."""
+    """The network, under autocast for half types."""
     return network if dtype == torch.float32 else Autocasted(network, dtype, device)

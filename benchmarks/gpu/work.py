@@ -1,4 +1,4 @@
-"""What a phase is given, and where it leaves what it finds."""
+"""The arguments of a phase, and the file of its findings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PAUSE = 0.5  # seconds between two writings of one file
 
 @dataclass
 class Work:
-    """A phase under way.
+    """A running phase.
 
-    out: the report's folder. until: when it must be done, as time.monotonic counts. dry: without a
-    GPU, on CPU stand-ins. quick: fewer cases. tune: winners go to the user's own table too.
+    out: the report's folder. until: its end, in time.monotonic. dry: without a GPU, on substitutes.
+    quick: fewer cases. tune: also write winners to the user's own table.
     """
 
     name: str
@@ -33,39 +33,39 @@ class Work:
 
     @property
     def device(self) -> str:
-        """Where tensors go."""
+        """The device of tensors."""
         return "cpu" if self.dry else "cuda"
 
     @property
     def file(self) -> Path:
-        """What the phase has found so far."""
+        """The file of the phase's findings."""
         return self.out / "phases" / f"{self.name}.json"
 
     def left(self) -> float:
-        """Seconds."""
+        """The remaining seconds."""
         return self.until - time.monotonic()
 
     def put(self, now: bool = False, **parts: Any) -> None:
-        """Keep some findings: they survive the process, those of the last moment if `now`."""
+        """Store findings in the file; at once if `now`, else at most every PAUSE seconds."""
         self.found |= parts
         if now or time.monotonic() - self.written > PAUSE:
             save(self.file, self.found)
             self.written = time.monotonic()
 
     def part(self, name: str) -> dict[str, Any]:
-        """What another phase has found; empty where it has not run."""
+        """The findings of another phase; empty if it has not run."""
         return loaded(self.out / "phases" / f"{name}.json")
 
 
 def save(path: Path, data: Any) -> None:
-    """Write JSON, whole or not at all; what is not finite becomes null."""
+    """Write JSON atomically; numbers that are not finite become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(finite(data), indent=1) + "\n", encoding="utf-8")
 
 
 def loaded(path: Path) -> dict[str, Any]:
-    """What was saved; empty where nothing was."""
+    """The saved data; empty if there is no file."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -74,7 +74,7 @@ def loaded(path: Path) -> dict[str, Any]:
 
 
 def finite(data: Any) -> Any:
-    """The same for JSON: floats to six digits, None where not finite, texts of what is unknown."""
+    """Data for JSON: floats rounded to six digits, None if not finite, other types as text."""
     if isinstance(data, dict):
         return {str(key): finite(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):

@@ -1,8 +1,8 @@
-"""The networks as a reasonable author composes them of PyTorch's own operations.
+"""The networks written with PyTorch's own operations, in the usual way.
 
-Convolutions are `nn.Conv3d` on contiguous maps (B, C, H, W, D), warps `F.grid_sample` on a kept
-grid, correlations shifted products, concatenations `torch.cat`. Nothing is worked on piece by
-piece, folded or overwritten. Parameters have the names of published checkpoints.
+Convolutions are `nn.Conv3d` on contiguous maps (B, C, H, W, D), warps `F.grid_sample` on a stored
+grid, correlations shifted products, concatenations `torch.cat`. Nothing is split into parts, folded
+or overwritten. Parameters have the names of published checkpoints.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def plain(network: Network, size: Size) -> nn.Module:
     dead = network.dead().keys()
     left = [name for name in missing if name not in dead and not name.endswith("grid")]
     if left or strange:
-        raise RuntimeError(f"{network.name}: {left} missing, {strange} not there")
+        raise RuntimeError(f"{network.name}: {left} missing, {strange} unknown")
     return found

@@ -1,4 +1,4 @@
-"""CorrMLP, which computes its blocks again in the backward, as its authors train it."""
+"""CorrMLP; its blocks are computed again in the backward, as its authors train it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ ENCODED, DECODED, SLOPE, SIDES = 8, 16, 0.2, (3, 5, 7)
 
 
 class Recomputed(nn.Module):
-    """Keeps its input alone for the backward where that needs a gradient."""
+    """Saves only its input for the backward."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """What `inside` does."""
+        """The result of `inside`."""
         if x.requires_grad:
             out: Any = checkpoint(self.inside, x, use_reentrant=False)
             return out
         return self.inside(x)
 
     def inside(self, x: Tensor) -> Tensor:
-        """The work."""
+        """The computation."""
         raise NotImplementedError
 
 
@@ -121,7 +121,7 @@ class Reweight(nn.Module):
 
 
 class MultiWindowMLP(nn.Module):
-    """The weighted sum of three windows' MLPs, beside the input."""
+    """The weighted sum of the MLPs of three windows, with a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class ChannelGate(nn.Module):
 
 
 class ChannelAttention(Recomputed):
-    """Two convolutions, weighted, beside the input."""
+    """Two convolutions, weighted, with a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class CorrelatedMLP(nn.Module):
 
 
 class Expand(nn.Module):
-    """A map at twice its size, half as wide."""
+    """A map at twice its size with half the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ def normed(channels: int) -> list[nn.Module]:
 
 
 class GroupFlow(nn.Module):
-    """The groups' mean flow, and their contexts."""
+    """The mean flow of the groups, and their contexts."""
 
     def __init__(self, inputs: int, channels: int, groups: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class GroupFlow(nn.Module):
 
 
 class ContextAttention(nn.Module):
-    """Pairs of neighbouring groups' contexts, joined."""
+    """Combines the contexts of pairs of neighbouring groups."""
 
     def __init__(self, channels: int, both: bool) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def moved(x: Tensor, flow: Tensor) -> Tensor:
 
 
 class Plain(nn.Module):
-    """The flow of two images (B, 1, H, W, D) of one size, as an aligned warp takes it."""
+    """The flow of two images (B, 1, H, W, D) of one size, for a warp with aligned corners."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Plain(nn.Module):
 
 
 def aligned(flow: Tensor) -> Tensor:
-    """The flow with which an aligned warp reads what this network's reads."""
+    """The flow for a warp with aligned corners that is equal to this network's warp."""
     size = flow.shape[2:]
     sides = torch.tensor(size, dtype=flow.dtype, device=flow.device).view(1, 3, 1, 1, 1)
     places = voxels(tuple(size), flow.dtype, flow.device)

@@ -1,4 +1,4 @@
-"""LGANet, of the blocks that it shares with the published LGANet++."""
+"""LGANet, from the blocks that it shares with the published LGANet++."""
 
 from __future__ import annotations
 

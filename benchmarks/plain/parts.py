@@ -1,4 +1,4 @@
-"""What several of the networks are made of; tensors are (B, C, H, W, D), flows in voxels."""
+"""Parts shared by several networks; tensors are (B, C, H, W, D), flows in voxels."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ __all__ = [
 
 @cache
 def voxels(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The places of a volume's voxels, (1, 3, H, W, D), kept as the authors' buffers are."""
+    """The coordinates of a volume's voxels, (1, 3, H, W, D), stored like the authors' buffers."""
     lines = [torch.arange(n, dtype=dtype, device=device) for n in size]
     return torch.stack(torch.meshgrid(lines, indexing="ij"))[None]
 
 
 def warp(image: Tensor, flow: Tensor, aligned: bool = True) -> Tensor:
-    """The image read where the flow points, zeros outside.
+    """The image at p + flow(p), zeros outside.
 
-    Places are scaled by the flow's sides. aligned: whether [-1, 1] ends at the outer voxels'
-    centres, or at their outer faces, as GroupMorph has it.
+    Coordinates are scaled by the flow's size. aligned: whether [-1, 1] ends at the centres of the
+    outer voxels, or at their outer faces, as in GroupMorph.
     """
     size = flow.shape[2:]
     place = voxels(tuple(size), flow.dtype, flow.device) + flow
@@ -48,7 +48,7 @@ def warp(image: Tensor, flow: Tensor, aligned: bool = True) -> Tensor:
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
-    """The flow `second` + `first` read where it points."""
+    """The flow second(p) + first(p + second(p))."""
     return warp(first, second) + second
 
 
@@ -61,7 +61,7 @@ def integrate(velocity: Tensor, steps: int = 7) -> Tensor:
 
 
 def up(x: Tensor, factor: float = 2) -> Tensor:
-    """Trilinear with aligned corners; values unscaled."""
+    """Trilinear interpolation with aligned corners; values are not scaled."""
     return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=True)
 
 
@@ -89,7 +89,7 @@ def two_convs(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """A module that holds one other under a name that checkpoints have."""
+    """A module with one part, under its name in checkpoints."""
 
     def __init__(self, **part: nn.Module) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Head(nn.Module):
         self.add_module(self.name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the other does."""
+        """The result of the part."""
         out: Tensor = self.get_submodule(self.name)(x)
         return out
 

@@ -1,4 +1,4 @@
-"""PCNet, with the velocities of all levels gated into one at each."""
+"""PCNet; at each level gates combine the velocities of all coarser levels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FieldIntegration(nn.Module):
         )
 
     def forward(self, velocities: list[Tensor]) -> Tensor:
-        """(B, 3, ., ., .) each, coarsest first -> flow at the size of twice the last."""
+        """(B, 3, ., ., .) each, coarsest first -> flow at twice the size of the last."""
         count = len(velocities)
         fields = [up(v, 2 ** (count - k)) for k, v in enumerate(velocities)]
         x = self.conv(torch.cat(fields, 1))

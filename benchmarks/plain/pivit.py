@@ -1,4 +1,4 @@
-"""PIViT, windows of 8^3 voxels with a table of biases and a mask."""
+"""PIViT, with windows of 8^3 voxels, a table of biases and a mask."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def windows_of(x: Tensor, window: Sides) -> Tensor:
 
 
 def volume_of(x: Tensor, window: Sides, size: Sides) -> Tensor:
-    """The inverse of `windows_of`, for a volume of a size."""
+    """The inverse of `windows_of`, for a volume of the given size."""
     (a, b, c), (height, width, depth) = window, size
     x = x.view(-1, height // a, width // b, depth // c, a, b, c, x.shape[-1])
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(-1, height, width, depth, x.shape[-1])
 
 
 def mask_of(size: Sides, window: Sides, shift: Sides, device: torch.device) -> Tensor:
-    """(windows, tokens, tokens): -100 between tokens that only the roll brought together."""
+    """(windows, tokens, tokens): -100 between tokens that are neighbours only after the roll."""
     regions = torch.zeros(1, *size, 1, device=device)
     cuts = [
         (slice(0, -w), slice(-w, -s), slice(-s, None)) if s else (slice(None),)
@@ -73,7 +73,7 @@ class WindowAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers, GELU between them."""
+    """Two layers with GELU between them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a norm and beside its input."""
+    """Attention and MLP, each with a norm before it and a residual connection."""
 
     def __init__(self, channels: int, shifted: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""PRNet++, whose correlation is of sums over windows."""
+"""PRNet++, which correlates sums over windows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Features(nn.Module):
         self.decoder5 = ConvAct(2 * C, C, 0.0)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 1, H, W, D) -> maps at 1/8, 1/4, 1/2 and twice 1."""
+        """(B, 1, H, W, D) -> maps at 1/8, 1/4, 1/2, 1 and 1 of the size."""
         skips = []
         for k in range(1, 6):
             x = self.encoder.get_submodule(f"block{k}")(x)
@@ -41,7 +41,7 @@ class Features(nn.Module):
 
 
 def sums(x: Tensor) -> Tensor:
-    """Over 3^3 voxels, zeros outside."""
+    """Sums over 3^3 voxels, zeros outside."""
     return F.avg_pool3d(x, 3, 1, padding=1, divisor_override=1)
 
 
@@ -82,7 +82,7 @@ class Plain(nn.Module):
             self.add_module(f"prblock{k}", Registration(width * C))
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """Coarse to fine; the flow so far is read from its coarse grid, undoubled."""
+        """Coarse to fine; coarse flows are resized without doubling their values."""
         xs, ys = self.net(moving), self.net(fixed)
         flow = self.get_submodule("prblock1")(xs[0], ys[0])
         for k in (2, 3, 4):

@@ -1,4 +1,4 @@
-"""RDP, with several passes over each level."""
+"""RDP, with several passes at each level."""
 
 from __future__ import annotations
 

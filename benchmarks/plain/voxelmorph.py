@@ -1,4 +1,4 @@
-"""VoxelMorph, of the published widths."""
+"""VoxelMorph with the published widths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOPE = 0.2
 
 
 class UNet(nn.Module):
-    """One convolution at each level down and up, three at full size."""
+    """One convolution per level down and up, three at full size."""
 
     def __init__(self) -> None:
         super().__init__()

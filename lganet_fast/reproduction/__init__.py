@@ -1,4 +1,4 @@
-"""The paper's tables and figures: the steps they need, the missing steps, and the result.
+"""The paper's tables and figures: all steps, the missing steps, and the result.
 
 Imports training, evaluation and all rooms below.
 """

@@ -1,4 +1,4 @@
-"""The paper's own figures, as far as they are known; the others are left empty."""
+"""The numbers of the paper that are known; the others are left empty in tables."""
 
 from __future__ import annotations
 

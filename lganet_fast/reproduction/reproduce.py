@@ -1,4 +1,4 @@
-"""A table or figure from end to end: the plan, its missing steps, the result."""
+"""Making a table or figure: the plan, the missing steps, the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .targets import SMALL, TARGETS
 
 @dataclass(frozen=True)
 class Line:
-    """A step of the plan and whether it was done when the plan was made."""
+    """A step of the plan and its state when the plan was made."""
 
     step: Step
     state: str
@@ -45,7 +45,7 @@ class Reproduction:
         budget: str | None = None,
     ) -> None:
         if name not in TARGETS:
-            raise InputError(f"it must be one of {', '.join(TARGETS)}, got {name!r}")
+            raise InputError(f"name must be one of {', '.join(TARGETS)}, got {name!r}")
         self.target = TARGETS[name]
         self.source, self.settings = self.target.config, tuple(settings)
         place = self.source
@@ -70,7 +70,7 @@ class Reproduction:
         return f"{found.problems[0]} ({count} problems in all)" if count else ""
 
     def plan(self) -> list[Line]:
-        """Every step and whether it is done; an evaluation is done only if its training is."""
+        """Every step and its state; an evaluation can only be done if its training is."""
         lines = []
         for work in self.works:
             open_ = False
@@ -119,7 +119,7 @@ class Reproduction:
                     line.step.run(quiet)
                     ranks.total(
                         torch.zeros(1, device=ranks.device)
-                    )  # all wait for the files of rank 0
+                    )  # all processes wait until rank 0 has written its files
 
     def write(self) -> Path:
         """Write table.md, table.tex and figures of the finished rows; returns their folder."""

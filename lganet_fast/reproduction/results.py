@@ -1,4 +1,4 @@
-"""The result of a table or figure: Markdown, LaTeX, and the figures of its rows."""
+"""Writing the result of a table or figure: Markdown, LaTeX, and the figures of its rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_results(target: Target, source: str, works: Sequence[Work], out: Path)
 
 
 def columns(source: str, works: Sequence[Work]) -> dict[str, dict[str, str]]:
-    """Columns beside the scores: parameters, training, and the paper's own figures if known."""
+    """The columns besides the scores: parameters, training, and the paper's numbers if known."""
     found: dict[str, dict[str, str]] = {
         "Parameters (M)": {},
         "Steps": {},

@@ -1,4 +1,4 @@
-"""The steps of a table's row, training and evaluation: state, command, estimated time."""
+"""The training and evaluation of a table's row: state, command, estimated time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ THERE, BEGUN, MISSING = "there", "begun", "missing"
 
 @dataclass(frozen=True)
 class Work:
-    """A row's configuration and folder, for training and evaluation.
+    """The configuration and folder of a row.
 
     source: the shipped configuration. settings: all "section.key=value" that override it.
     """
@@ -47,7 +47,7 @@ class Work:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The weights of the last epoch, as in the paper; None for methods without."""
+        """The weights of the last epoch, as in the paper; None for methods without weights."""
         return self.folder / "last.safetensors" if self.row.trained else None
 
     @property
@@ -61,7 +61,7 @@ class Work:
         return estimate.step_seconds(self.config, self.folder, self.row.name)
 
     def command(self, name: str, *more: str) -> str:
-        """A command of the package on this configuration."""
+        """A command of the package for this configuration."""
         words = ["lganet-fast", name, self.source, *more]
         words += [word for setting in self.settings for word in ("--set", setting)]
         return shlex.join(words)
@@ -151,7 +151,7 @@ Step = Training | Evaluation
 
 
 def works(rows: Sequence[Row], source: str, settings: Sequence[str], folder: Path) -> list[Work]:
-    """The work of each row, in its own folder under the data set's."""
+    """The work of each row, in its own folder below the data set's folder."""
     found = []
     for row in rows:
         place = folder / row.name

@@ -1,8 +1,8 @@
 """The contents of each table and figure: a data set, and a row for each method.
 
-The paper's own numbering of its tables is not known here: the numbers follow the order of its data
-sets, and the ablation comes last. Of its figures only the kinds are known: slices, flows at each
-level, box plots.
+The numbering of the paper's tables is not known: the numbers here follow the order of its data
+sets, with the ablation last. Of its figures only the kinds are known: slices, flows at each level,
+box plots.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Row:
 class Target:
     """A table, or a figure.
 
-    shows: in a few words. config: the shipped configuration. figures: files of every row's
-    evaluation to collect.
+    shows: a short description. config: the shipped configuration. figures: files to collect from
+    the evaluation of every row.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Linear maps in the files of other tools, as one matrix.
+"""Reading linear transforms of other tools, as one matrix.
 
 ITK and ANTs (.mat, .tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta), and 4 x 4 numbers as text.
 """
@@ -20,24 +20,23 @@ from ..volumes.grid import LPS, Array, Grid
 from ..volumes.nifti import check_affine, warn
 from .codecs import HDF5, linear_parts
 
-ROUNDING = 1e-6  # by which the square of a versor may exceed 1
-LARGEST = 1 << 20  # bytes: a file of this kind holds a few hundred
+ROUNDING = 1e-6  # the square of a versor may exceed 1 by this
+LARGEST = 1 << 20  # bytes of a file; a linear transform has a few hundred
 ITK_TEXT = "#Insight Transform File"
 COMPOSITE = "CompositeTransform"
-UNKNOWN = "it is neither text nor a transform of ITK in a file of MATLAB's version 4"
-VOXELS, WORLD = 0, 1  # types of FreeSurfer's LTA
-Part = tuple[str, Array, Array]  # ITK's name of a transform, its parameters, its fixed ones
+UNKNOWN = "it is neither text nor an ITK transform in a MATLAB 4 file"
+VOXELS, WORLD = 0, 1  # types of a FreeSurfer LTA
+Part = tuple[str, Array, Array]  # ITK's name of a transform, its parameters, its fixed parameters
 
 
 def read_linear(path: str | os.PathLike[str], fixed: Grid, moving: Grid) -> Array:
-    """The map of a file: (4, 4), from fixed to moving points, both in RAS+ mm.
+    """Read the map of a file: (4, 4), from fixed to moving points, both in RAS+ mm.
 
-    ITK's files hold that map in LPS mm. FSL's go from moving to fixed, in mm along the voxel axes,
-    and mean something only with both images' grids: text in a file called .mat is read as FSL's.
-    FreeSurfer's go from moving (src) to fixed (dst). Other text is 4 x 4 numbers, from fixed to
-    moving, in RAS+ mm.
-    Raises InputError if the file is unreadable, holds no linear map, or one that is singular.
-    Warns if FreeSurfer's src is the fixed image and its dst the moving one.
+    ITK files contain that map in LPS mm. FSL matrices map moving to fixed points, in mm along the
+    voxel axes, and need both images' grids; text in a .mat file is read as an FSL matrix.
+    FreeSurfer files map moving (src) to fixed (dst) points. Other text is 4 x 4 numbers, from fixed
+    to moving, in RAS+ mm. Raises InputError if the file is unreadable or contains no linear map,
+    and for a singular map. Warns if FreeSurfer's src is the fixed image and its dst the moving one.
     """
     path = Path(path)
     label = f"transform {path}"
@@ -63,7 +62,7 @@ def read_linear(path: str | os.PathLike[str], fixed: Grid, moving: Grid) -> Arra
 
 
 def as_text(content: bytes) -> str:
-    """The text of a file, without the mark that some editors put before it."""
+    """The text of a file, without a byte order mark."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -71,7 +70,7 @@ def as_text(content: bytes) -> str:
 
 
 def of_text(text: str, extension: str, fixed: Grid, moving: Grid) -> Array:
-    """The map of a text file's content, other than FreeSurfer's."""
+    """The map of a text other than an LTA."""
     if text.startswith(ITK_TEXT):
         return from_lps(itk_matrix(text_parts(text)))
     numbers = matrix_of(line for line in text.splitlines() if not line.lstrip().startswith("#"))
@@ -79,22 +78,22 @@ def of_text(text: str, extension: str, fixed: Grid, moving: Grid) -> Array:
 
 
 def matrix_of(lines: Iterable[str]) -> Array:
-    """Four lines of four numbers."""
+    """The matrix of four lines with four numbers each."""
     rows = [line.replace(",", " ").split() for line in lines if line.strip()]
     if [len(row) for row in rows] != [4, 4, 4, 4]:
-        raise ValueError("it holds no ITK or FreeSurfer transform, and is not 4 lines of 4 numbers")
+        raise ValueError("it has no ITK or FreeSurfer transform, and is not 4 lines of 4 numbers")
     return np.array(rows, np.float64)
 
 
 def from_lps(matrix: Array) -> Array:
-    """The same map (4, 4) of RAS+ mm."""
+    """A map (4, 4) of LPS mm as one of RAS+ mm."""
     flip = np.eye(4)
     flip[:3, :3] = LPS
     return np.asarray(flip @ matrix @ flip)
 
 
 def joined(matrices: Sequence[Array]) -> Array:
-    """One map of ITK's composite of several: the last one is applied first."""
+    """The map of an ITK composite: the last transform is applied first."""
     out = np.eye(4)
     for matrix in matrices:
         out = out @ matrix
@@ -102,7 +101,7 @@ def joined(matrices: Sequence[Array]) -> Array:
 
 
 def matlab_part(content: bytes) -> Part:
-    """The transform in a file of MATLAB's version 4, as ANTs writes it: two named arrays."""
+    """The transform in a MATLAB 4 file, as ANTs writes it: two named arrays."""
     found: list[tuple[str, Array]] = []
     start = 0
     while start < len(content):
@@ -119,12 +118,12 @@ def matlab_part(content: bytes) -> Part:
         found.append((name, values.astype(np.float64)))
     if len(found) != 2 or found[1][0] != "fixed":
         names = ", ".join(name for name, _ in found)
-        raise ValueError(f"it holds {names or 'nothing'}, not one transform of ITK and 'fixed'")
+        raise ValueError(f"it holds {names or 'nothing'}, not one ITK transform and 'fixed'")
     return found[0][0], found[0][1], found[1][1]
 
 
 def text_parts(text: str) -> list[Part]:
-    """The transforms in a text file of ITK."""
+    """The transforms in an ITK text file."""
     parts = []
     for block in re.split(r"^#Transform", text, flags=re.MULTILINE)[1:]:
         lines = dict(re.findall(r"^(\w+):(.*)$", block, re.MULTILINE))
@@ -132,12 +131,12 @@ def text_parts(text: str) -> list[Part]:
         name = lines.get("Transform", "").strip()
         parts.append((name, np.array(own, np.float64), np.array(fixed, np.float64)))
     if len(parts) > 1 and not parts[0][0].startswith(COMPOSITE):
-        raise ValueError(f"it holds {len(parts)} transforms, and does not say how they follow")
+        raise ValueError(f"it holds {len(parts)} transforms, but no composite that orders them")
     return parts
 
 
 def itk_matrix(parts: Sequence[Part]) -> Array:
-    """The map (4, 4) in LPS mm of ITK's transforms, in the order of their composite."""
+    """The map (4, 4) in LPS mm of ITK transforms, in the order of their composite."""
     matrices = [part_matrix(*part) for part in parts if not part[0].startswith(COMPOSITE)]
     if not matrices:
         raise ValueError("it holds no transform")
@@ -145,7 +144,7 @@ def itk_matrix(parts: Sequence[Part]) -> Array:
 
 
 def part_matrix(name: str, own: Array, fixed: Array) -> Array:
-    """The map (4, 4) in LPS mm of one of ITK's transforms."""
+    """The map (4, 4) in LPS mm of one ITK transform."""
     kind, _, sizes = name.partition("_")
     counts = {
         "AffineTransform": 12,
@@ -196,16 +195,16 @@ def versor(part: Array) -> Array:
     x, y, z = part
     square = float(part @ part)
     if square > 1 + ROUNDING:
-        raise ValueError(f"its versor is {math.sqrt(square):.6g} long, at most 1 is possible")
+        raise ValueError(f"its versor has length {math.sqrt(square):.6g}, must be at most 1")
     w = math.sqrt(max(0.0, 1 - square))
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.asarray(np.eye(3) + 2 * w * cross + 2 * cross @ cross)
 
 
 def fsl_matrix(matrix: Array, fixed: Grid, moving: Grid) -> Array:
-    """FLIRT's matrix as the map from fixed to moving points in RAS+ mm.
+    """The map from fixed to moving points in RAS+ mm of an FSL FLIRT matrix.
 
-    FLIRT's goes from moving to fixed, in mm along the voxel axes; x is reversed where these are
+    FLIRT maps moving to fixed points, in mm along the voxel axes, with x reversed if these axes are
     right-handed.
     """
 
@@ -222,42 +221,42 @@ def fsl_matrix(matrix: Array, fixed: Grid, moving: Grid) -> Array:
 
 
 def is_lta(text: str) -> bool:
-    """Whether a text is FreeSurfer's transform."""
+    """Whether a text is a FreeSurfer LTA."""
     return re.search(r"^\s*nxforms\s*=", text, re.MULTILINE) is not None
 
 
 def lta_matrix(text: str, fixed: Grid, moving: Grid, label: str) -> Array:
-    """FreeSurfer's transform, of voxels or of the world, as the map from fixed to moving points.
+    """The map from fixed to moving points of a FreeSurfer LTA, in voxel or world coordinates.
 
     label: the name in warnings.
     """
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
     start = next((i for i, line in enumerate(lines) if line.split() == ["1", "4", "4"]), None)
     if start is None:
-        raise ValueError("it holds no matrix of 1 4 4")
+        raise ValueError("it has no matrix after a line 1 4 4")
     matrix = matrix_of(lines[start + 1 : start + 5])
     kind, count = (int(field_of(lines[:start], name)[0]) for name in ("type", "nxforms"))
     if count != 1:
         raise ValueError(f"it holds {count} transforms, one is needed")
     if kind not in (VOXELS, WORLD):
-        raise ValueError(f"its type is {kind}; 0 (voxels) and 1 (world) are known")
+        raise ValueError(f"its type must be 0 (voxels) or 1 (world), got {kind}")
     source, target = (volume_grid(lines, side) for side in ("src", "dst"))
     if source is not None and target is not None:
         backwards = source.matches(fixed) and target.matches(moving)
         if backwards and not (source.matches(moving) and target.matches(fixed)):
             warn(
                 f"{label}: its src is the fixed image and its dst the moving one, but it is read "
-                "as going from moving to fixed; if the result is wrong, invert it"
+                "as a map from moving to fixed; if the result is wrong, invert it"
             )
     if kind == WORLD:
         return np.asarray(np.linalg.inv(matrix))
     if source is None or target is None:
-        raise ValueError("it is of voxels, but does not describe its src and dst volumes")
+        raise ValueError("it is in voxels, but does not describe its src and dst volumes")
     return np.asarray(source.affine @ np.linalg.inv(matrix) @ np.linalg.inv(target.affine))
 
 
 def field_of(lines: Sequence[str], name: str) -> list[str]:
-    """The words after "name =" in FreeSurfer's text."""
+    """The words after "name =" in the lines of an LTA."""
     for line in lines:
         key, equals, words = line.partition("=")
         if equals and key.strip() == name:
@@ -266,7 +265,7 @@ def field_of(lines: Sequence[str], name: str) -> list[str]:
 
 
 def volume_grid(lines: Sequence[str], side: str) -> Grid | None:
-    """The grid of a volume as FreeSurfer describes it, "src" or "dst"; None where it does not."""
+    """The grid of an LTA's "src" or "dst" volume; None if it is not described."""
     heading = f"{side} volume info"
     if heading not in lines:
         return None

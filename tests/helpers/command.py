@@ -1,4 +1,4 @@
-"""Runs of `lganet-fast register` on a small pair, within this process."""
+"""Runs `lganet-fast register` on a small pair in this process."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""CUDA graphs on CPU tensors: captures record the operators that run, and replays repeat them.
+"""CUDA graphs on CPU tensors: a capture records the operators, a replay repeats them.
 
-As on a device, a replay reads and writes the memory that the capture did, and no other.
+As on a device, a replay reads and writes the same memory as the capture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SYNCHRONISES = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten._uniq
 
 
 class Recorder(TorchDispatchMode):
-    """Runs every operator and notes it; refuses those that a capture refuses."""
+    """Runs and records every operator; raises an error for those that a capture does not allow."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class Recorder(TorchDispatchMode):
 
 
 class Stream:
-    """A stream, or an event: work on the CPU is done when its call returns."""
+    """A stream, or an event. There is nothing to wait for on the CPU."""
 
     device = torch.device("cpu", 0)
 
@@ -55,18 +55,18 @@ class Stream:
 
 
 class FakeCuda:
-    """Stands in for what `torch.cuda` has for graphs. captures, replays: how many there were."""
+    """Replaces the functions of `torch.cuda` for graphs. captures, replays: their numbers."""
 
     def __init__(self):
         self.captures, self.replays, self.capturing = 0, 0, False
         self.handles, self.ended, self.released = 0, [], []
         self.free = 2**40
-        self.unjoined = False  # captures break as by cudaStreamEndCapture
+        self.unjoined = False  # whether captures fail, as in cudaStreamEndCapture
         self.stream = Stream()
         cuda = self
 
         class CUDAGraph:
-            """What was recorded."""
+            """A recorded graph."""
 
             def __init__(self):
                 self.calls = []
@@ -82,7 +82,7 @@ class FakeCuda:
 
     @contextmanager
     def graph(self, graph, pool=None, stream=None, **options):
-        """Record what runs inside."""
+        """Record the operators inside the block."""
         assert not self.capturing
         self.capturing = True
         recorder = Recorder()
@@ -99,7 +99,7 @@ class FakeCuda:
     @staticmethod
     @torch.no_grad()
     def repeat(calls):
-        """Run recorded operators again; results go where those of the capture are."""
+        """Run recorded operators again, with results in the memory of the capture."""
         with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
             for func, args, kwargs, out in calls:
                 again = func(*args, **kwargs)
@@ -113,7 +113,7 @@ class FakeCuda:
         return self.handles
 
     def end_allocate(self, device, pool):
-        """As PyTorch's allocator: an error where the capture has been ended."""
+        """Like PyTorch's allocator: an error after the end of the capture."""
         if not self.unjoined:
             raise RuntimeError("not currently recording to mempool_id")
         self.ended.append(pool)
@@ -121,7 +121,7 @@ class FakeCuda:
 
 @pytest.fixture(name="cuda")
 def fake_cuda(monkeypatch):
-    """CPU tensors take the way of CUDA's through `graphed`."""
+    """Makes `graphed` treat CPU tensors like those on CUDA."""
     fake = FakeCuda()
     stand_ins = {
         "CUDAGraph": fake.CUDAGraph,

@@ -1,7 +1,7 @@
-"""A device that nobody can look into: PyTorch's "meta", in the place of a CUDA device.
+"""A device without values: PyTorch's "meta" device in place of a CUDA device.
 
-Its tensors have shapes and no values, so that whatever asks for a value fails, but for what `Watch`
-lets through and counts: copies to the CPU, and the number of true elements of a mask.
+Its tensors have shapes but no values, so any read of a value fails, except those that `Watch`
+allows and counts: copies to the CPU, and the number of true elements of a mask.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ NO_LAUNCH = {
     *("empty", "empty_like", "empty_strided", "new_empty", "detach", "lift_fresh"),
     *("_unsafe_view", "_reshape_alias", "promote_types", "device"),
 }
-FOUND = 5  # true elements in any mask
+FOUND = 5  # true elements of every mask
 
 needs_operators = pytest.mark.skipif(not native.LOADED, reason=f"no operators: {native.REASON}")
 
 
 @pytest.fixture
 def far(monkeypatch):
-    """Operations choose for "meta" what they choose for "cuda" where all is compiled."""
+    """Operations choose on "meta" the paths of "cuda" with everything compiled."""
     monkeypatch.setitem(native.KERNELS, "meta", frozenset(CUDA_OPERATIONS))
     return META
 
 
 class Watch(TorchDispatchMode):
-    """Counts what is launched on the far device, what is sent to it, and what waits for it.
+    """Counts launches on the device, copies to it, and waits for it.
 
-    What comes back is ones.
+    Values copied back are ones.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Watch(TorchDispatchMode):
         first = out[0] if isinstance(out, (tuple, list)) and out else out
         if isinstance(first, torch.Tensor):
             if name == "_to_copy" and first.device == META and not there:
-                assert kwargs.get("non_blocking"), "what is sent waits for the device"
+                assert kwargs.get("non_blocking"), "the copy waits for the device"
                 self.sent += 1
             elif first.device == META and not func.is_view and name not in NO_LAUNCH:
                 self.launches[name] += 1

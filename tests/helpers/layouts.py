@@ -1,4 +1,4 @@
-"""Every data set in its true layout, tiny: made-up subjects in the files that people have."""
+"""Every data set in its original layout, with small synthetic subjects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from synthetic import wave
 
 from lganet_fast.volumes.grid import Array
 
-SIZE = (20, 24, 28)  # of every volume, as the network gets it
-MARGIN = 2  # voxels around it where a data set is cropped
+SIZE = (20, 24, 28)  # of every volume, as input of the network
+MARGIN = 2  # voxels around it in data sets that are cropped
 
 
 def write(name: str, folder: Path, size: tuple[int, int, int] = SIZE) -> list[str]:
     """Write the data set of the shipped configuration `name` into a folder.
 
-    Returns overrides with which `config.load(name, overrides)` reads it as volumes of `size`.
+    Returns overrides for `config.load(name, overrides)` to read it as volumes of `size`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     layout = max((known for known in WRITERS if name.startswith(known)), key=len)
@@ -32,7 +32,7 @@ def write(name: str, folder: Path, size: tuple[int, int, int] = SIZE) -> list[st
 
 @cache
 def subject(seed: int, size: tuple[int, int, int], amplitude: float = 3.0) -> tuple[Array, Array]:
-    """Image in [0, 1] and labels 0 to 4 of one anatomy, moved differently for every seed."""
+    """Image in [0, 1] and labels 0 to 4 of one anatomy, shifted according to the seed."""
     axes = [np.linspace(-30, 30, n) for n in size]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     points += wave(points + np.random.default_rng(seed).uniform(-20, 20, 3), amplitude)
@@ -45,7 +45,7 @@ def subject(seed: int, size: tuple[int, int, int], amplitude: float = 3.0) -> tu
 
 
 def save(path: Path, data: Array, spacing: float = 1.0) -> None:
-    """Write a NIfTI file, and the folders above it."""
+    """Write a NIfTI file and its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(data, np.diag([-spacing, -spacing, spacing, 1])), path)
 
@@ -62,12 +62,12 @@ def grown(size: tuple[int, int, int], by: int = 2 * MARGIN) -> tuple[int, int, i
 
 
 def inner(size: tuple[int, int, int]) -> str:
-    """The crop that takes the margin away."""
+    """The override that crops the margin."""
     return f"data.crop={[[MARGIN, MARGIN + n] for n in size]}"
 
 
 def lpba40(root: Path, size: tuple[int, int, int]) -> list[str]:
-    """Atlas S01, S11 to S14 to train, S02 and S03 to test; labels as LPBA40 numbers them."""
+    """Atlas S01, S11 to S14 to train, S02 and S03 to test; labels with LPBA40's numbers."""
     names = np.array([0, 21, 22, 61, 182], np.uint8)
     for number in (1, 2, 3, 11, 12, 13, 14):
         image, labels = subject(number, grown(size))
@@ -111,7 +111,7 @@ def oasis_neurite(root: Path, size: tuple[int, int, int]) -> list[str]:
 
 
 def lung_ct(root: Path, size: tuple[int, int, int]) -> list[str]:
-    """Pairs 0001 to 0004 of exhale and inhale, keypoints and masks; 0004 to validate, 0005 test."""
+    """Pairs of exhale and inhale, keypoints, masks; 0004 to validate, 0005 to test."""
     full = (size[0], size[1], 2 * size[2] + 2 * MARGIN)
     pairs: dict[str, list[dict[str, str]]] = {"Tr": [], "Ts": []}
     training = []

@@ -1,4 +1,4 @@
-"""What cuobjdump says of the compiled extension, where there is cuobjdump."""
+"""The output of cuobjdump for the compiled extension."""
 
 import importlib.util
 import re
@@ -12,7 +12,7 @@ import lganet_fast
 from lganet_fast.ops import native
 
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-COMPILED = sorted(native.KERNELS["cuda"])  # none of them: nothing to look at
+COMPILED = sorted(native.KERNELS["cuda"])  # empty if nothing is compiled for CUDA
 
 
 def tool():
@@ -30,14 +30,14 @@ needs_cuda_code = [
 
 
 def cuobjdump(*arguments, path=None):
-    """What cuobjdump says of a file, or of the extension."""
+    """The output of cuobjdump for a file, by default the extension."""
     path = path or next(Path(lganet_fast.__file__).parent.glob("_native*.so"))
     command = [tool(), *arguments, str(path)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def resources():
-    """Architecture -> kernel -> its registers, bytes of stack, shared and local memory."""
+    """Architecture -> kernel -> registers and bytes of stack, shared and local memory."""
     found, arch, name = {}, None, None
     for line in cuobjdump("--dump-resource-usage").splitlines():
         if line.startswith("arch = "):

@@ -1,4 +1,4 @@
-"""Weights and inputs for network tests: stored reference runs, or made up where there are none."""
+"""Weights and inputs for network tests: stored reference runs, or synthetic ones."""
 
 import importlib.util
 import os
@@ -15,7 +15,7 @@ SIZE = (48, 48, 48)
 
 
 def golden_folder():
-    """Where the stored runs of the published network are; skips the test without them."""
+    """The folder of the stored runs of the published network; skips the test without it."""
     folder = os.environ.get("LGANET_GOLDEN")
     if not folder:
         pytest.skip("LGANET_GOLDEN names no folder of reference outputs")
@@ -24,7 +24,7 @@ def golden_folder():
 
 @cache
 def golden_rules():
-    """The module beside the stored runs that makes their weights and images."""
+    """The module in the folder of the stored runs that makes their weights and images."""
     spec = importlib.util.spec_from_file_location("golden_fill", golden_folder() / "fill.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -32,7 +32,7 @@ def golden_rules():
 
 
 def golden_state():
-    """The stored runs' parameters, under published names."""
+    """The parameters of the stored runs, with published names."""
     shapes = {n: tuple(p.shape) for n, p in meta_network().named_parameters()}
     return {name: torch.from_numpy(x) for name, x in golden_rules().fill(shapes).items()}
 
@@ -47,13 +47,13 @@ def golden_run(size, seed):
 
 @cache
 def meta_network():
-    """A published network without values."""
+    """A published network on the meta device."""
     with torch.device("meta"):
         return PublishedLGANetPlusPlus(SIZE)
 
 
 def made_up_state(seed=0):
-    """A full published state with values that let every part speak."""
+    """A complete published state; its values make every part affect the result."""
     torch.manual_seed(seed)
     network = PublishedLGANetPlusPlus(SIZE)
     for name, p in network.named_parameters():

@@ -1,4 +1,4 @@
-"""What every test of an operation uses: inputs, tolerances, and gradient checks that can fail."""
+"""Common parts of the tests of operations: inputs, tolerances, and gradient checks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def uniform(*shape: int, seed: int = 0, low: float = -1.0, high: float = 1.0) ->
 def kink_free(flow: Tensor, margin: float = 0.02) -> Tensor:
     """The flow with each component at least `margin` away from any whole number of voxels.
 
-    Trilinear interpolation has kinks there, where a finite difference means nothing.
+    Finite differences of trilinear interpolation are wrong there, because its slope jumps.
     """
     whole = flow.floor()
     return whole + margin + (1 - 2 * margin) * (flow - whole)
@@ -58,7 +58,7 @@ def check_gradient(operation: Callable[..., Tensor], *inputs: Tensor) -> None:
 
 
 class Distort(torch.autograd.Function):
-    """The identity, with a gradient that is wrong."""
+    """The identity with a wrong gradient."""
 
     @staticmethod
     def forward(ctx, x: Tensor, wrong: Wrong) -> Tensor:
@@ -71,7 +71,7 @@ class Distort(torch.autograd.Function):
 
 
 def check_gradient_strictly(operation: Callable[..., Tensor], *inputs: Tensor) -> None:
-    """`check_gradient`, and proof that it refuses a wrong gradient of any single input."""
+    """`check_gradient`, and a check that it rejects a wrong gradient of any single input."""
     check_gradient(operation, *inputs)
     for position in range(len(inputs)):
         for name, wrong in WRONG_GRADIENTS.items():
@@ -89,7 +89,7 @@ def check_gradient_strictly(operation: Callable[..., Tensor], *inputs: Tensor) -
 
 
 def check_compiles(operation: Callable[..., Tensor], *inputs: Tensor) -> None:
-    """One graph without a break, with the values and gradients of the eager call."""
+    """Check that it compiles to one graph with the values and gradients of the eager call."""
     torch.compiler.reset()
     compiled = torch.compile(operation, fullgraph=True, backend="aot_eager")
     results = []
@@ -103,7 +103,7 @@ def check_compiles(operation: Callable[..., Tensor], *inputs: Tensor) -> None:
 
 
 def strided(x: Tensor) -> Tensor:
-    """The same values, each second number of a larger buffer along the last axis."""
+    """The same values with a stride of 2 along the last axis."""
     wide = x.new_full((*x.shape[:-1], 2 * x.shape[-1]), torch.nan)
     wide[..., ::2] = x
     return wide[..., ::2]
@@ -134,7 +134,7 @@ def warp_oracle(
 
 
 def values_and_gradients(operation: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
-    """The result, and the gradient to each input of a seeded weighting of the result."""
+    """The result, and the gradients of its sum with seeded random weights to each input."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     out = operation(*leaves)
     out.backward(uniform(*out.shape, seed=9).to(out.dtype))

@@ -1,4 +1,4 @@
-"""Reports of registrations that never were."""
+"""Reports without a registration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCORES = LabelScores("nearest", 0.5, 0.75, 4.0, 2.0, 0, 1, [], [], [], ROWS)
 
 
 def report_of(inputs: dict[str, Input], settings: dict[str, Any], **other: Any) -> Report:
-    """A report whose other fields are made up, but for those given."""
+    """A report with synthetic values for the fields not given."""
     fields: dict[str, Any] = {
         "affine_matrix_ras_mm": [[float(i == j) for j in range(4)] for i in range(4)],
         "versions": {"lganet_fast": "1.2.3", "torch": "9.9"},
@@ -43,6 +43,6 @@ def report_of(inputs: dict[str, Input], settings: dict[str, Any], **other: Any) 
 
 
 def report_on(sources: Sources, settings: Settings, **other: Any) -> Report:
-    """The same of files that are there."""
+    """The same for existing files."""
     inputs = {role: Input(**nifti.describe(x, role)) for role, x in sources.given().items()}
     return report_of(inputs, asdict(settings), **other)

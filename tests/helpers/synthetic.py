@@ -1,4 +1,4 @@
-"""Made-up anatomy: a pair of volumes with labels and a known map between them."""
+"""Synthetic anatomy: a pair of volumes with labels and a known map between them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wave(points: Array, amplitude: float) -> Array:
 
 
 def oblique_grid(shape: tuple[int, int, int], spacing: tuple[float, ...], degrees: float) -> Grid:
-    """A grid centred at the world's origin, turned about an oblique axis."""
+    """A grid centred at the world's origin, rotated about an oblique axis."""
     rotation = Rotation.from_rotvec(degrees * np.array([0.5, 0.3, 0.8]), degrees=True)
     affine = np.eye(4)
     affine[:3, :3] = rotation.as_matrix() * spacing
@@ -41,7 +41,7 @@ def oblique_grid(shape: tuple[int, int, int], spacing: tuple[float, ...], degree
 
 
 def anatomy(points: Array, seed: int = 0) -> tuple[Array, Array]:
-    """Intensity and label of an ellipsoid full of smooth structure at world points (..., 3)."""
+    """Intensity and label of an ellipsoid with smooth structure at world points (..., 3)."""
     random = np.random.default_rng(seed)
     texture = gaussian_filter(random.standard_normal((48, 48, 48)), 1.7)
     texture /= np.abs(texture).max()

@@ -1,4 +1,4 @@
-"""Operators recorded on the CPU, run again from and into the same memory: a CUDA graph's part."""
+"""Operators recorded on the CPU and repeated in the same memory, like a CUDA graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def tensors_in(value):
 
 
 class Tape(TorchDispatchMode):
-    """Keeps every operator with the tensors that it read and wrote, as a CUDA graph does."""
+    """Records every operator with the tensors that it reads and writes, like a CUDA graph."""
 
     def __init__(self):
         super().__init__()
@@ -31,13 +31,13 @@ class Tape(TorchDispatchMode):
 
     @torch.no_grad()
     def undo(self):
-        """Put back what was written: recording a step does not do it."""
+        """Restore the tensors: recording a CUDA graph does not change them."""
         for x, value in reversed(self.before):
             x.copy_(value)
 
     @torch.no_grad()
     def replay(self):
-        """Run everything again, from and into the same memory."""
+        """Repeat all operators in the same memory."""
         for func, args, kwargs, out in self.calls:
             new = func(*args, **kwargs)
             for old, value in zip(self.flat(out), self.flat(new), strict=True):

@@ -170,7 +170,7 @@ def test_processes_share_it(brains, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["table7"], "it must be one of table1, table2"),
+        (["table7"], "name must be one of table1, table2"),
         (["table1", "--methods", "elastix"], "table1 has no method elastix; it has before, syn"),
         (["table2", "--budget", "10m"], "a budget is for tables on LPBA40, table2 is on ixi"),
         (["table1", "--budget", "ten"], "a budget must be a time such as 30s, 10m or 2h"),

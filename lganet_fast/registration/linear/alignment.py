@@ -1,4 +1,4 @@
-"""Linear alignment: where from, at which resolutions, and how sure the result is."""
+"""Linear alignment: the starting poses, the resolutions, and doubts about the result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .objective import Fit, Objective
 from .refine import refine
 
 SPACINGS = (0.16, 0.08, 0.04)  # of the radius, between voxels of each level; brains: 8, 4, 2 mm
-MOST = (30_000, 60_000, 120_000)  # points that are compared on each
+MOST = (30_000, 60_000, 120_000)  # points compared on each level
 STEPS = (12, 8, 10)
-ENOUGH = (6e-3, 4e-3, 4e-4)  # of the radius: a step that moves anatomy by less is the last one
-SEARCHED = 6_000  # points that all poses are compared by
+ENOUGH = (6e-3, 4e-3, 4e-4)  # of the radius: smaller steps end a level
+SEARCHED = 6_000  # points compared in the search of poses
 TRIED, KEPT = 12, 4  # poses that are refined on the first level and on the second
-HEADERS = 0.98  # of the best likelihood: so good a fit near the given pose is preferred
-# Thresholds of doubt: brains of two subjects reach 0.8 to 0.94, and the best other pose 0.43 to
-# 0.65 of the likelihood.
+HEADERS = 0.98  # of the best likelihood; of fits above it, the smallest rotation is taken
+# Thresholds of doubts. Brains of two subjects have a score of 0.8 to 0.94, and the best other pose
+# 0.43 to 0.65 of the likelihood.
 POOR, RIVAL, LITTLE = 0.3, 0.9, 0.25
 
 
@@ -34,10 +34,10 @@ class LinearResult:
     """A linear alignment.
 
     matrix: (4, 4), fixed points to moving points, both in RAS+ mm. score: the correlation ratio, 0
-    to 1, and overlap: part of the fixed image and its surroundings that is inside the moving one;
-    both NaN where nothing was measured. rival: likelihood of the best other pose, one that differs
-    by more than 18 degrees or a third of the radius, over that of the result. doubts: why the
-    result may be wrong, a line each; none where nothing speaks against it.
+    to 1. overlap: the fraction of the fixed image and its surroundings that is inside the moving
+    one. Both are NaN if they were not computed. rival: the likelihood of the best other pose, one
+    that differs by more than 18 degrees or a third of the radius, divided by that of the result.
+    doubts: reasons why the result may be wrong, one line each.
     """
 
     matrix: Array
@@ -53,7 +53,7 @@ class Images:
     def __init__(
         self, fixed: Volume, moving: Volume, mask: Volume | None, device: torch.device
     ) -> None:
-        """mask: on the fixed grid, non-zero where the fit counts."""
+        """mask: on the fixed grid, non-zero where the fit is evaluated."""
         seen = Seen.of(fixed), Seen.of(moving)
         self.cuts = seen[0].cut, seen[1].cut
         self.seen = seen
@@ -68,24 +68,24 @@ class Images:
 
     @property
     def centres(self) -> tuple[Array, Array]:
-        """(3,) the middle of what each image shows, in RAS+ mm."""
+        """The centre (3,) of each image's foreground, in RAS+ mm."""
         return self.moments[0][0], self.moments[1][0]
 
     def objective(self, number: int, most: int | None = None) -> Objective:
-        """The fit as a function of the map, at one resolution; most: points, if not all."""
+        """The fit as a function of the map, at one resolution. most: points, by default MOST."""
         count = most or MOST[number]
         points = levels.points_of(self.fixed[number], self.cuts[0], self.frame, count)
         return Objective(points, levels.slopes_of(self.moving[number], self.cuts[1]))
 
     def scale(self) -> float:
-        """How much larger the moving anatomy is, as far as both are seen as wholes."""
+        """The size of the moving anatomy over the fixed one's; 1 if one has a partial view."""
         if np.any(self.cuts):
             return 1.0
         spread = [np.trace(covariance) for _, covariance in self.moments]
         return float(np.sqrt(spread[1] / spread[0])) if min(spread) > 0 else 1.0
 
     def poses(self, scale: float) -> list[Array]:
-        """Maps to start from: the best of all rotations about what may be the centre."""
+        """Starting maps: the best of all rotations about possible centres."""
         fixed, moving = (
             search.hidden_shifts(seen.image.grid, cut)
             for seen, cut in zip(self.seen, self.cuts, strict=True)
@@ -108,14 +108,13 @@ def align(
     fixed_mask: Volume | None = None,
     device: torch.device = CPU,
 ) -> LinearResult:
-    """The linear map under which the moving image fits the fixed one, from any starting pose.
+    """The linear map from the fixed to the moving image, found from any starting pose.
 
-    kind: "identity" trusts the headers. "center" shifts the middle of what the images show onto
-    each other; "moments" turns their principal axes onto each other too, of all ways to do so the
-    one that fits best. "rigid", "similarity" and "affine" search all rotations and optimise, by the
-    correlation ratio, which asks for no relation between the contrasts. fixed_mask: on the fixed
-    grid, non-zero where the fit counts. device: where to compute. The same input gives the same
-    result.
+    kind: "identity" trusts the headers. "center" aligns the centres of the foregrounds; "moments"
+    also aligns their principal axes, in the order and with the signs that fit best. "rigid",
+    "similarity" and "affine" search all rotations and maximise the correlation ratio, which does
+    not depend on the relation between the contrasts. fixed_mask: on the fixed grid, non-zero where
+    the fit is evaluated. The same input gives the same result.
     Raises ValueError for another kind.
     """
     if kind not in INITIALS:
@@ -135,7 +134,7 @@ def align(
 
 
 def optimised(images: Images, coarse: Objective, given: list[Array], kind: str) -> LinearResult:
-    """The best map of a kind. given: maps to try beside those of the search."""
+    """The best map of a kind. given: starting maps besides those of the search."""
     early, scale = ("rigid", 1.0) if kind == "rigid" else ("similarity", images.scale())
     starts = [
         refine(coarse, way, early, STEPS[0], ENOUGH[0]) for way in [*given, *images.poses(scale)]
@@ -145,7 +144,7 @@ def optimised(images: Images, coarse: Objective, given: list[Array], kind: str) 
     fits = search.different(
         [refine(middle, fit.matrix, early, STEPS[1], ENOUGH[1]) for fit in kept], KEPT
     )
-    # Of equally good ones, that which turns least: headers are right more often than wrong.
+    # Of equally good fits, the smallest rotation: headers are usually right.
     good = [fit for fit in fits if fit.likelihood >= HEADERS * fits[0].likelihood]
     best = min(good, key=lambda fit: degrees(fit.matrix[:3, :3]))
     others = [fit for fit in fits if fit is not best]
@@ -157,7 +156,7 @@ def optimised(images: Images, coarse: Objective, given: list[Array], kind: str) 
 
 
 def doubts(fit: Fit, others: list[Fit], rival: float) -> tuple[str, ...]:
-    """What speaks against a result."""
+    """Reasons to doubt a result."""
     found = []
     if fit.score < POOR:
         found.append(

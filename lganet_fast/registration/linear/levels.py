@@ -1,4 +1,4 @@
-"""The images of a pair at one resolution, as the linear stage reads them."""
+"""The images of a pair at one resolution, prepared for the linear stage."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ...volumes.grid import Array, Grid
 from ..workspace import Seen
 
 RING = 2  # voxels around the moving image, so that it falls to the background outside
-MARGIN = 0.3  # of the radius, around the fixed image: there the moving one must show nothing either
-NEAR = 3  # voxels around the fixed foreground that count at a level of few points
-ROUGH = 64  # voxels per axis that moments are taken over at most
-FAINT = 0.02  # of the foreground's range: what is fainter shows nothing
+MARGIN = 0.3  # of the radius, around the fixed image: there the moving one must be background too
+NEAR = 3  # voxels around the fixed foreground from which a limited number of points is taken
+SAMPLES = 64  # voxels per axis, at most, from which moments are computed
+FOREGROUND = 0.02  # of the foreground's range: higher intensities are foreground
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What the fixed anatomy measures.
+    """The position and size of the fixed anatomy.
 
-    centre: (3,) its mean place in RAS+ mm. radius: root mean square distance from there, in mm;
-    brains: 50.
+    centre: (3,) its mean position in RAS+ mm. radius: root mean square distance from the centre, in
+    mm; about 50 for brains.
     """
 
     centre: Array
@@ -34,13 +34,13 @@ class Frame:
 
     @classmethod
     def of(cls, centre: Array, covariance: Array) -> Frame:
-        """From a mean place and a covariance."""
+        """From a mean position and a covariance."""
         return cls(centre, max(float(np.sqrt(np.trace(covariance))), 1e-6))
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """An image (1, 1, h, w, d) and its weight, alike or None if it is 1, on a grid."""
+    """An image (1, 1, h, w, d) and its weight of the same shape (None: all ones), on a grid."""
 
     image: Tensor
     weight: Tensor | None
@@ -50,7 +50,7 @@ class Level:
 def pyramid(
     seen: Seen, spacings: Sequence[float], device: torch.device, weight: Tensor | None
 ) -> list[Level]:
-    """An image at some spacings in mm, given coarse to fine. weight: (1, 1, X, Y, Z) or None."""
+    """An image at given spacings in mm, coarse to fine. weight: (1, 1, X, Y, Z) or None."""
     level = Level(placed(np.asarray(seen.image.data), device)[None, None], weight, seen.image.grid)
     found = []
     for spacing in reversed(spacings):
@@ -60,7 +60,7 @@ def pyramid(
 
 
 def coarser(level: Level, spacing: float) -> Level:
-    """The same with voxels of about a spacing in mm, if they are smaller: means of blocks."""
+    """The level at about a spacing in mm, by means of blocks; unchanged if it is not finer."""
     size = np.array(level.grid.shape)
     factors = np.maximum(1, np.round(spacing / level.grid.spacing)).astype(int)
     factors = np.minimum(factors, np.maximum(1, size // 4))
@@ -83,7 +83,7 @@ def coarser(level: Level, spacing: float) -> Level:
 
 
 def smoothed(x: Tensor) -> Tensor:
-    """Weighted 1, 2, 1 along each axis."""
+    """The image smoothed with weights 1, 2, 1 along each axis."""
     for axis in (2, 3, 4):
         around = [0] * 6
         around[2 * (4 - axis)] = around[2 * (4 - axis) + 1] = 1
@@ -94,7 +94,7 @@ def smoothed(x: Tensor) -> Tensor:
 
 
 def padded(level: Level, cut: list[tuple[bool, bool]], width: Array) -> Level:
-    """The level with a ring of some voxels (3,): background, or of no weight beyond a cut face."""
+    """The level padded by `width` voxels (3,) of background, or of weight 0 beyond a cut face."""
     a, b, c = (int(n) for n in width)
     around = [c, c, b, b, a, a]
     image = pad(level.image, around, mode="replicate")
@@ -117,7 +117,7 @@ def padded(level: Level, cut: list[tuple[bool, bool]], width: Array) -> Level:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Where the fixed image is compared: places (N, 3) from the frame's centre, values, weights."""
+    """Points of the fixed image: places (N, 3) relative to the frame's centre, values, weights."""
 
     places: Tensor
     values: Tensor
@@ -126,15 +126,15 @@ class Points:
 
 
 def points_of(level: Level, cut: list[tuple[bool, bool]], frame: Frame, most: int) -> Points:
-    """At most so many of a level's voxels: all, or those near what shows something, evenly."""
+    """At most `most` voxels of a level: all, or an even choice of those near the foreground."""
     width = np.ceil(MARGIN * frame.radius / level.grid.spacing)
     ring = padded(Level(smoothed(level.image), level.weight, level.grid), cut, width)
     image = ring.image
     counts = torch.ones_like(image) if ring.weight is None else ring.weight
     chosen = (counts > 0).flatten().nonzero()[:, 0]
     if len(chosen) > most:
-        shown = (image > FAINT).to(image.dtype)
-        near = max_pool3d(shown, 2 * NEAR + 1, 1, NEAR)
+        foreground = (image > FOREGROUND).to(image.dtype)
+        near = max_pool3d(foreground, 2 * NEAR + 1, 1, NEAR)
         chosen = ((counts > 0) & (near > 0)).flatten().nonzero()[:, 0]
     if len(chosen) > most:
         evenly = ((torch.arange(most, dtype=torch.float64) + 0.5) * (len(chosen) / most)).long()
@@ -168,12 +168,12 @@ def slopes_of(level: Level, cut: list[tuple[bool, bool]]) -> Slopes:
 
 
 def moments(seen: Seen) -> tuple[Array, Array]:
-    """The mean place (3,) in RAS+ mm of what an image shows, and the covariance (3, 3) in mm^2.
+    """The mean position (3,) of an image's foreground in RAS+ mm, and covariance (3, 3) in mm^2.
 
-    How bright it is counts little, so that images of other contrasts have nearly the same.
+    The intensity has little influence, so that images of different contrasts give similar moments.
     """
     grid = seen.image.grid
-    steps = [-(-n // ROUGH) for n in grid.shape]
+    steps = [-(-n // SAMPLES) for n in grid.shape]
     every = tuple(slice(step // 2, None, step) for step in steps)
     weight = (seen.image.data[every].astype(float) * 5).clip(0, 1).ravel()
     if not weight.any():

@@ -14,9 +14,9 @@ PHI, PSI = 2**0.5, 1.533751168755204288118041
 
 
 def basis(kind: str) -> Array:
-    """(12, k): the small changes that a kind of map admits, each a (3, 4) matrix by rows.
+    """(12, k): the infinitesimal changes of a kind of map, each a (3, 4) matrix by rows.
 
-    kind: "rigid", "similarity" or "affine". The first three columns of a change turn, scale or
+    kind: "rigid", "similarity" or "affine". The first three columns of a change rotate, scale or
     shear about the centre, the last one shifts.
     """
     shifts = []
@@ -57,7 +57,7 @@ def about(linear: Array, fixed: Array, moving: Array) -> Array:
 
 
 def rotations(count: int) -> Array:
-    """(count, 3, 3) rotations spread evenly over all of them."""
+    """(count, 3, 3) rotations, evenly distributed over all rotations."""
     s = np.arange(count) + 0.5
     radius, rest = np.sqrt(s / count), np.sqrt(1 - s / count)
     alpha, beta = 2 * np.pi * s / PHI, 2 * np.pi * s / PSI
@@ -72,7 +72,7 @@ def rotations(count: int) -> Array:
 
 
 def signed_permutations() -> list[Array]:
-    """The 48 matrices (3, 3) that take the axes onto the axes, in either direction."""
+    """The 48 matrices (3, 3) that permute the axes and change their signs."""
     return [
         np.eye(3)[list(order)] * np.array(signs)[:, None]
         for order in permutations(range(3))
@@ -81,6 +81,6 @@ def signed_permutations() -> list[Array]:
 
 
 def degrees(linear: Array) -> float:
-    """By what angle a linear map (3, 3) turns: that of its nearest rotation."""
+    """The angle of the rotation nearest to a linear map (3, 3), in degrees."""
     left, _, right = np.linalg.svd(linear)
     return float(np.degrees(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1))))

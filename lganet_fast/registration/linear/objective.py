@@ -1,10 +1,10 @@
-"""How well the moving image fits under a linear map, and the step that makes it fit better.
+"""The fit of the moving image under a linear map, and its derivatives.
 
-The correlation ratio (Roche et al., 1998): how much of the moving image's variance the fixed
-image's intensity explains, through any function of it. It is 1 - residual over variance, and
-needs no relation between the contrasts to be linear or even monotonic. For the function that is
-the best at a map, the slope in the map's parameters is that of a plain correlation, so a
-Gauss-Newton step of that is a step of the ratio.
+The fit is the correlation ratio (Roche et al., 1998): the fraction of the moving image's variance
+that a function of the fixed image's intensity can explain, 1 - residual / variance. The relation
+between the contrasts need not be linear or monotonic. If the best function at a map is kept fixed,
+the ratio has the same gradient as the squared correlation with that function, so Gauss-Newton steps
+of the correlation are used.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ...volumes.grid import Array
 from .levels import Frame, Points, Slopes
 
 BINS = 24
-TOP = 1.2  # of the foreground's range: where the last bin ends
-BLOCK = 64  # sides of the array that scattered points are read as
-AT_ONCE = 2_000_000  # points that are read at once
+TOP = 1.2  # of the foreground's range: the end of the last bin
+BLOCK = 64  # sides of the array in which points are passed to `warp`
+AT_ONCE = 2_000_000  # points interpolated at once
 EMPTY = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What is known at one map.
+    """The fit at one map, and its derivatives.
 
-    score: the correlation ratio, 0 to 1. overlap: part of the fixed weight that is inside.
-    curvature (12, 12), slope (12,): of the correlation, in changes as `maps.basis` has them, turns
-    in units of 1 / radius, so that they weigh like shifts.
+    score: the correlation ratio, 0 to 1. overlap: the fraction of the fixed weight inside the
+    moving image. curvature (12, 12), slope (12,): of the correlation, for changes as in
+    `maps.basis`; rotations are in units of 1 / radius, so that they are comparable to shifts.
     """
 
     matrix: Array
@@ -46,12 +46,12 @@ class Fit:
 
     @property
     def likelihood(self) -> float:
-        """How much the fit says: see `likelihood`."""
+        """See `likelihood`."""
         return float(likelihood(np.array(self.score), np.array(self.overlap)))
 
 
 def likelihood(score: Array, overlap: Array) -> Array:
-    """The logarithm of a likelihood ratio per voxel: a good fit of a small overlap says less."""
+    """The log likelihood ratio per voxel of the fixed image: a small overlap counts less."""
     return np.asarray(-np.log1p(-score.clip(0, 0.9999)) * overlap)
 
 
@@ -98,7 +98,7 @@ class Objective:
         return self.judged(matrix, fetched(gram.double()))
 
     def judged(self, matrix: Array, gram: Array) -> Fit:
-        """The fit from the weighted products of the columns: 12 slopes, 1, value, explained."""
+        """The fit from the weighted Gram matrix of the columns: 12 slopes, 1, value, explained."""
         inside = max(gram[12, 12], EMPTY)
         central = gram - np.outer(gram[12], gram[12]) / inside
         steps, moving, explained = slice(0, 12), 13, 14

@@ -12,10 +12,9 @@ DAMPING, LESS, MORE, MOST = 1e-3, 0.2, 5.0, 1e4
 
 
 def refine(objective: Objective, matrix: Array, kind: str, steps: int, enough: float) -> Fit:
-    """The best map of a kind near one.
+    """The best map of a kind near a given one.
 
-    steps: how many at most. enough: part of the radius that anatomy must move by in a step for
-    another to be made.
+    steps: at most. enough: the fraction of the radius below which a step is the last one.
     """
     directions, frame = basis(kind), objective.points.frame
     fit, damping = objective.fit(matrix), DAMPING

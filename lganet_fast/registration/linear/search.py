@@ -1,4 +1,4 @@
-"""Where to start from: a coarse search over all rotations, and over shifts where a view is cut."""
+"""Starting poses: a coarse search over all rotations, and over shifts for partial views."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .levels import Frame
 from .maps import about, degrees, rotations, signed_permutations
 from .objective import Fit, Objective
 
-TURNS = 768  # rotations: none is farther than 32 degrees from one of them
-APART = 18.0  # degrees between two poses, or else
-ASIDE = 1 / 3  # of the radius
+TURNS = 768  # rotations; any rotation is within 32 degrees of one of them
+APART = 18.0  # degrees between different poses, or
+ASIDE = 1 / 3  # of the radius between their centres
 CENTRES = 27  # pairs of centres at most
-HIDDEN = (0.25, 0.5)  # of what a cut view shows along an axis: how far its centre may be off
+HIDDEN = (0.25, 0.5)  # of the size of a cut image: shifts of the centre of the whole anatomy
 
 
 def hidden_shifts(grid: Grid, cut: list[tuple[bool, bool]]) -> list[Array]:
-    """Vectors (3,) in mm from the centre of what is seen to where that of the whole may be."""
+    """Vectors (3,) in mm from the centre of the visible part to possible centres of the whole."""
     size = np.array(grid.shape) - 1.0
     choices = []
     for axis, (first, last) in enumerate(cut):
@@ -37,16 +37,16 @@ def hidden_shifts(grid: Grid, cut: list[tuple[bool, bool]]) -> list[Array]:
 def pairs_of_centres(
     centres: tuple[Array, Array], shifts: tuple[list[Array], list[Array]]
 ) -> list[tuple[Array, Array]]:
-    """Points of both images that may belong together, the least shifted ones first."""
+    """Points of both images that may correspond, those with the smallest shifts first."""
     ways = sorted(product(*shifts), key=lambda way: float(sum(map(np.linalg.norm, way))))
     return [(centres[0] + one, centres[1] + other) for one, other in ways[:CENTRES]]
 
 
 def axes_onto_each_other(fixed: tuple[Array, Array], moving: tuple[Array, Array]) -> list[Array]:
-    """The maps that turn the principal axes of one onto those of the other, in any order and sign.
+    """The maps that align the principal axes, in any order and with any signs.
 
-    fixed, moving: mean place (3,) and covariance (3, 3). The order counts where axes are about
-    equally long. Returns 24 rigid maps (4, 4).
+    fixed, moving: mean position (3,) and covariance (3, 3). The order matters for axes of similar
+    length. Returns 24 rigid maps (4, 4).
     """
     (here, spread), (there, other) = fixed, moving
     axes, target = np.linalg.eigh(spread)[1], np.linalg.eigh(other)[1]
@@ -55,18 +55,18 @@ def axes_onto_each_other(fixed: tuple[Array, Array], moving: tuple[Array, Array]
 
 
 def turn_between(one: Array, other: Array) -> float:
-    """Degrees between the rotations of two maps."""
+    """The angle between the rotations of two maps, in degrees."""
     return degrees(one[:3, :3] @ np.linalg.inv(other[:3, :3]))
 
 
 def differ(one: Array, other: Array, frame: Frame) -> bool:
-    """Whether two maps turn differently or take the centre elsewhere."""
+    """Whether two maps differ in rotation or in the position of the centre."""
     shift = (one - other)[:3, :3] @ frame.centre + (one - other)[:3, 3]
     return bool(np.linalg.norm(shift) > ASIDE * frame.radius) or turn_between(one, other) > APART
 
 
 def different(fits: list[Fit], count: int) -> list[Fit]:
-    """The most likely fits, the best first, none of them like a better one."""
+    """The most likely fits, the best first, without those that do not differ from a better one."""
     found: list[Fit] = []
     for fit in sorted(fits, key=lambda fit: -fit.likelihood):
         if len(found) < count and all(differ(fit.matrix, o.matrix, fit.frame) for o in found):
@@ -79,8 +79,8 @@ def poses(
 ) -> list[Array]:
     """The best of all rotations about some centres, different from each other.
 
-    centres: pairs of a fixed and a moving point (3,) that may belong together. Returns at most so
-    many maps (4, 4).
+    centres: pairs of a fixed and a moving point (3,) that may correspond. Returns at most `count`
+    maps (4, 4).
     """
     turns = scale * rotations(TURNS)
     matrices = np.stack([about(turn, f, m) for f, m in centres for turn in turns])
