@@ -178,8 +178,9 @@ def works() -> list[tuple[tuple[int, int, int], str]]:
 
 
 def sums(rows: Rows, size: tuple[int, int, int], type: str) -> dict[str, float]:
-    """Milliseconds of the measured convolutions of a forward, by PyTorch and by the winners, and the
-    fraction of the operations that they cover.
+    """Milliseconds of the measured convolutions of a forward, by PyTorch and by the winners.
+
+    Also the fraction of the operations that they cover.
     """
     by_key = {shapes.key(problem): (problem, found) for problem, found in rows.items()}
     total = covered = now = then = 0.0

@@ -166,7 +166,7 @@ def test_dry_run_without_what_a_bare_machine_lacks(tmp_path):
     assert found["profile"]["runs"]["16x16x16 float32 eager"]["operators"]
     assert "not run" in found["register"]["command"]
     text = (tmp_path / "report.md").read_text()
-    assert "A rehearsal without a GPU" in text
+    assert "A dry run without a GPU" in text
     assert "not readable" not in text
     assert all(f"\n## {title}\n" in text for title in render.PARTS)
     assert all(question.text in text for question in QUESTIONS)
