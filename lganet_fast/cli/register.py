@@ -19,11 +19,11 @@ from .options import add_device
 
 
 def iteration_counts(text: str) -> tuple[int, ...]:
-    """Turn "40x40x10x10" into whole numbers; argparse reports invalid text."""
+    """Turn "30x15x15x10x5" into whole numbers; argparse reports invalid text."""
     try:
         return tuple(int(part) for part in text.lower().split("x"))
     except ValueError as error:
-        message = f"must be whole numbers joined by x, such as 40x40x10x10, got {text!r}"
+        message = f"must be whole numbers joined by x, such as 30x15x15x10x5, got {text!r}"
         raise argparse.ArgumentTypeError(message) from error
 
 

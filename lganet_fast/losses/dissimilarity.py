@@ -15,6 +15,7 @@ from ..ops import local_ncc, warp
 from ..ops.reference import STABILISER, box_sum, local_moments
 from ..transforms.jacobian import forward_difference, triple_product
 
+SEARCH_WINDOW = 3  # of local correlation in instance optimisation
 LABELS_AT_ONCE = 8  # one-hot volumes in memory at a time
 
 
@@ -127,7 +128,7 @@ def folding_loss(flow: Tensor) -> Tensor:
     return F.relu(-triple_product(*columns)).mean()
 
 
-def texture(image: Tensor, noise: float, window: int = 5) -> Tensor:
+def texture(image: Tensor, noise: float, window: int) -> Tensor:
     """How much each window of (B, 1, H, W, D) exceeds noise: 0 for a flat window, up to 1.
 
     v^2 / (v^2 + n^2) with v the variance in the window and n = noise^2, noise a standard deviation.
@@ -140,21 +141,28 @@ def texture(image: Tensor, noise: float, window: int = 5) -> Tensor:
 
 @dataclass(frozen=True)
 class Similarity:
-    """A similarity measure for instance optimisation.
+    """A similarity measure for training and for instance optimisation.
 
     features: computed once per image and then warped. loss: (fixed, warped, weight) -> scalar to
-    minimise. scale: the range of the loss between images that do not match. texture:
+    minimise, also what a report states. searched: the same, for instance optimisation; None:
+    `loss`. scale: the range of the loss between images that do not match. texture:
     (features, noise) -> (B, 1, H, W, D), high where the features exceed noise; None: 1 everywhere.
     """
 
     features: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    searched: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
     scale: float = 1.0
     texture: Callable[[Tensor, float], Tensor] | None = None
 
 
 SIMILARITIES = {
-    "lncc": Similarity(lambda image: image, lncc_loss, texture=texture),
+    "lncc": Similarity(
+        lambda image: image,
+        lncc_loss,
+        searched=partial(lncc_loss, window=SEARCH_WINDOW),
+        texture=partial(texture, window=SEARCH_WINDOW),
+    ),
     "mse": Similarity(lambda image: image, mse_loss, scale=0.1),
     "mind": Similarity(mind_ssc, mse_loss),
 }

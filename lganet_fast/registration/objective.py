@@ -20,7 +20,7 @@ from .separable import shrink
 
 DAMPING = 2.0  # times the noise: slope of the loss per voxel moved below which steps are shorter
 STILL = 0.005  # the least such slope, without noise: the size of rounding errors
-FAINT = 2.5  # times the noise: contrast that noise explains
+FAINT = 3.0  # times the noise: contrast that noise explains
 QUIET = 0.002  # fraction of the foreground's range: less noise is ignored
 LEAST_WEIGHT = 1e-3  # of a voxel of weight 0 relative to its neighbours
 
@@ -98,7 +98,7 @@ class ImagesAtLevel:
         images = [warp(image, flow) for image, flow in zip(self.images, moved.flows, strict=True)]
         seen, counts = self.say(moved.flows)
         fixed, moving = images if seen is None else (x * seen for x in images)
-        loss = self.measure.loss(fixed, moving, counts)
+        loss = (self.measure.searched or self.measure.loss)(fixed, moving, counts)
         return loss if counts is None else counts.mean() * loss
 
     @torch.no_grad()

@@ -141,7 +141,7 @@ def register(
         "mind" (MIND-SSC, across modalities).
     iterations: maximum per level, coarse to fine, each level twice as fine as the one before, the
         last at full resolution; 0 skips a level. None for the preset's, by default
-        (40, 40, 10, 10); given iterations are those of a single search.
+        (30, 15, 15, 10, 5); given iterations are those of a single search.
     smoothness: weight of the squared gradient of the displacement; None for the similarity's
         default.
     initial: the linear transform before the search. "identity" uses the headers alone; "center"

@@ -65,9 +65,9 @@ class Preset:
 
 
 PRESETS = {
-    "fast": Preset((40, 40, 10, 0), (0, 0, 10, 0)),
-    "default": Preset((40, 40, 10, 10), (0, 0, 10, 10)),
-    "best": Preset((40, 40, 10, 10), (0, 0, 10, 10), again=(0, 30, 20, 10)),
+    "fast": Preset((30, 15, 15, 10, 0), (0, 0, 0, 10, 0)),
+    "default": Preset((30, 15, 15, 10, 5), (0, 0, 0, 10, 10)),
+    "best": Preset((40, 40, 40, 20, 10), (0, 0, 0, 10, 10), again=(0, 0, 30, 20, 10)),
 }
 ITERATIONS = PRESETS["default"].iterations
 AFTER_NETWORK = PRESETS["default"].after_network

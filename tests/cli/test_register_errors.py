@@ -168,7 +168,7 @@ def test_bad_settings(files, capsys, words, message):
     ("words", "message"),
     [
         (["--similarity", "nmi"], "invalid choice: 'nmi'"),
-        (["--iterations", "5xx"], "must be whole numbers joined by x, such as 40x40x10x10"),
+        (["--iterations", "5xx"], "must be whole numbers joined by x, such as 30x15x15x10x5"),
         (["--smoothness", "much"], "invalid float value"),
         (["--what"], "unrecognized arguments: --what"),
         (["--initial", "start.mat", "--affine"], "--affine: not allowed with argument --initial"),

@@ -97,9 +97,15 @@ def test_where_the_weight_is_zero_nothing_pulls(pair):
 def test_plan_levels_goes_from_coarse_to_fine():
     levels = plan_levels((65, 81, 97), (10, 0, 20, 30))
     assert [level.factor for level in levels] == [8, 2, 1]
-    assert [level.images for level in levels] == [(9, 11, 13), (33, 41, 49), (65, 81, 97)]
+    assert [level.images for level in levels] == [(33, 41, 49), (33, 41, 49), (65, 81, 97)]
     assert [level.velocity for level in levels] == [(9, 11, 13), (33, 41, 49), (33, 41, 49)]
     assert levels[2].cost == 30 * 65 * 81 * 97
+
+
+def test_the_images_have_four_times_the_velocitys_detail_but_are_whole_only_in_the_end():
+    levels = plan_levels((129, 129, 129), (1, 1, 1, 1, 1, 1))
+    assert [level.velocity[0] for level in levels] == [5, 9, 17, 33, 65, 65]
+    assert [level.images[0] for level in levels] == [17, 33, 65, 65, 65, 129]
 
 
 def test_plan_levels_leaves_out_what_is_too_coarse_but_never_all():
@@ -147,7 +153,7 @@ def test_looking_seldom_and_replaying_change_nothing(pair, similarity, look, rec
             (window.contiguous(), None),
             similarity=similarity,
             iterations=(60, 3),
-            smoothness=5.0,
+            smoothness=4.0,
             margin=4,
             on_step=steps.append,
             **how,
@@ -220,7 +226,7 @@ def test_where_either_image_is_not_seen_nothing_pulls(pair):
         ]
         error = (found(*images, weights) - whole)[:, :, :20].norm(dim=1).mean()
         blind = (found(*images, (None, None)) - whole)[:, :, :20].norm(dim=1).mean()
-        assert error < 0.15 * size
+        assert error < 0.2 * size
         assert error < 0.6 * blind
 
 
