@@ -1,9 +1,8 @@
 """`python -m benchmarks.count`: the work of the network on a CUDA device, counted without one.
 
-The network runs on fake tensors of the device "cuda", with the compiled operators that have a CUDA
-source, and Triton. Every operator that reaches the dispatcher is recorded with the bytes that it
-must move (each input read once, each result written once) and its multiplications and additions.
-Views and allocations are dispatched but launch nothing.
+The network runs on fake "cuda" tensors, with Triton and the compiled operators that have a CUDA
+source. Every dispatched operator is recorded with the bytes that it must move (inputs read once,
+results written once) and its multiplications and additions. Views and allocations launch nothing.
 """
 
 from __future__ import annotations
@@ -36,13 +35,7 @@ from . import published as op_for_op
 from .case import IXI_OASIS, LPBA40, Size, shown
 
 ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift")
-VIEWS = (
-    "_unsafe_view",
-    "_reshape_alias",
-    "split",
-    "unbind",
-    "chunk",
-)  # without alias information in the schema
+VIEWS = ("_unsafe_view", "_reshape_alias", "split", "unbind", "chunk")  # not marked as such
 OVERWRITES = ("copy_", "fill_", "zero_")  # write their first argument without reading it
 NOTHING = ("promote_types", "device", "is_same_size", "sym_size", "dim")
 
@@ -351,8 +344,7 @@ def of_network(
     """Count a later forward in evaluation, or forward, losses and backward of a training step.
 
     dtype: of autocast, None for float32. published: the published network, operator by operator.
-    path: of our convolutions, "cudnn" or "triton". atlas: with prepared features of the fixed
-    image.
+    path: of our convolutions, "cudnn" or "triton". atlas: the fixed image's features are prepared.
     """
     kind = PublishedLGANetPlusPlus if published else LGANetPlusPlus
     network, warp = kind(size, dropout=0.0).train(step), Warp(size)

@@ -1,6 +1,7 @@
 // The gradient to the image. Each call adds only to its own planes, in the order of the flow's
 // voxels. So there are no races, and the result does not depend on how the planes are divided among
-// threads. Included by warp_loops.h, once per instruction set: no include guard.
+// threads.
+// Included by warp_loops.h, once per instruction set: no include guard.
 
 // The planes of the image that each row of the flow reads.
 template <typename T, typename A>
@@ -49,52 +50,48 @@ LGANET_HD void add_rows(A* to, const Volume<A>& volume, const A (&value)[4], Own
       for (int r = 2 * half; r < 2 * half + 2; ++r) to[row_offset(volume, r)] += value[r];
 }
 
-// Calls body(row, k, count) for the voxels k .. k + count - 1, a register of them at a time, of
-// each row of the flow that reads a plane of `own`.
-template <typename A, typename T, typename F>
-LGANET_HD void each_owned_register(const View<T>& grad, const Reach* reach, Own own,
-                                   const F& body) {
-  const int64_t rows = grad.size[2] * grad.size[3];
-  for (int64_t line = own.b * rows; line < (own.b + 1) * rows; ++line)
-    if (own.meets(reach[line])) each_register<Last::fewer, A>(grad, line, line + 1, body);
-}
-
 // If the next voxel reads the next corners, the terms of both for a corner are added first.
 template <typename I, typename T, typename A>
 void scatter_lanes(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
                    const Reach* reach, Own own) {
   using V = Vec<A>;
   const Volume<A> volume = volume_of<A>(out, call.mode.padding);
-  each_owned_register<A>(grad, reach, own, [&](Row row, int64_t k, int count) LGANET_INLINE {
-    const Positions<A> p = positions_of(call.flow, row, k, count);
-    const Corners<A, I> corners = corners_at<Find::weights, I>(p, volume);
-    const Cube<A> cube = cube_of<A>(corners.weight);
-    for (int64_t c = 0; c < out.size[1]; ++c) {
-      const V from = load_lanes<A>(place_of(grad, row, k, c), grad.stride[4], count);
-      A g[kLanes<A>];
-      store_vector(g, from);
-      A* image = out.at(row.b, c);
-      A pending[4] = {};
-      I expected = corners.offset[0];
-      int32_t plane = corners.plane[0];
-      for (int l = 0; l < count; ++l) {
-        if (corners.offset[l] != expected) {
-          add_rows(image + expected, volume, pending, own, plane);
-          for (A& sum : pending) sum = 0;
-          plane = corners.plane[l];
-        }
-        A value[4];
+  const int64_t depth = grad.size[4], rows = grad.size[2] * grad.size[3];
+  for (int64_t line = own.b * rows; line < (own.b + 1) * rows; ++line) {
+    if (!own.meets(reach[line])) continue;
+    const Row row = row_of(grad, line);
+    for (int64_t k = 0; k < depth; k += kLanes<A>) {
+      const int count = lanes_left<A>(depth, k);
+      const Positions<A> p = positions_of(call.flow, row, k, count);
+      const Corners<A, I> corners = corners_at<Find::weights, I>(p, volume);
+      const Cube<A> cube = cube_of<A>(corners.weight);
+      for (int64_t c = 0; c < out.size[1]; ++c) {
+        const V from = load_lanes<A>(place_of(grad, row, k, c), grad.stride[4], count);
+        A g[kLanes<A>];
+        store_vector(g, from);
+        A* image = out.at(row.b, c);
+        A pending[4] = {};
+        I expected = corners.offset[0];
+        int32_t plane = corners.plane[0];
+        for (int l = 0; l < count; ++l) {
+          if (corners.offset[l] != expected) {
+            add_rows(image + expected, volume, pending, own, plane);
+            for (A& sum : pending) sum = 0;
+            plane = corners.plane[l];
+          }
+          A value[4];
 #pragma GCC unroll 4
-        for (int r = 0; r < 4; ++r) {
-          value[r] = pending[r] + cube.weight[2 * r][l] * g[l];
-          pending[r] = cube.weight[2 * r + 1][l] * g[l];
+          for (int r = 0; r < 4; ++r) {
+            value[r] = pending[r] + cube.weight[2 * r][l] * g[l];
+            pending[r] = cube.weight[2 * r + 1][l] * g[l];
+          }
+          add_rows(image + corners.offset[l], volume, value, own, plane);
+          expected = corners.offset[l] + I(volume.next[2]);
         }
-        add_rows(image + corners.offset[l], volume, value, own, plane);
-        expected = corners.offset[l] + I(volume.next[2]);
+        add_rows(image + expected, volume, pending, own, plane);
       }
-      add_rows(image + expected, volume, pending, own, plane);
     }
-  });
+  }
 }
 
 template <typename I, typename T, typename A>
@@ -102,41 +99,53 @@ void scatter_channels(const WarpCall<T, A>& call, const View<const T>& grad, con
                       const Reach* reach, Own own) {
   using V = Vec<A>;
   const Volume<A> volume = volume_of<A>(out, call.mode.padding);
-  const int64_t channels = out.size[1];
-  each_owned_register<A>(grad, reach, own, [&](Row row, int64_t k, int count) LGANET_INLINE {
-    const Positions<A> p = positions_of(call.flow, row, k, count);
-    const Corners<A, I> corners = corners_at<Find::weights, I>(p, volume);
-    const Cube<A> cube = cube_of<A>(corners.weight);
-    for (int l = 0; l < count; ++l) {
-      if (!corners.inside[l]) continue;
-      const T* g = place_of(grad, row, k + l, 0);
-      for (int half = 0; half < 2; ++half) {
-        if (!own.holds(corners.plane[l] + half)) continue;
-        A* image = out.at(row.b, 0) + corners.offset[l];
-        for (int64_t c = 0; c < channels; c += kLanes<A>) {
-          const int some = lanes_left<A>(channels, c);
-          const V one = load_lanes<A>(g + c, 1, some);
+  const int64_t depth = grad.size[4], rows = grad.size[2] * grad.size[3], channels = out.size[1];
+  for (int64_t line = own.b * rows; line < (own.b + 1) * rows; ++line) {
+    if (!own.meets(reach[line])) continue;
+    const Row row = row_of(grad, line);
+    for (int64_t k = 0; k < depth; k += kLanes<A>) {
+      const int count = lanes_left<A>(depth, k);
+      const Positions<A> p = positions_of(call.flow, row, k, count);
+      const Corners<A, I> corners = corners_at<Find::weights, I>(p, volume);
+      const Cube<A> cube = cube_of<A>(corners.weight);
+      for (int l = 0; l < count; ++l) {
+        if (!corners.inside[l]) continue;
+        const T* g = place_of(grad, row, k + l, 0);
+        for (int half = 0; half < 2; ++half) {
+          if (!own.holds(corners.plane[l] + half)) continue;
+          A* image = out.at(row.b, 0) + corners.offset[l];
+          for (int64_t c = 0; c < channels; c += kLanes<A>) {
+            const int some = lanes_left<A>(channels, c);
+            const V one = load_lanes<A>(g + c, 1, some);
 #pragma GCC unroll 4
-          for (int corner = 4 * half; corner < 4 * half + 4; ++corner) {
-            A* to = image + corner_offset(volume, corner) + c;
-            store_lanes<A>(to, 1, some, load_lanes<A>(to, 1, some) + one * cube.weight[corner][l]);
+            for (int corner = 4 * half; corner < 4 * half + 4; ++corner) {
+              A* to = image + corner_offset(volume, corner) + c;
+              store_lanes<A>(to, 1, some,
+                             load_lanes<A>(to, 1, some) + one * cube.weight[corner][l]);
+            }
           }
         }
       }
     }
-  });
+  }
 }
 
 template <typename T, typename A>
 void scatter_nearest(const WarpCall<T, A>& call, const View<const T>& grad, const View<A>& out,
                      const Reach* reach, Own own) {
   const Volume<A> volume = volume_of<A>(out, call.mode.padding);
-  each_owned_register<A>(grad, reach, own, [&](Row row, int64_t k, int count) LGANET_INLINE {
-    const Nearest<A> at = nearest_at(positions_of(call.flow, row, k, count), volume);
-    for (int l = 0; l < count; ++l) {
-      if (at.inside[l] == 0 || !own.holds(at.plane[l])) continue;
-      for (int64_t c = 0; c < out.size[1]; ++c)
-        out.at(row.b, c)[at.offset[l]] += A(*place_of(grad, row, k + l, c));
+  const int64_t depth = grad.size[4], rows = grad.size[2] * grad.size[3];
+  for (int64_t line = own.b * rows; line < (own.b + 1) * rows; ++line) {
+    if (!own.meets(reach[line])) continue;
+    const Row row = row_of(grad, line);
+    for (int64_t k = 0; k < depth; k += kLanes<A>) {
+      const int count = lanes_left<A>(depth, k);
+      const Nearest<A> at = nearest_at(positions_of(call.flow, row, k, count), volume);
+      for (int l = 0; l < count; ++l) {
+        if (at.inside[l] == 0 || !own.holds(at.plane[l])) continue;
+        for (int64_t c = 0; c < out.size[1]; ++c)
+          out.at(row.b, c)[at.offset[l]] += A(*place_of(grad, row, k + l, c));
+      }
     }
-  });
+  }
 }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config.loading import Config
+from ..config.schema import DataSection
 from ..data import open_split
 from ..ops import convolve
 from ..runtime.machine import choose_device
@@ -86,10 +87,10 @@ def convolution_seconds(device: torch.device) -> float:
     return min(found[1:]) / SIDE**3
 
 
-def voxels(config: Config) -> int:
-    """Number of voxels of the network's input for the data set."""
-    sample = open_split(config, config.evaluate.split, marks=False)[0]
-    return int(sample.fixed.size)
+@cache
+def voxels(data: DataSection, split: str) -> int:
+    """Number of voxels of the network's input; a pair of the data set is read once."""
+    return int(open_split(Config(data), split, marks=False)[0].fixed.size)
 
 
 def step_seconds(config: Config, folder: Path, row: str) -> float:
@@ -98,7 +99,7 @@ def step_seconds(config: Config, folder: Path, row: str) -> float:
         return statistics.median(logged)
     pairs = config.train.batch * config.train.accumulate
     unit = convolution_seconds(choose_device(config.train.device))
-    return COST[row] * unit * voxels(config) * pairs
+    return COST[row] * unit * voxels(config.data, config.evaluate.split) * pairs
 
 
 def training(config: Config, folder: Path, step: float) -> float:
@@ -123,12 +124,12 @@ def network_pair(config: Config, step: float) -> float:
 
 def syn_pair(config: Config) -> float:
     """Seconds of registering a pair with SyN."""
-    return SYN * voxels(config)
+    return SYN * voxels(config.data, config.evaluate.split)
 
 
 def spoken(seconds: float) -> str:
     """A time in words."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
-            return f"about {seconds / length:.2g} {unit}"
+            return f"about {float(f'{seconds / length:.2g}'):g} {unit}"
     return f"about {max(1, round(seconds))} s"

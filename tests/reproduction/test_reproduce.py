@@ -193,6 +193,7 @@ def test_times():
     assert estimate.spoken(89) == "about 89 s"
     assert estimate.spoken(600) == "about 10 min"
     assert estimate.spoken(3 * 86400) == "about 3 days"
+    assert estimate.spoken(123 * 86400) == "about 120 days"
 
 
 def test_a_pair_takes_what_those_before_took(brains, tmp_path):
