@@ -211,7 +211,7 @@ def damaged():
         "long.tfm": (head + "#\n" * (1 << 19), "larger than a linear transform"),
         "versor.tfm": (
             itk.format("VersorRigid3DTransform_double_3_3", "0.6 0.6 0.6 0 0 0"),
-            "versor is 1.03923 long",
+            "versor has length 1.03923, must be at most 1",
         ),
         "two.lta": (
             LTA.format(kind=1, rows=rows + "0 0 0 1", fixed="", moving="").replace(
@@ -228,7 +228,10 @@ def damaged():
             ),
             "does not describe its src and dst",
         ),
-        "kind.lta": (LTA.format(kind=14, rows=rows + "0 0 0 1", fixed="", moving=""), "type is 14"),
+        "kind.lta": (
+            LTA.format(kind=14, rows=rows + "0 0 0 1", fixed="", moving=""),
+            r"type must be 0 \(voxels\) or 1 \(world\), got 14",
+        ),
         "bare.lta": (
             LTA.format(kind=0, rows=rows + "0 0 0 1", fixed="", moving=""),
             "does not describe its src and dst",
@@ -253,7 +256,7 @@ def test_a_binary_file_that_is_no_transform(tmp_path):
         read_linear(tmp_path / "t.mat", FIXED, MOVING)
     for name, content in {"t.nii.gz": b"\x1f\x8b\x08" + b"\xff" * 400, "t.raw": bytes(19)}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match="neither text nor a transform of ITK"):
+        with pytest.raises(InputError, match="neither text nor an ITK transform"):
             read_linear(tmp_path / name, FIXED, MOVING)
     whole = (tmp_path / "t.mat").read_bytes()
     (tmp_path / "t.mat").write_bytes(whole[:60])
