@@ -1,4 +1,4 @@
-"""Docstrings as Markdown: what is said of an argument becomes an item of a list."""
+"""Converts docstrings to Markdown: the description of each argument becomes a list item."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ LAST = re.compile(r"^(?:Returns?|Raises|Yields)\b")
 
 
 class Items(griffe.Extension):
-    """Sets out the docstrings of functions and classes."""
+    """Converts the docstrings of functions and classes."""
 
     def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
-        """The arguments of a function."""
+        """Convert the docstring of a function."""
         self.set_out(func, [p.name for p in func.parameters])
 
     def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
-        """The fields of a class and the arguments of what makes one."""
+        """Convert the docstring of a class, with its fields and constructor arguments."""
         made = cls.members.get("__init__")
         given = made.parameters if isinstance(made, griffe.Function) else ()
         self.set_out(cls, [*cls.members, *(p.name for p in given)])
 
     @staticmethod
     def set_out(thing: griffe.Object, names: list[str]) -> None:
-        """Rewrite the docstring of one thing; `names` begin items."""
+        """Rewrite the docstring of an object. names: of its arguments or fields."""
         if thing.docstring is not None:
             thing.docstring.value = items(thing.docstring.value, names).replace("](", "]\\(")
 
 
 def items(text: str, names: list[str]) -> str:
-    """The text with "name: what it is" as items, and Returns and Raises as paragraphs."""
+    """The text with "name: description" as list items, and Returns and Raises as paragraphs."""
     if not names:
         return text
     known = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))

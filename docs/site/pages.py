@@ -1,4 +1,4 @@
-"""What the site has from above docs/: a hook of MkDocs."""
+"""A MkDocs hook: adds pages and pictures from outside docs/ and converts links."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINK = re.compile(r"\]\((?P<target>[^)#\s:]+)(?=[)#])")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages, and the pictures that benchmarks draw."""
+    """Add the pages, and the pictures of the benchmarks."""
     for source, page in ABOVE.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
@@ -34,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links between files of the repository to where the site has these."""
+    """Convert links between files of the repository to links of the site."""
     sources = {page: source for source, page in ABOVE.items()}
     here = posixpath.dirname(sources.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
 
@@ -47,13 +47,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn the links of notebooks, which are not Markdown to MkDocs, to pages."""
+    """Convert the links of notebooks, which MkDocs does not treat as Markdown."""
 
     def link(match: re.Match[str]) -> str:
         target = posixpath.join(posixpath.dirname(page.file.src_uri), match["target"])
         file = files.get_file_from_path(posixpath.normpath(target))
         if file is None:
-            LOG.warning("%s links to %s, which is not there", page.file.src_uri, match["target"])
+            LOG.warning("%s links to %s, which does not exist", page.file.src_uri, match["target"])
             return match[0]
         return f'href="{file.url_relative_to(page.file)}"'
 
