@@ -17,6 +17,11 @@ import lganet_fast
 from lganet_fast.ops import native
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT))  # last, as in test_benchmarks
+
+from build_support.errors import NotPossibleError  # noqa: E402
+from build_support.nvcc import Nvcc  # noqa: E402
+
 PROBE = (
     "import torch, lganet_fast; from lganet_fast.ops import choose_backend, native;"
     "flow = torch.zeros(1, 3, 4, 4, 4); lganet_fast.ops.warp(flow, flow);"
@@ -158,7 +163,6 @@ def test_without_nvcc_there_is_a_build_for_the_cpu(tmp_path):
     assert reason == "no nvcc was found when it was installed"
 
 
-@needs_compiler
 @needs_cuda_torch
 @pytest.mark.parametrize(
     ("body", "expected"),
@@ -167,9 +171,10 @@ def test_without_nvcc_there_is_a_build_for_the_cpu(tmp_path):
         ("echo release 1.0, V1.0.1", "nvcc is of CUDA 1, torch of "),
     ],
 )
-def test_with_an_nvcc_that_does_not_do_there_is_a_build_for_the_cpu(tmp_path, body, expected):
-    reason = build_little(tmp_path, NVCC=script(tmp_path / "nvcc", body))
-    assert reason.startswith(expected)
+def test_an_nvcc_that_does_not_do_is_refused(tmp_path, monkeypatch, body, expected):
+    monkeypatch.setenv("NVCC", script(tmp_path / "nvcc", body))
+    with pytest.raises(NotPossibleError, match=expected):
+        Nvcc()
 
 
 def built_for(folder):
@@ -182,43 +187,44 @@ def built_for(folder):
 @needs_compiler
 @needs_nvcc
 @needs_cuobjdump
+def test_architectures_can_be_chosen(tmp_path):
+    """Neither a device nor a driver is needed to compile for one."""
+    choice = {"LGANET_FAST_CUDA_ARCHS": "8.9; 8.0", "CUDA_VISIBLE_DEVICES": ""}
+    assert build_little(tmp_path, **choice) is None
+    assert built_for(tmp_path) == ({"sm_80", "sm_89"}, {"sm_80"})
+    assert note_of(tmp_path)["archs"] == ["8.0+PTX", "8.9"]
+
+
+FEW, EVERY = ["80", "90"], ["80", "86", "89", "90", "100", "120"]
+
+
+@needs_nvcc
 @pytest.mark.parametrize(
-    ("asked", "code", "ptx"),
+    ("asked", "device", "codes", "ptx"),
     [
-        ("8.9; 8.0", {"sm_80", "sm_89"}, "sm_80"),
-        ("all", {"sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}, "sm_90"),
-        ("", {"sm_80", "sm_90"}, "sm_90"),
+        ("all", (8, 9), EVERY, "90"),
+        ("8.6", (9, 0), ["86"], "86"),
+        ("", (8, 9), ["89"], "89"),
+        ("", (7, 5), FEW, "90"),
+        ("", None, FEW, "90"),
     ],
 )
-def test_architectures_can_be_chosen(tmp_path, asked, code, ptx):
-    """Neither a device nor a driver is needed to compile for one."""
-    choice = {"LGANET_FAST_CUDA_ARCHS": asked, "CUDA_VISIBLE_DEVICES": ""}
-    assert build_little(tmp_path, **choice) is None
-    assert built_for(tmp_path) == (code, {ptx})
-    named = note_of(tmp_path)["archs"]
-    assert {"sm_" + a.removesuffix("+PTX").replace(".", "") for a in named} == code
-    assert {"sm_" + a[:-4].replace(".", "") for a in named if a.endswith("+PTX")} == {ptx}
+def test_what_is_compiled_for(asked, device, codes, ptx, monkeypatch):
+    """What is asked for, else the visible GPU; one that is too old or broken changes nothing."""
 
+    def capability(_):
+        if device is None:
+            raise RuntimeError
+        return device
 
-@needs_compiler
-@needs_nvcc
-@needs_cuobjdump
-@pytest.mark.parametrize(
-    ("device", "code"),
-    [((8, 9), {"sm_89"}), ((7, 5), {"sm_80", "sm_90"}), (None, {"sm_80", "sm_90"})],
-)
-def test_the_visible_gpu_is_compiled_for(tmp_path, device, code):
-    """One that is too old, or a driver that is broken, changes nothing."""
-    sees = "raise RuntimeError" if device is None else f"return {device}"
-    (tmp_path / "sitecustomize.py").write_text(
-        "import torch\n"
-        "torch.cuda.device_count = lambda: 1\n"
-        f"def capability(device):\n    {sees}\n"
-        "torch.cuda.get_device_capability = capability\n"
-    )
-    choice = {"LGANET_FAST_CUDA_ARCHS": "", "PYTHONPATH": str(tmp_path)}
-    assert build_little(tmp_path, **choice) is None
-    assert built_for(tmp_path)[0] == code
+    monkeypatch.setenv("LGANET_FAST_CUDA_ARCHS", asked)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    nvcc = Nvcc()
+    assert (nvcc.codes, nvcc.ptx) == (codes, ptx)
+    flags = " ".join(nvcc.architectures())
+    assert re.findall(r"code=sm_(\d+)", flags) == codes
+    assert re.findall(r"code=compute_(\d+)", flags) == [ptx]
 
 
 def test_architectures_that_do_not_exist_are_an_error(tmp_path):
