@@ -31,8 +31,9 @@ def golden_rules():
     return module
 
 
+@cache
 def golden_state():
-    """The parameters of the stored runs, with published names."""
+    """The parameters of the stored runs, with published names; not to be written to."""
     shapes = {n: tuple(p.shape) for n, p in meta_network().named_parameters()}
     return {name: torch.from_numpy(x) for name, x in golden_rules().fill(shapes).items()}
 
@@ -52,8 +53,9 @@ def meta_network():
         return PublishedLGANetPlusPlus(SIZE)
 
 
+@cache
 def made_up_state(seed=0):
-    """A complete published state; its values make every part affect the result."""
+    """A complete published state; its values make every part affect the result; not to be written to."""
     torch.manual_seed(seed)
     network = PublishedLGANetPlusPlus(SIZE)
     for name, p in network.named_parameters():
