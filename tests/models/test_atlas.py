@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 import torch
@@ -58,10 +59,14 @@ def test_a_cohort_encodes_its_fixed_image_once(network, encoded, card):
     assert encoded == [1, 1, 1, 1]
 
 
+ALL = os.environ.get("LGANET_FAST_ALL") == "1"  # in float64, too, which takes ten times as long
+
+
 @pytest.mark.parametrize(
     ("options", "batch", "dtype"),
-    [({"msfm": False}, 2, torch.float32), ({"fifm": False}, 1, torch.float64)],
-    ids=["no MSFM, two pairs", "no FIFM, float64"],
+    [({"msfm": False}, 2, torch.float32), ({"fifm": False}, 1, torch.float32)]
+    + [({"fifm": False}, 1, torch.float64)] * ALL,
+    ids=["no MSFM, two pairs", "no FIFM", "no FIFM, float64"][: 2 + ALL],
 )
 def test_without_a_module_in_batches_and_in_float64(options, batch, dtype):
     torch.manual_seed(0)
