@@ -55,7 +55,7 @@ def meta_network():
 
 @cache
 def made_up_state(seed=0):
-    """A complete published state; its values make every part affect the result; not to be written to."""
+    """A complete published state, not to be written to; its values make every part matter."""
     torch.manual_seed(seed)
     network = PublishedLGANetPlusPlus(SIZE)
     for name, p in network.named_parameters():
