@@ -15,6 +15,7 @@ from .gradient_loss import gradient_loss
 from .integrate import integrate
 from .invert import invert
 from .local_ncc import local_ncc
+from .mutual_information import mutual_information
 from .neighbour_attention import neighbour_attention
 from .norm_act import norm_act
 from .operations import OPERATIONS
@@ -41,6 +42,7 @@ __all__ = [
     "integrate",
     "invert",
     "local_ncc",
+    "mutual_information",
     "neighbour_attention",
     "norm_act",
     "pool",

@@ -24,6 +24,7 @@ PATHS = {
     "attention": Paths("pytorch", triton=True),
     "neighbour_attention": Paths("extension"),
     "local_ncc": Paths("extension"),
+    "mutual_information": Paths("extension"),
     "gradient_loss": Paths("extension"),
     "resize": Paths("extension", triton=True),
     "invert": Paths("extension"),

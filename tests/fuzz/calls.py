@@ -187,6 +187,14 @@ def local_ncc(d: Draw) -> dict[str, Any]:
     return {"a": a, "b": b, "window": d.one(sizes), "weight": weight}
 
 
+def mutual_information(d: Draw) -> dict[str, Any]:
+    batch, size, dtype = d.batch(), d.size(), d.one(TYPES)
+    shape = batch, d.one((1, 1, 2)), *size
+    a, b = (d.map(*shape, dtype=dtype) for _ in range(2))
+    weight = d.map(batch, 1, *size, odd=False).abs() if d.chance(0.3) else None
+    return {"a": a, "b": b, "bins": d.one((4, 5, 8, 32)), "weight": weight}
+
+
 def gradient_loss(d: Draw) -> dict[str, Any]:
     return {"flow": d.map(d.batch(), 3, *d.size(), dtype=d.one(WIDE))}
 
@@ -285,8 +293,8 @@ def feed_forward(d: Draw) -> dict[str, Any]:
 
 
 MAKERS = (
-    warp, compose, integrate, correlate, neighbour_attention, attention, local_ncc, gradient_loss,
-    resize, invert,
+    warp, compose, integrate, correlate, neighbour_attention, attention, local_ncc,
+    mutual_information, gradient_loss, resize, invert,
     norm_act, convolve, convolve, pool, warp_sum, weigh, feed_forward,
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ CALLS = {
     "integrate": (ops.integrate, FLOW),
     "correlate": (ops.correlate, IMAGE, IMAGE),
     "local_ncc": (ops.local_ncc, IMAGE, IMAGE.flip(2)),
+    "mutual_information": (ops.mutual_information, IMAGE, IMAGE.flip(2)),
     "gradient_loss": (ops.gradient_loss, FLOW),
     "resize": (lambda x, **options: ops.resize(x, (8, 9, 3), **options), IMAGE),
     "norm_act": (ops.norm_act, IMAGE),

@@ -21,6 +21,7 @@ COMPILED = [
             "convolve",
             "gradient_loss",
             "invert",
+            "mutual_information",
             "neighbour_attention",
             "norm_act",
             "resize",

@@ -41,6 +41,7 @@ CASES = {
     "integrate": (lambda v: ops.integrate(v, 5), flow(1)),
     "invert": (ops.invert, flow(1) / 9, flow(2) / 9, flow(3) / 9),
     "local_ncc": (ops.local_ncc, image(1), image(1, 1)),
+    "mutual_information": (ops.mutual_information, image(1), image(1, 1)),
     "neighbour_attention": (ops.neighbour_attention, image(12), image(12, 1), uniform(2, 3, 3, 3)),
     "norm_act": (ops.norm_act, image(5)),
     "resize": (lambda x: ops.resize(x, (45, 44, 62)), image(3)),

@@ -44,6 +44,10 @@ CALLS = {
     "attention": (lambda q, k, v: ops.attention(q, k, v, 0.7, 2), TOKENS, 2 * TOKENS, TOKENS.sin()),
     "local_ncc": (lambda a, b: ops.local_ncc(a, b, 3), MAP, OTHER),
     "weighted": (lambda a, b, w: ops.local_ncc(a, b, 3, w), MAP, OTHER, SHARE),
+    "mutual_information": (lambda a, b: ops.mutual_information(a, b, 6), MAP, OTHER),
+    "weighted mutual_information": (
+        lambda a, b, w: ops.mutual_information(a, b, 6, w), MAP, OTHER, SHARE
+    ),
     "gradient_loss": (ops.gradient_loss, FLOW),
     "resize": (lambda x: ops.resize(x, (3, 5, 2), factor=2.0), MAP),
     "invert": (inverted, FLOW, 0.1 * FLOW),
