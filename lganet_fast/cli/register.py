@@ -73,7 +73,7 @@ def add_method(method: argparse._ArgumentGroup) -> None:
         default=DEFAULTS.similarity,
         choices=sorted(SMOOTHNESS),
         help="lncc: local cross-correlation; mse: one modality and scale; "
-        "mind: MIND-SSC, across modalities (default: %(default)s)",
+        "mind: MIND-SSC, mi: mutual information, both across modalities (default: %(default)s)",
     )
     method.add_argument(
         "--iterations",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..ops import local_ncc, warp
+from ..ops import local_ncc, mutual_information, warp
 from ..ops.reference import STABILISER, box_sum, local_moments
 from ..transforms.jacobian import forward_difference, triple_product
 
@@ -51,6 +52,75 @@ def mse_loss(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Ten
     fixed, warped: (B, C, H, W, D). weight: (B, 1, H, W, D).
     """
     return weighted_mean((fixed - warped).square(), weight)
+
+
+MOST_BINS, LEAST_BINS = 32, 6  # of each image's intensities
+VOXELS_PER_BIN = 64  # at least, in the mean over a joint histogram
+
+
+SHADE = 12  # widths of the Gaussian that shading is smooth over, in the longest side of a grid
+ROUNDS = 4  # of estimating the shading, each from what the one before has left
+MOST_SHADE = 3.0  # times brighter or darker
+LEAST_SHOWN = 1e-3  # of a smoothed image: where there is less, no shading is seen
+
+
+def with_foreground(fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    """Two images, without the moving one's shading, each beside where it is above 0.
+
+    fixed, moving: (B, 1, H, W, D), 0 in the background. Returns (B, 2, H, W, D) each. An image and
+    its foreground, resampled together, say what intensity a voxel at the border has without the
+    background.
+    """
+    pair = fixed, unshaded(fixed, moving)
+    first, second = (torch.cat([x, (x > 0).to(x)], 1) for x in pair)
+    return first, second
+
+
+@torch.no_grad()
+def unshaded(fixed: Tensor, moving: Tensor) -> Tensor:
+    """The moving image over its shading relative to the fixed one; see `with_foreground`.
+
+    The shading is the smoothed image over the smoothed mean that its intensity has where the fixed
+    image is as bright. Smoothed over a wide Gaussian, neither depends much on the alignment.
+    """
+    both = ((fixed > 0) & (moving > 0)).to(fixed)
+    window = 2 * (max(fixed.shape[2:]) // SHADE) + 1  # three boxes make a Gaussian of half of it
+    level = fixed.clamp(0, 1) * (MOST_BINS - 1)
+    nearest = level.round().long().flatten()
+    first = level.floor().clamp(max=MOST_BINS - 2)
+    rest, below = level - first, first.long()
+    none = fixed.new_zeros(MOST_BINS)
+    count = none.index_add(0, nearest, both.flatten()).clamp_min(1)
+
+    def shade(image: Tensor) -> Tensor:
+        shown = both * image
+        mean = none.index_add(0, nearest, shown.flatten()) / count
+        expected = both * torch.lerp(mean[below], mean[below + 1], rest)
+        for _ in range(3):
+            shown, expected = (box_sum(x, window) / window**3 for x in (shown, expected))
+        return torch.where(expected > LEAST_SHOWN, shown / expected.clamp_min(LEAST_SHOWN), 1)
+
+    own = shade(fixed)  # what bins of intensities make of no shading
+    for _ in range(ROUNDS):
+        moving = moving / (shade(moving) / own).clamp(1 / MOST_SHADE, MOST_SHADE)
+    return moving
+
+
+def mi_loss(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
+    """1 - mutual information of what both images show + mean squared difference of foregrounds.
+
+    In a voxel that the background shares, the intensity is that of its foreground: between bright
+    tissue and a dark background would else be all that lies between, and inverted images would
+    agree in none of it. The information, in nats, counts by the share of voxels that both show.
+    fixed, warped: (B, 2, H, W, D), from `with_foreground`. weight: (B, 1, H, W, D).
+    """
+    images, shown = zip(*(x.split(1, 1) for x in (fixed, warped)), strict=True)
+    first, second = (x / s.clamp_min(1e-3) for x, s in zip(images, shown, strict=True))
+    both = (shown[0] * shown[1]).detach().clamp_min(1e-6)  # no sum is 0
+    bins = min(MOST_BINS, max(LEAST_BINS, math.isqrt(fixed[0, 0].numel() // VOXELS_PER_BIN)))
+    counts = both if weight is None else both * weight
+    known = weighted_mean(both, weight) * mutual_information(first, second, bins, counts)
+    return 1 - known + mse_loss(*shown, weight)
 
 
 # The twelve pairs of the six face neighbours that are not opposite each other.
@@ -143,9 +213,10 @@ def texture(image: Tensor, noise: float, window: int) -> Tensor:
 class Similarity:
     """A similarity measure for training and for instance optimisation.
 
-    features: computed once per image and then warped. loss: (fixed, warped, weight) -> scalar to
-    minimise, also what a report states. searched: the same, for instance optimisation; None:
-    `loss`. scale: the range of the loss between images that do not match. texture:
+    channels: made of both images at full resolution. features: made of an image's channels at
+    each resolution and then warped. loss: (fixed, warped, weight) -> scalar to minimise, also what
+    a report states. searched: the same, for instance optimisation; None: `loss`. scale: the range
+    of the loss between images that do not match. texture:
     (features, noise) -> (B, 1, H, W, D), high where the features exceed noise; None: 1 everywhere.
     """
 
@@ -154,6 +225,7 @@ class Similarity:
     searched: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
     scale: float = 1.0
     texture: Callable[[Tensor, float], Tensor] | None = None
+    channels: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda *images: images
 
 
 SIMILARITIES = {
@@ -165,4 +237,5 @@ SIMILARITIES = {
     ),
     "mse": Similarity(lambda image: image, mse_loss, scale=0.1),
     "mind": Similarity(mind_ssc, mse_loss),
+    "mi": Similarity(lambda image: image, mi_loss, channels=with_foreground),
 }

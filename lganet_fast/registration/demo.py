@@ -139,9 +139,7 @@ def make_pair(template: Volume, tissues: Volume, seed: int) -> DemoPair:
     """
     random = np.random.default_rng(seed)
     grid = template.grid
-    velocity = np.stack([smooth_noise(grid, DEFORMATION_MM, random, fade=True) for _ in range(3)])
-    velocity *= PEAK_MM / np.sqrt((velocity**2).sum(0)).max() / grid.spacing.reshape(3, 1, 1, 1)
-    phi, guess = (exponential(v, grid) for v in (velocity, -velocity))
+    phi, guess = deformation(grid, random)
     labels = phi.apply(tissues, interpolation="label")
     bias = smooth_noise(grid, BIAS_MM, random)
     bias = 1 + BIAS * bias / np.abs(bias).max()
@@ -156,6 +154,15 @@ def make_pair(template: Volume, tissues: Volume, seed: int) -> DemoPair:
         phi.invert(guess=guess),
         tissues.data > 0,
     )
+
+
+def deformation(
+    grid: Grid, random: np.random.Generator
+) -> tuple[DisplacementField, DisplacementField]:
+    """A smooth random deformation of a grid, and nearly its inverse."""
+    velocity = np.stack([smooth_noise(grid, DEFORMATION_MM, random, fade=True) for _ in range(3)])
+    velocity *= PEAK_MM / np.sqrt((velocity**2).sum(0)).max() / grid.spacing.reshape(3, 1, 1, 1)
+    return exponential(velocity, grid), exponential(-velocity, grid)
 
 
 def smooth_noise(

@@ -35,8 +35,9 @@ NAMED = 8  # labels that a warning lists
 class SimilarityChange:
     """The similarity over the fixed image's foreground.
 
-    name: of the measure. For "lncc" the numbers are the mean squared local correlation (higher is
-    better), else the mean squared difference (lower is better).
+    name: of the measure. For "lncc" the numbers are the mean squared local correlation, for "mi"
+    the mutual information less the difference of the foregrounds (higher is better), else the mean
+    squared difference (lower is better).
     before: of the input images, or after the affine. start: at the start of the search, the same
     or after a network. found: at the end of the search. perfect: of the fixed image with itself.
     """
@@ -82,16 +83,16 @@ def similarity_change(
     counts = (work.fixed > 0).to(work.fixed)
     for weight in start.weights:
         counts = counts if weight is None else counts * weight
-    target = measure.features(work.fixed)
 
-    def value(features: Tensor) -> Tensor:
-        loss = measure.loss(target, features, counts)
+    def value(image: Tensor) -> Tensor:
+        pair = measure.channels(work.fixed, image)
+        loss = measure.loss(*map(measure.features, pair), counts)
         return 1 - loss if rises(similarity) else loss
 
     moved = warp(start.moving, whole_flow(velocity, work))
-    before, found = (value(measure.features(x)) for x in (start.moving, moved))
-    begun = before if work is start else value(measure.features(work.moving))
-    values = numbers([before, begun, found, value(target)])
+    before, found = value(start.moving), value(moved)
+    begun = before if work is start else value(work.moving)
+    values = numbers([before, begun, found, value(work.fixed)])
     return SimilarityChange(similarity, *(round(x, 6) for x in values))
 
 

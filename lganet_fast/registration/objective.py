@@ -85,7 +85,8 @@ class ImagesAtLevel:
 
     def __init__(self, term: ImageTerm, level: Level) -> None:
         self.weight, self.measure = term.weight, SIMILARITIES[term.similarity]
-        both = zip((term.fixed, term.moving), term.weights, strict=True)
+        pair = self.measure.channels(term.fixed, term.moving)
+        both = zip(pair, term.weights, strict=True)
         self.images = [self.measure.features(shrunk_image(*x, level.images)) for x in both]
         self.weights = [None if w is None else shrink(w, level.images) for w in term.weights]
         texture = self.measure.texture if term.noise > QUIET else None

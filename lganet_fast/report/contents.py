@@ -27,8 +27,8 @@ Number = Annotated[float, NullIsNaN()]
 
 
 def rises(similarity: str) -> bool:
-    """Whether a larger similarity is better: true for "lncc"; the others are differences."""
-    return similarity == "lncc"
+    """Whether a larger similarity is better: of "lncc" and "mi"; the others are differences."""
+    return similarity in ("lncc", "mi")
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,11 @@ from lganet_fast.losses.dissimilarity import (
     dice_loss,
     folding_loss,
     lncc_loss,
+    mi_loss,
     mind_ssc,
     mse_loss,
+    unshaded,
+    with_foreground,
 )
 from lganet_fast.metrics.scores import dice
 from lganet_fast.ops import gradient_loss, warp
@@ -43,6 +46,38 @@ def test_lncc_loss_ignores_local_brightness_and_contrast():
     inner[..., 3:-3, 3:-3, 3:-3] = 1  # windows that reach outside see a step that scales with b
     assert lncc_loss(a, 0.3 * a + 2, inner).item() == pytest.approx(0, abs=1e-5)
     assert lncc_loss(a, volume(12, 12, 12, seed=1), inner).item() > 0.9
+
+
+def test_mi_loss_has_no_background_in_its_intensities():
+    """Whatever share of a voxel is background, and of the foreground whatever function."""
+    image, share = 0.1 + 0.8 * volume(8, 9, 10), 0.2 + 0.8 * volume(8, 9, 10, seed=1)
+    whole = torch.cat([image, torch.ones_like(image)], 1)
+    inverted = torch.cat([1 - image, torch.ones_like(image)], 1)
+    assert mi_loss(whole, inverted).item() == pytest.approx(mi_loss(whole, whole).item())
+    shared = [x * share for x in (whole, inverted)]
+    counts = 1 / share.square()  # so that each counts as before
+    assert mi_loss(*shared, counts).item() == pytest.approx(
+        1 - (1 - mi_loss(whole, whole).item()) * counts.numel() / counts.sum().item()
+    )
+    seen = torch.ones_like(image)
+    seen[..., 5:] = 0
+    part = [x[..., :5] for x in (whole, inverted)]
+    assert mi_loss(whole, inverted, seen).item() == pytest.approx(mi_loss(*part).item())
+
+
+def test_shading_is_found_whatever_the_contrast():
+    size = (40, 44, 36)
+    fixed = volume(*size).round(decimals=1) * (volume(*size, seed=1) > 0.2)
+    line = torch.linspace(0.7, 1.3, size[1], dtype=torch.float64).reshape(1, 1, 1, -1, 1)
+    moving = torch.where(fixed > 0, 1.2 - fixed.square(), 0)
+    left = unshaded(fixed, moving * line) / moving
+    found = left[fixed > 0]
+    assert found.std() / found.mean() < 0.03 < (line / line.mean()).std()
+    assert (unshaded(fixed, moving * line)[fixed == 0] == 0).all()
+    first, second = with_foreground(fixed, moving)
+    assert torch.equal(first[:, :1], fixed)
+    assert torch.equal(second[:, 1:] > 0, fixed > 0)
+    assert not unshaded(0 * fixed, moving).isnan().any()
 
 
 def test_mind_ssc_matches_its_definition():
@@ -141,6 +176,9 @@ GRADIENTS = {
     "plain lncc": lambda x: lncc_loss(FIXED, warp(MOVING, x), None, 3, squared=False),
     "mse": lambda x: mse_loss(FIXED, warp(MOVING, x)),
     "mind": lambda x: mse_loss(mind_ssc(FIXED), mind_ssc(warp(MOVING, x))),
+    "mi": lambda x: mi_loss(
+        *(torch.cat([i, torch.ones_like(i)], 1) for i in (FIXED, warp(MOVING, x)))
+    ),
     "dice": lambda x: dice_loss(*label_maps(size=(4, 3, 3)), x),
     "folding": folding_loss,
     "gradient": gradient_loss,

@@ -12,6 +12,7 @@ from lganet_fast.registration.noise import noise_between, noise_of
 from lganet_fast.registration.objective import ImageTerm, SmoothnessTerm
 from lganet_fast.registration.optimiser import flow_of, minimise, optimise, stalled, taper
 from lganet_fast.registration.separable import along_axes, gaussian_map
+from lganet_fast.registration.settings import SMOOTHNESS
 
 
 def smooth_noise(size, sigma, seed, channels=1):
@@ -184,7 +185,7 @@ def test_neither_image_is_favoured(pair):
     assert (there + back).abs().max() < 0.02 * there.abs().max()
 
 
-@pytest.mark.parametrize("similarity", ["lncc", "mse", "mind"])
+@pytest.mark.parametrize("similarity", ["lncc", "mse", "mind", "mi"])
 @pytest.mark.parametrize(("noise", "most"), [(0.0, 0.005), (0.01, 0.1)])
 def test_equal_images_stay(similarity, noise, most):
     size = (40, 44, 36)
@@ -198,7 +199,7 @@ def test_equal_images_stay(similarity, noise, most):
         (None, None),
         similarity=similarity,
         iterations=(40, 40, 10, 10),
-        smoothness={"lncc": 1.0, "mse": 0.1, "mind": 1.0}[similarity],
+        smoothness=SMOOTHNESS[similarity],
         margin=4,
         noise=float(noise_between(fixed, moving)),
     )

@@ -205,8 +205,12 @@ def test_what_a_mask_hides_has_no_say():
 def test_other_similarities_and_precision():
     pair = synthetic_pair()
     inverted = np.where(pair.moving.data > 0, 1.2 - pair.moving.data, 0).astype(np.float32)
+    side = np.linspace(0.8, 1.2, inverted.shape[0], dtype=np.float32).reshape(-1, 1, 1)
+    shaded = np.sqrt(inverted) * side
     for data, options in (
         (inverted, {"similarity": "mind"}),
+        (inverted, {"similarity": "mi"}),
+        (shaded, {"similarity": "mi"}),
         (pair.moving.data, {"similarity": "mse", "precision": "float64"}),
     ):
         result = register(source(pair.fixed), (data, pair.moving.grid.affine), **options, **FAST)
@@ -277,7 +281,7 @@ def test_folds_are_counted_and_told():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"similarity": "nmi"}, "similarity must be one of lncc, mse, mind, got 'nmi'"),
+        ({"similarity": "nmi"}, "similarity must be one of lncc, mse, mind, mi, got 'nmi'"),
         ({"precision": "int8"}, "precision must be one of"),
         ({"iterations": ()}, "iterations must be"),
         ({"iterations": (0, 0)}, "iterations must be"),
