@@ -24,7 +24,7 @@ from lganet_fast.volumes.grid import Array
 
 GAMMA = 0.7
 DARKEST = 0.1  # of the inverted brain, where the template is brightest
-RUNS = (("plain", "lncc"), ("other", "lncc"), ("other", "mind"), ("other", "mi"), ("plain", "mi"))
+RUNS = (("plain", "lncc"), ("other", "mind"), ("other", "mi"))
 
 
 def other_contrast(copy: Array, inside: Array, shading: Array) -> Array:

@@ -47,7 +47,7 @@ TUNING = {  # of each measure of losses.dissimilarity.SIMILARITIES
     "lncc": Tuning(smoothness=1.0, bytes_per_voxel=220, nothing_left=0.02),
     "mse": Tuning(smoothness=0.1, bytes_per_voxel=220, nothing_left=1e-3),
     "mind": Tuning(smoothness=1.0, bytes_per_voxel=600, nothing_left=5e-3),
-    "mi": Tuning(smoothness=3.0, bytes_per_voxel=600, nothing_left=0.05),
+    "mi": Tuning(smoothness=3.0, bytes_per_voxel=600, nothing_left=0.05),  # bytes: not measured
 }
 SMOOTHNESS = {name: tuning.smoothness for name, tuning in TUNING.items()}
 
