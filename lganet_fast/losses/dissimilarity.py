@@ -209,6 +209,11 @@ def texture(image: Tensor, noise: float, window: int) -> Tensor:
     return contrast / (contrast + 1)
 
 
+def as_they_are(fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    """Two images."""
+    return fixed, moving
+
+
 @dataclass(frozen=True)
 class Similarity:
     """A similarity measure for training and for instance optimisation.
@@ -225,7 +230,7 @@ class Similarity:
     searched: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
     scale: float = 1.0
     texture: Callable[[Tensor, float], Tensor] | None = None
-    channels: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda *images: images
+    channels: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = as_they_are
 
 
 SIMILARITIES = {

@@ -20,7 +20,7 @@ def mutual_information(a: Tensor, b: Tensor, bins: int, weight: Tensor | None = 
     dtype = working(a).dtype
     a, b = a.flatten(2), b.flatten(2)
     scale = None if weight is None else weight.to(dtype).flatten(2)
-    total = a.numel() if scale is None else scale.double().sum() * a.shape[1]
+    total: Tensor | int = a.numel() if scale is None else scale.double().sum() * a.shape[1]
     if a.numel() == 0:
         return (a.sum() + b.sum()).to(dtype) / 0  # NaN
     joint = joint_histogram(a, b, bins, scale) / total
