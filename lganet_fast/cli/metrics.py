@@ -24,7 +24,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--transform",
         metavar="T",
         help="field from fixed to moving points, in a format that stores its grid (see convert): "
-        "folded voxels (%%), SDlogJ, Jacobian determinant, displacement (mm)",
+        "voxels folded by central differences (%%), folded volume (NDV, %% and mm3), which these "
+        "can miss, SDlogJ, Jacobian determinant, displacement (mm)",
     )
     field.add_argument(
         "--inverse-transform",
@@ -34,7 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     field.add_argument(
         "--mask",
         metavar="K",
-        help="mask on the inverse's grid, where the residual is measured (default: everywhere)",
+        help="mask where to measure: on the transform's grid its scores, on the inverse's grid the "
+        "residual (default: everywhere)",
     )
     points = parser.add_argument_group(
         "landmarks (CSV with a header x,y,z in LPS mm, as in ANTs; paired by row)"

@@ -105,13 +105,19 @@ def folded_percent(det: NDArray) -> float:
     return float(100 * np.mean(~(det > 0)))
 
 
-def folded_percent_published(displacement: NDArray, grid: Grid) -> float:
+def folded_percent_published(
+    displacement: NDArray, grid: Grid, mask: NDArray | None = None
+) -> float:
     """Percentage of negative determinants, as in the published LGANet++ evaluation.
 
     Forward differences, the last plane of each axis dropped, strictly below 0.
-    displacement: (X, Y, Z, 3) in RAS+ mm, on `grid`.
+    displacement: (X, Y, Z, 3) in RAS+ mm, on `grid`. mask: (X, Y, Z), whose non-zero voxels count;
+    NaN if there is none but in the planes dropped.
     """
-    return float(100 * np.mean(jacobian_determinant(displacement, grid, "forward") < 0))
+    det = jacobian_determinant(displacement, grid, "forward")
+    if mask is not None:
+        det = det[mask[tuple(map(slice, det.shape))] != 0]
+    return float(100 * np.mean(det < 0)) if det.size else float("nan")
 
 
 def sdlogj(det: NDArray) -> float:

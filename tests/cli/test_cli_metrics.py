@@ -95,6 +95,9 @@ def test_transform_and_its_inverse(capsys, tmp_path, field):
     assert found["transform"] == {
         "folded_percent": 0,
         "folded_percent_published": 0,
+        "ndv_percent": 0,
+        "ndv_mm3": 0,
+        "folded_cells_percent": 0,
         "sdlogj": pytest.approx(0, abs=1e-9),
         "jacobian_min": pytest.approx(1),
         "jacobian_max": pytest.approx(1),
@@ -140,6 +143,28 @@ def test_json_goes_to_a_file_beside_the_table(capsys, tmp_path, labels):
     assert json.loads(target.read_text())["labels"]["mean_dice"] == 0.375
 
 
+def test_mask_measures_where_it_lies(capsys, tmp_path):
+    """Neighbours along X change places in one half, which central differences miss."""
+    values = np.zeros((*GRID.shape, 3), np.float32)
+    values[:5, ..., 0] = np.where(np.arange(5) % 2, 1.4, -1.4)[:, None, None]
+    DisplacementField(values, GRID).save(tmp_path / "w.nii.gz")
+    words = ("--transform", tmp_path / "w.nii.gz", "--mask", tmp_path / "k.nii.gz")
+    found = []
+    for part in (slice(0, 4), slice(7, None)):
+        mask = np.zeros(GRID.shape, np.uint8)
+        mask[part] = 1
+        save_volume(tmp_path / "k.nii.gz", mask, GRID)
+        found.append(scores(capsys, *words)["transform"])
+    folds, smooth = found
+    assert folds["ndv_percent"] > 15
+    assert folds["displacement_mm"]["max"] == pytest.approx(1.4)
+    assert smooth["ndv_percent"] == smooth["folded_percent"] == 0
+    assert smooth["displacement_mm"]["max"] == 0
+    save_volume(tmp_path / "k.nii.gz", mask, Grid(GRID.shape, np.diag([3.0, 3, 3, 1])))
+    with pytest.raises(InputError, match=r"mask .* must be on its image's grid"):
+        run(*words)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -148,7 +173,7 @@ def test_json_goes_to_a_file_beside_the_table(capsys, tmp_path, labels):
         (["--moved-labels", "a"], "--moved-labels needs --fixed-labels"),
         (["--moving-points", "a"], "--moving-points needs --fixed-points"),
         (["--inverse-transform", "a"], "--inverse-transform needs --transform"),
-        (["--transform", "a", "--mask", "b"], "--mask needs --inverse-transform"),
+        (["--fixed-labels", "a", "--moved-labels", "a", "--mask", "b"], "--mask needs --transform"),
         (["--transform", "missing.nii.gz"], "missing.nii.gz"),
         (["--fixed-points", "missing.csv", "--moving-points", "b"], "missing.csv"),
     ],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...metrics.folding import folding
 from ...metrics.scores import (
     folded_percent,
     folded_percent_published,
@@ -23,7 +24,8 @@ from ...metrics.scores import (
 )
 from ...runtime.json_files import report_json, write_report_json
 from ...transforms.field import DisplacementField
-from ...volumes.nifti import load_labels, load_mask
+from ...volumes.grid import Grid
+from ...volumes.nifti import check_same_grid, load_labels, load_mask
 from ...volumes.points import read_points
 from ...volumes.sampling import inside
 from ..tables import Part, Table, show
@@ -50,7 +52,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         ("fixed_points", "moving_points"),
         ("moving_points", "fixed_points"),
         ("inverse_transform", "transform"),
-        ("mask", "inverse_transform"),
+        ("mask", "transform"),
     ):
         if getattr(args, option) is not None and getattr(args, partner) is None:
             raise InputError(f"--{_dashed(option)} needs --{_dashed(partner)}")
@@ -65,11 +67,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     field = None
     if args.transform is not None:
         field = DisplacementField.load(args.transform)
-        scores["transform"] = transform_scores(field)
-        if args.inverse_transform is not None:
-            inverse = DisplacementField.load(args.inverse_transform)
-            mask = args.mask and load_mask(args.mask, "mask", inverse.grid).data
-            scores["inverse_consistency_mm"] = inverse_consistency(field, inverse, mask)
+        inverse = args.inverse_transform and DisplacementField.load(args.inverse_transform)
+        where = masks(args.mask, [field.grid, *([inverse.grid] if inverse else [])])
+        scores["transform"] = transform_scores(field, where[0])
+        if inverse:
+            scores["inverse_consistency_mm"] = inverse_consistency(field, inverse, where[1])
     if args.fixed_points is not None:
         scores["tre_mm"] = landmark_scores(args.fixed_points, args.moving_points, field)
     return scores
@@ -98,13 +100,29 @@ def label_scores(fixed_path: str, moved_path: str) -> dict[str, Any]:
     return {**means, "labels_without_hd95": lacking, "per_label": rows}
 
 
-def transform_scores(field: DisplacementField) -> dict[str, Any]:
-    """Regularity and displacements of a field, over its whole grid."""
-    det = field.jacobian_determinant()
-    lengths = np.linalg.norm(field.displacement, axis=-1)
+def masks(path: str | None, grids: Sequence[Grid]) -> list[NDArray[np.bool_] | None]:
+    """The mask for each grid that it is on, else None. Raises InputError if it is on none."""
+    if path is None:
+        return [None] * len(grids)
+    mask = load_mask(path, "mask")
+    found = [mask.data if mask.grid.matches(grid) else None for grid in grids]
+    if all(one is None for one in found):
+        check_same_grid(mask.grid, grids[0], mask.name)
+    return found
+
+
+def transform_scores(field: DisplacementField, mask: NDArray[np.bool_] | None) -> dict[str, Any]:
+    """Regularity and displacements of a field, over its grid or a mask on it."""
+    where = np.ones(field.grid.shape, bool) if mask is None else mask
+    det = field.jacobian_determinant()[where]
+    lengths = np.linalg.norm(field.displacement, axis=-1)[where]
+    folded = folding(field, mask)
     return {
         "folded_percent": folded_percent(det),
-        "folded_percent_published": folded_percent_published(field.displacement, field.grid),
+        "folded_percent_published": folded_percent_published(field.displacement, field.grid, mask),
+        "ndv_percent": folded.percent,
+        "ndv_mm3": folded.mm3,
+        "folded_cells_percent": folded.cells_percent,
         "sdlogj": sdlogj(det),
         "jacobian_min": float(det.min()),
         "jacobian_max": float(det.max()),
@@ -141,6 +159,9 @@ def summary(scores: dict[str, Any]) -> list[Part]:
         rows += [
             ("Folded voxels (%)", f"{found['folded_percent']:.4f}"),
             ("  as published for LGANet++ (%)", f"{found['folded_percent_published']:.4f}"),
+            ("Folded volume, NDV (%)", f"{found['ndv_percent']:.4f}"),
+            ("  in mm3", f"{found['ndv_mm3']:.4f}"),
+            ("  cells with a fold (%)", f"{found['folded_cells_percent']:.4f}"),
             ("SDlogJ", f"{found['sdlogj']:.4f}"),
             ("Jacobian determinant, least", f"{found['jacobian_min']:.4f}"),
             ("Jacobian determinant, largest", f"{found['jacobian_max']:.4f}"),
