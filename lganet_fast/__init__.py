@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .models import LGANetPlusPlus
     from .registration.pairwise import Registration, RegistrationWarning, register
+    from .transforms.composite import CompositeTransform
     from .transforms.field import DisplacementField
 
 __all__ = [
+    "CompositeTransform",
     "DisplacementField",
     "InputError",
     "LGANetPlusPlus",
@@ -32,6 +34,7 @@ __all__ = [
 _load = attach(
     __name__,
     {
+        "CompositeTransform": "transforms.composite",
         "DisplacementField": "transforms.field",
         "InputError": "errors",
         "LGANetPlusPlus": "models",

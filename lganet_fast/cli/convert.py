@@ -15,16 +15,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.description = (
         "Write a displacement field in another file format. The field is defined on the "
-        f"fixed\ngrid and maps fixed points to moving points.\n\nformats:\n{formats}"
+        "fixed\ngrid and maps fixed points to moving points. Several inputs, linear ones among "
+        "them, are\nput together in the order of apply --transform: in an .h5 each part is kept "
+        f"apart, else\nthey become one field.\n\nformats:\n{formats}"
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("input", metavar="IN", help="transform to read")
+    parser.add_argument(
+        "input", metavar="IN", nargs="+", help="transform to read: as in apply --transform"
+    )
     parser.add_argument("output", metavar="OUT", help="file to write")
     parser.add_argument(
         "--to",
         choices=FORMATS,
         metavar="FORMAT",
-        help="format to write (default: itk for .nii and .nii.gz, h5 for .h5)",
+        help="format to write (default: itk for images, h5 for .h5)",
     )
     parser.add_argument(
         "--from",
@@ -36,5 +40,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fixed", metavar="F", help="fixed image, for input formats that do not store its grid"
+    )
+    parser.add_argument(
+        "--linear",
+        metavar="L",
+        help="linear part of the field, to keep apart in an .h5: a linear transform, or the "
+        "report.json of register",
     )
     parser.add_argument("--moving", metavar="M", help="moving image, for formats in voxels")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ..volumes.points import UNITS
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's options."""
@@ -38,8 +40,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="mask where to measure: on the transform's grid its scores, on the inverse's grid the "
         "residual (default: everywhere)",
     )
+    field.add_argument(
+        "--jacobian-map",
+        metavar="J",
+        help="write the Jacobian determinant of the transform as an image on its grid. Its value "
+        "is the volume in the moving image of what has volume 1 in the fixed image: above 1 where "
+        "the moving image's anatomy is larger, below 1 where it is smaller",
+    )
+    field.add_argument(
+        "--log",
+        action="store_true",
+        help="write the natural logarithm of the determinant instead: 0 where volume is kept",
+    )
     points = parser.add_argument_group(
-        "landmarks (CSV with a header x,y,z in LPS mm, as in ANTs; paired by row)"
+        "landmarks, paired by row (.csv or .txt with a header x,y,z in LPS mm, as in ANTs, or bare "
+        "columns; .fcsv or .mrk.json of 3D Slicer)"
     )
     points.add_argument("--fixed-points", metavar="P", help="landmarks in the fixed image")
     points.add_argument(
@@ -47,5 +62,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="the same landmarks in the moving image: target registration error (TRE, mm), and "
         "with --transform that after registration",
+    )
+    points.add_argument(
+        "--units",
+        choices=UNITS,
+        help="units of the coordinates in .csv and .txt: lps mm, ras mm, or voxel indices, from 0, "
+        "of the point's image (default: lps if there is a header)",
+    )
+    points.add_argument(
+        "--fixed-grid",
+        metavar="F",
+        help="fixed image, whose voxels --units voxel means (default: the transform's grid)",
+    )
+    points.add_argument(
+        "--moving-grid",
+        metavar="M",
+        help="moving image, likewise (default: the same grid as the fixed image)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the scores as JSON; - prints it")

@@ -42,7 +42,7 @@ class Once(argparse._StoreAction):
         option: str | None = None,
     ) -> None:
         """Store the value. Raises ArgumentError for a second file and for an empty value."""
-        if values == "":
+        if values == "" or (isinstance(values, list) and "" in values):
             raise argparse.ArgumentError(self, "must not be empty")
         by_default = self.default in (None, argparse.SUPPRESS)
         if option is not None and self.type is self.choices is None and by_default:

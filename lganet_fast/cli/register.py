@@ -33,7 +33,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Find the position in the moving image of every voxel of the fixed image. "
         f"Writes into the output folder, all or nothing: {', '.join(OUTPUTS)}."
     )
-    add_files(parser.add_argument_group("files (NIfTI, MGZ; any grids and orientations)"))
+    add_files(
+        parser.add_argument_group(
+            "files (NIfTI, MGZ, NRRD, MHA, a DICOM folder; any grids and orientations)"
+        )
+    )
     add_method(parser.add_argument_group("method"))
     add_machine(parser.add_argument_group("machine"))
 

@@ -19,13 +19,11 @@ from ..volumes.grid import Array, Grid
 from ..volumes.nifti import (
     Source,
     check_same_grid,
-    check_type,
-    check_whole,
     image_grid,
     open_image,
-    promised,
 )
 from ..volumes.points import read_table
+from ..volumes.values import check_type, check_whole, promised
 from .dataset import turned
 from .layouts import find_cases
 from .pair_files import Item, PairFiles

@@ -14,7 +14,7 @@ from ..config.schema import DataSection, Intensity
 from ..errors import InputError
 from ..volumes.grid import Array, Grid
 from ..volumes.nifti import Source, load_image, load_labels, load_mask
-from ..volumes.points import read_table, to_world
+from ..volumes.points import read_table, to_world, units_of
 from .pair_files import Item
 from .pickles import read_arrays
 
@@ -126,8 +126,9 @@ def pooled(image: NDArray[np.float32], factors: tuple[int, int, int]) -> NDArray
 def voxel_points(path: Path, grid: Grid, prepared: Grid) -> Array:
     """Points (N, 3) in voxels of the prepared grid.
 
-    A CSV without a header is in voxels of the image (Learn2Reg); with x,y,z, in LPS mm (ANTs).
+    Bare columns are in voxels of the image (Learn2Reg); with x,y,z, in LPS mm (ANTs); 3D Slicer's
+    files say their units.
     """
     table = read_table(path)
-    units = "voxel" if table.header is None else "lps"
+    units = units_of(table, "voxel" if table.header is None else None, path)
     return prepared.to_index(to_world(table.points, units, grid))

@@ -26,6 +26,7 @@ from ..runtime.ranks import join
 from ..transforms.linear_files import read_linear
 from ..volumes import nifti
 from ..volumes.pair_table import read_pair_table
+from ..volumes.values import check_whole
 from .pairwise import RegistrationWarning, register_sources
 from .results import read_report
 from .settings import (
@@ -212,7 +213,7 @@ def check_output(path: Path) -> None:
     """Raise InputError if a result is missing or incomplete."""
     if path.name.endswith(nifti.IMAGE_EXTENSIONS):
         image, label = nifti.open_image(path, "result")
-        nifti.check_whole(image, label)
+        check_whole(image, label)
     elif not path.is_file() or path.stat().st_size == 0:
         raise InputError(f"result {path} is missing or empty")
 

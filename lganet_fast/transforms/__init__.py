@@ -9,12 +9,16 @@ from ..lazy import attach
 
 __all__ = [
     "FORMATS",
+    "Affine",
+    "CompositeTransform",
     "DisplacementField",
 ]
 
 _load = attach(
     __name__,
     {
+        "Affine": "composite",
+        "CompositeTransform": "composite",
         "DisplacementField": "field",
         "FORMATS": "formats",
     },

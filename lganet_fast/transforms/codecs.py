@@ -8,11 +8,8 @@ All raise InputError for a file that does not match its format.
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,45 +18,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..runtime.files import atomic
+from ..runtime.files import atomic, check_extension
 from ..runtime.reading import BLOCK, reading
 from ..volumes.grid import FARTHEST, LPS, Array, Grid
 from ..volumes.headers import placement
-from ..volumes.itk import import_simpleitk
-from ..volumes.nifti import check_affine, open_image, read_values, save_nifti
+from ..volumes.itk import (
+    grid_of,
+    import_simpleitk,
+    place,
+    silence,
+    try_in_another_process,
+    write_whole,
+)
+from ..volumes.itk_images import ITK_WRITABLE, save_itk
+from ..volumes.nifti import check_affine, open_image, save_nifti
+from ..volumes.values import read_values
 from .units import from_voxels, to_voxels
 
 Vectors = NDArray[np.float32]
 Field = tuple[Vectors, Grid]
 
+HDF5_EXTENSIONS = (".h5", ".hdf5")
 HDF5 = b"\x89HDF\r\n\x1a\n"
 VECTOR, DISPLACEMENT = 1007, 1006  # NIfTI intent codes
 FLIP = np.diag(LPS).astype(np.float32)  # RAS to LPS and back
 NPZ_KEYS = ("flow", "fixed_affine", "moving_affine", "fixed_shape", "moving_shape")
 DEFLATES = 1032  # maximum bytes that one compressed byte can expand to
 EXPANDS = 64  # maximum ratio of memory to file size of an ITK file
-TRIAL = """
-import sys
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
-except (ImportError, OSError, ValueError):
-    pass
-import SimpleITK
-SimpleITK.ReadTransform(sys.argv[1])
-"""
 ABOUT = "flow[p] in voxels: voxel p of the fixed image is at p + flow[p] in the moving image"
 
 
 def read_itk(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
-    """NIfTI in LPS mm, the format of ITK and ANTs."""
+    """NIfTI, NRRD or MetaImage in LPS mm, the format of ITK and ANTs."""
     vectors, grid = _read_vectors(path)
     return _field(vectors * FLIP, grid, path)
 
 
 def write_itk(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
-    """5-D NIfTI (X, Y, Z, 1, 3), float32, intent 1007, LPS mm."""
-    save_nifti(path, (vectors * FLIP)[:, :, :, None], grid, VECTOR)
+    """Vectors in LPS mm, float32: 5-D NIfTI (X, Y, Z, 1, 3) of intent 1007, or NRRD or MHA."""
+    stored = (vectors * FLIP)[:, :, :, None]
+    if path.suffix.lower() in ITK_WRITABLE:
+        save_itk(path, stored, grid)
+    else:
+        save_nifti(path, stored, grid, VECTOR)
 
 
 def read_slicer(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
@@ -79,7 +80,7 @@ def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Field
         transform, parts = _composite(path)
         fields = [part for part in parts if isinstance(part, sitk.DisplacementFieldTransform)]
         # The last transform of a composite is applied first.
-        grid = fixed or (_grid_of(fields[-1].GetDisplacementField()) if fields else None)
+        grid = fixed or (grid_of(fields[-1].GetDisplacementField()) if fields else None)
         if grid is None:
             raise InputError(
                 f"transform {path} contains no displacement field: give the fixed image, on whose "
@@ -96,44 +97,77 @@ def read_composite(path: Path, fixed: Grid | None, moving: Grid | None) -> Field
     return _field(sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * FLIP, grid, path)
 
 
-def linear_parts(path: Path) -> list[Array]:
-    """The maps (4, 4), in LPS mm, of an ITK transform of several; the last is applied first.
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, as ITK's composites are. Raises InputError if it cannot be read."""
+    with reading(f"transform {path}"):
+        if not path.is_file():
+            raise InputError(f"transform {path} does not exist or is not a file")
+        with open(path, "rb") as file:
+            return file.read(len(HDF5)) == HDF5
 
-    Raises InputError if one is not linear.
+
+def composite_parts(path: Path) -> list[Array | Field]:
+    """The parts of an ITK transform; the last is applied first.
+
+    Each is a linear map (4, 4) in LPS mm, or a field. Raises InputError for any other.
     """
-    import_simpleitk(f"reading {path}")
+    sitk = import_simpleitk(f"reading {path}")
     corners = np.vstack([np.zeros(3), np.eye(3)])
-    found = []
+    found: list[Array | Field] = []
     with _reading_itk(path):
         for part in _composite(path)[1]:
-            if not part.IsLinear():
-                raise InputError(f"transform {path} is not linear: it holds a {part.GetName()}")
-            ends = np.array([part.TransformPoint(corner) for corner in corners.tolist()])
-            matrix = np.eye(4)
-            matrix[:3, :3], matrix[:3, 3] = (ends[1:] - ends[0]).T, ends[0]
-            found.append(matrix)
+            if part.IsLinear():
+                ends = np.array([part.TransformPoint(corner) for corner in corners.tolist()])
+                matrix = np.eye(4)
+                matrix[:3, :3], matrix[:3, 3] = (ends[1:] - ends[0]).T, ends[0]
+                found.append(matrix)
+            elif isinstance(part, sitk.DisplacementFieldTransform):
+                image = part.GetDisplacementField()
+                vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * FLIP
+                found.append(_field(vectors, grid_of(image), path))
+            else:
+                raise InputError(
+                    f"transform {path} holds a {part.GetName()}: convert it to a field first, with "
+                    "the fixed image"
+                )
+    return found
+
+
+def linear_parts(path: Path) -> list[Array]:
+    """`composite_parts` of a transform whose parts are all linear. Raises InputError if not."""
+    parts = composite_parts(path)
+    found = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(found) < len(parts):
+        raise InputError(f"transform {path} is not linear: it holds a displacement field")
     return found
 
 
 def write_composite(vectors: Vectors, grid: Grid, path: Path, moving: Grid | None) -> None:
     """A CompositeTransform of one displacement field."""
+    write_parts([(vectors, grid)], path)
+
+
+def write_parts(parts: Sequence[Array | Field], path: Path) -> None:
+    """A CompositeTransform of parts as `composite_parts` reads them."""
+    check_extension(path, HDF5_EXTENSIONS)
     sitk = import_simpleitk(f"writing {path}")
-    stored = (vectors * FLIP).astype(np.float64).transpose(2, 1, 0, 3)
-    if not np.isfinite(stored).all():
-        raise InputError(f"cannot write {path}: values would be NaN or infinite")
-    image = sitk.GetImageFromArray(stored, isVector=True)
-    affine, spacing = grid.affine, grid.spacing
-    image.SetOrigin((LPS @ affine[:3, 3]).tolist())
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((LPS @ affine[:3, :3] / spacing).ravel().tolist())
-    composite = sitk.CompositeTransform([sitk.DisplacementFieldTransform(image)])
-    with atomic(path) as temporary:
-        temporary.touch()  # fails with a clear error, which ITK would not give
-        try:
-            with _silence():
-                sitk.WriteTransform(composite, str(temporary))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"cannot write {path}: ITK failed, is the disk full?") from error
+    transforms = []
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            linear = sitk.AffineTransform(3)
+            linear.SetMatrix(part[:3, :3].ravel().tolist())
+            linear.SetTranslation(part[:3, 3].tolist())
+            transforms.append(linear)
+            continue
+        vectors, grid = part
+        stored = (vectors * FLIP).astype(np.float64).transpose(2, 1, 0, 3)
+        if not np.isfinite(stored).all():
+            raise InputError(f"cannot write {path}: values would be NaN or infinite")
+        image = sitk.GetImageFromArray(stored, isVector=True)
+        place(image, grid)
+        transforms.append(sitk.DisplacementFieldTransform(image))
+    composite = sitk.CompositeTransform(transforms)
+    write_whole(path, lambda file: sitk.WriteTransform(composite, file))
 
 
 def read_learn2reg(path: Path, fixed: Grid | None, moving: Grid | None) -> Field:
@@ -315,45 +349,17 @@ def _needed(moving: Grid | None, path: Path) -> Grid:
     return moving
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Suppress the error stack that the HDF5 library writes to file descriptor 2."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _composite(path: Path) -> tuple[Any, list[Any]]:
     """An ITK transform and its parts. Raises RuntimeError if ITK cannot read it."""
     sitk = import_simpleitk(f"reading {path}")
-    _try_in_another_process(path)
-    with _silence():
+    most = EXPANDS * path.stat().st_size + (1 << 30)
+    try_in_another_process("SimpleITK.ReadTransform(path)", [str(path)], most)
+    with silence():
         transform = sitk.CompositeTransform([sitk.ReadTransform(str(path))])
     transform.FlattenTransform()
     return transform, [
         transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())
     ]
-
-
-def _try_in_another_process(path: Path) -> None:
-    """Raise RuntimeError if ITK cannot read a file; a damaged file may crash the process.
-
-    The other process gets at most the memory that an intact file of this size can need.
-    """
-    most = EXPANDS * path.stat().st_size + (1 << 30)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    words = [sys.executable, "-c", TRIAL, str(path), str(most)]
-    done = subprocess.run(
-        words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"ITK ended with {done.returncode}")
 
 
 @contextmanager
@@ -364,12 +370,3 @@ def _reading_itk(path: Path) -> Iterator[None]:
             yield
         except RuntimeError as error:
             raise ValueError("damaged, or not a 3-D ITK transform") from error
-
-
-def _grid_of(image: Any) -> Grid:
-    """The grid of a SimpleITK image."""
-    affine = np.eye(4)
-    affine[:3, :3] = LPS @ np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = LPS @ image.GetOrigin()
-    width, height, depth = image.GetSize()
-    return Grid((width, height, depth), affine)

@@ -19,6 +19,7 @@ from ..volumes.resample import (
     index_flow,
     linear_on,
     places,
+    reaches,
     read,
     read_nearest,
     turned,
@@ -113,36 +114,38 @@ class DisplacementField:
         return np.where((left & apart)[:, None], flat, x).reshape(y.shape)
 
     def apply(
-        self, volume: Volume, reference: Grid | None = None, interpolation: str = "linear"
+        self,
+        volume: Volume,
+        reference: Grid | None = None,
+        interpolation: str = "linear",
+        default: float = 0.0,
     ) -> Volume:
         """Warp the moving volume: the result at x is volume(T(x)).
 
         reference: the grid of the result; by default the field's own.
         interpolation: "linear" (float32 result), "nearest", or "label": the label whose indicator,
         interpolated linearly, is largest. The last two keep the data's type. As in ITK, the volume
-        keeps its edge value up to half a voxel outside and is 0 farther out.
-        Raises InputError for another interpolation.
+        keeps its edge value up to half a voxel outside and is `default` farther out.
+        Raises InputError for another interpolation, and for a default that the type cannot hold.
         """
         if interpolation not in INTERPOLATIONS:
             raise InputError(
                 f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}"
             )
         grid = reference or self.grid
-        if interpolation == "linear":
-            image = placed(np.array(volume.data, np.float32), self.device)[None, None]
-            out = np.empty(grid.shape, np.float32)
-            for part, flow in self._flows(grid, volume.grid):
-                out[part] = fetched(read(image, flow)[0, 0])
-            return Volume(out, grid, volume.name)
-        out = np.empty(grid.shape, volume.data.dtype)
-        nearest = interpolation == "nearest"
-        data = volume.data.astype(np.float64) if nearest else None
-        wide = None if data is None else placed(data, self.device)[None, None]
-        for part, flow in self._flows(grid, volume.grid, torch.float64):
-            if wide is not None:
-                out[part] = fetched(read_nearest(wide, flow)[0, 0])
-            else:
+        linear, nearest = interpolation == "linear", interpolation == "nearest"
+        kind = np.dtype(np.float32) if linear else volume.data.dtype
+        check_default(default, kind)
+        out = np.empty(grid.shape, kind)
+        wide = np.array(volume.data, np.float32 if linear else np.float64)
+        image = placed(wide, self.device)[None, None]
+        for part, flow in self._flows(grid, volume.grid, image.dtype):
+            if interpolation == "label":
                 out[part] = sample_labels(volume.data, fetched(torch.stack(places(flow), -1)))
+            else:
+                out[part] = fetched((read_nearest if nearest else read)(image, flow)[0, 0])
+            if default:
+                out[part][~fetched(reaches(flow, volume.grid.shape))] = default
         return Volume(out, grid, volume.name)
 
     def invert(
@@ -216,8 +219,8 @@ class DisplacementField:
     ) -> None:
         """Write the field to a file, completely or not at all.
 
-        format: a name of `lganet_fast.transforms.FORMATS`; by default "itk" for .nii and .nii.gz,
-        "h5" for .h5. moving: the moving image's grid, for formats in voxels.
+        format: a name of `lganet_fast.transforms.FORMATS`; by default "itk" for .nii, .nii.gz,
+        .nrrd and .mha, "h5" for .h5. moving: the moving image's grid, for formats in voxels.
         Raises InputError for an invalid name, extension or grid, or an unwritable file.
         """
         write_vectors(self.displacement, self.grid, path, format, moving)
@@ -252,3 +255,10 @@ class DisplacementField:
                 shift = read(field, index_flow(grid, self.grid, part, device=self.device))
             way = index_flow(grid, into, part, dtype, self.device)
             yield part, way + turned(to_index, shift.to(dtype))
+
+
+def check_default(default: float, kind: np.dtype) -> None:
+    """Raise InputError if a type cannot hold the value of voxels outside."""
+    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    if not limits.min <= default <= limits.max or (kind.kind != "f" and default % 1):
+        raise InputError(f"default must be a value of {kind}, got {default:g}")

@@ -16,7 +16,8 @@ from ..errors import InputError
 from ..runtime.files import check_extension
 from ..runtime.reading import reading
 from ..volumes.grid import Grid
-from ..volumes.nifti import IMAGE_EXTENSIONS, describe_grid, open_image
+from ..volumes.itk_images import ITK_READABLE
+from ..volumes.nifti import IMAGE_EXTENSIONS, NIFTI, describe_grid, open_image
 from . import codecs
 from .codecs import DISPLACEMENT, HDF5, VECTOR, Field, Vectors
 
@@ -74,7 +75,7 @@ def write_vectors(
     """Write a displacement field, completely or not at all; the same field gives the same bytes.
 
     vectors: (X, Y, Z, 3) in RAS+ mm, on the grid.
-    format: a name of FORMATS; by default "itk" for .nii and .nii.gz, "h5" for .h5.
+    format: a name of FORMATS; by default "itk" for .nii, .nii.gz, .nrrd and .mha, "h5" for .h5.
     moving: the moving image's grid, for formats in voxels.
     Raises InputError for an invalid name, extension or grid, or an unwritable file.
     """
@@ -100,11 +101,13 @@ def recognise(path: Path) -> str:
         return "h5"
     if start[:2] == b"PK":
         return _recognise_arrays(path)
-    return _recognise_nifti(path)
+    return _recognise_image(path)
 
 
-def _recognise_nifti(path: Path) -> str:
+def _recognise_image(path: Path) -> str:
     image, label = open_image(path, "transform")
+    if path.suffix.lower() in ITK_READABLE and image.shape[3:] == (1, 3):
+        return "itk"
     if not isinstance(image, nib.Nifti1Pair):  # NIfTI-2 images are of this class too
         raise InputError(f"{label} is a {type(image).__name__}, not a displacement field")
     intent = int(image.header["intent_code"])
@@ -160,16 +163,19 @@ FORMATS = {
     ),
     "slicer": Format(
         "3D Slicer displacement field: RAS mm, NIfTI intent 1006",
-        IMAGE_EXTENSIONS,
+        NIFTI,
         codecs.read_slicer,
         codecs.write_slicer,
     ),
     "h5": Format(
-        "ITK composite transform", (".h5", ".hdf5"), codecs.read_composite, codecs.write_composite
+        "ITK composite transform",
+        codecs.HDF5_EXTENSIONS,
+        codecs.read_composite,
+        codecs.write_composite,
     ),
     "learn2reg": Format(
         "Learn2Reg today: voxels, (X, Y, Z, 3)",
-        (*IMAGE_EXTENSIONS, *NPZ),
+        (*NIFTI, *NPZ),
         codecs.read_learn2reg,
         codecs.write_learn2reg,
     ),

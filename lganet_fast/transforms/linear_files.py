@@ -29,11 +29,11 @@ VOXELS, WORLD = 0, 1  # types of a FreeSurfer LTA
 Part = tuple[str, Array, Array]  # ITK's name of a transform, its parameters, its fixed parameters
 
 
-def read_linear(path: str | os.PathLike[str], fixed: Grid, moving: Grid) -> Array:
+def read_linear(path: str | os.PathLike[str], fixed: Grid | None, moving: Grid | None) -> Array:
     """Read the map of a file: (4, 4), from fixed to moving points, both in RAS+ mm.
 
     ITK files contain that map in LPS mm. FSL matrices map moving to fixed points, in mm along the
-    voxel axes, and need both images' grids; text in a .mat file is read as an FSL matrix.
+    voxel axes, and need both images' grids, else None; text in a .mat file is read as FSL's.
     FreeSurfer files map moving (src) to fixed (dst) points. Other text is 4 x 4 numbers, from fixed
     to moving, in RAS+ mm. Raises InputError if the file is unreadable or contains no linear map,
     and for a singular map. Warns if FreeSurfer's src is the fixed image and its dst the moving one.
@@ -69,12 +69,16 @@ def as_text(content: bytes) -> str:
         raise ValueError(UNKNOWN) from error
 
 
-def of_text(text: str, extension: str, fixed: Grid, moving: Grid) -> Array:
+def of_text(text: str, extension: str, fixed: Grid | None, moving: Grid | None) -> Array:
     """The map of a text other than an LTA."""
     if text.startswith(ITK_TEXT):
         return from_lps(itk_matrix(text_parts(text)))
     numbers = matrix_of(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return fsl_matrix(numbers, fixed, moving) if extension == ".mat" else numbers
+    if extension != ".mat":
+        return numbers
+    if fixed is None or moving is None:
+        raise ValueError("it is FSL's, which needs both images: give it alone, with an image")
+    return fsl_matrix(numbers, fixed, moving)
 
 
 def matrix_of(lines: Iterable[str]) -> Array:
@@ -225,7 +229,7 @@ def is_lta(text: str) -> bool:
     return re.search(r"^\s*nxforms\s*=", text, re.MULTILINE) is not None
 
 
-def lta_matrix(text: str, fixed: Grid, moving: Grid, label: str) -> Array:
+def lta_matrix(text: str, fixed: Grid | None, moving: Grid | None, label: str) -> Array:
     """The map from fixed to moving points of a FreeSurfer LTA, in voxel or world coordinates.
 
     label: the name in warnings.
@@ -241,7 +245,7 @@ def lta_matrix(text: str, fixed: Grid, moving: Grid, label: str) -> Array:
     if kind not in (VOXELS, WORLD):
         raise ValueError(f"its type must be 0 (voxels) or 1 (world), got {kind}")
     source, target = (volume_grid(lines, side) for side in ("src", "dst"))
-    if source is not None and target is not None:
+    if source and target and fixed and moving:
         backwards = source.matches(fixed) and target.matches(moving)
         if backwards and not (source.matches(moving) and target.matches(fixed)):
             warn(

@@ -17,14 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, InputWarning, one_line
 from ..runtime.files import atomic, check_extension, sha256
-from ..runtime.reading import check_promise, reading
+from ..runtime.reading import reading
 from .grid import FARTHEST, Array, Forms, Grid, Volume
 from .headers import disagreements, forms_of, listening, placement
+from .itk_images import ITK_READABLE, ITK_WRITABLE, open_itk, save_itk
+from .values import check_whole, files_of, read_values
 
 Source: TypeAlias = str | os.PathLike[str] | nib.spatialimages.SpatialImage | tuple[Any, Any]
 
-IMAGE_EXTENSIONS = (".nii", ".nii.gz")  # of files written
-READABLE = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")  # of files in data sets
+NIFTI = (".nii", ".nii.gz")
+IMAGE_EXTENSIONS = (*NIFTI, *ITK_WRITABLE)  # of files written
+READABLE = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img", *ITK_READABLE)  # in data sets
 LARGEST_LABEL = np.iinfo(np.int32).max
 LARGEST_VALUE = 1e15  # of an image: sums of squares must fit into float32
 SMALLEST_VOXEL = 1e-6  # mm
@@ -41,9 +44,10 @@ def stem(path: Path) -> str:
 def load_image(source: Source, role: str) -> Volume:
     """Read an image as float32.
 
-    source: a path (.nii, .nii.gz, .mgz or another format of nibabel), a nibabel image, or a pair
-    (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). A fourth axis of length 1 is
-    dropped. NaN becomes background, with a warning. role: the name in messages, such as "fixed".
+    source: a path (.nii, .nii.gz, .mgz or another format of nibabel; through SimpleITK .nrrd,
+    .nhdr, .mha, .mhd, .dcm, or a folder with one DICOM series), a nibabel image, or a pair (array
+    (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). A fourth axis of length 1 is dropped.
+    NaN becomes background, with a warning. role: the name in messages, such as "fixed".
     Raises InputError unless it is a readable volume of real, finite numbers that is not constant.
     """
     image, label = open_image(source, role)
@@ -173,12 +177,13 @@ def open_image(source: Source, role: str) -> tuple[nib.spatialimages.SpatialImag
     with reading(label):
         if not path.exists():
             raise InputError(f"{label} does not exist")
-        if not path.is_file():
+        if not (path.is_file() or path.is_dir()):
             raise InputError(f"{label} is not a file")
-        if path.stat().st_size == 0:
+        if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{label} is empty: 0 bytes")
     with reading(label, "cannot be read as an image"), listening() as notes:
-        image = nib.load(path)
+        itk = path.is_dir() or path.suffix.lower() in ITK_READABLE
+        image = open_itk(path, label) if itk else nib.load(path)
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise InputError(f"{label} contains a {type(image).__name__}, not a volume")
     for note in notes:
@@ -241,13 +246,13 @@ def save_volume(
     step: float = 0.0,
     unit: str = "unknown",
 ) -> None:
-    """Write a volume as NIfTI: float32 for floats, the smallest integer type that holds integers.
+    """Write a volume: float32 for floats, the smallest integer type that holds integers.
 
-    path: ends in .nii or .nii.gz. data: (X, Y, Z) or, of a series, (X, Y, Z, N). step, unit: see
-    `series.Series`. The same data always give the same bytes.
+    path: ends in .nii, .nii.gz or, through SimpleITK, .nrrd or .mha. data: (X, Y, Z) or, of a
+    series, (X, Y, Z, N). step, unit: see `series.Series`. The same data always give the same bytes.
     Raises InputError for another extension, or if the file cannot be written.
     """
-    check_extension(path, IMAGE_EXTENSIONS)
+    extension = check_extension(path, IMAGE_EXTENSIONS)
     if data.dtype.kind == "f":
         data = data.astype(np.float32, copy=False)
     else:
@@ -255,7 +260,10 @@ def save_volume(
         low, high = int(data.min()), int(data.max())
         fits = (t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
         data = data.astype(next(fits, np.uint64), copy=False)
-    save_nifti(path, data, grid, forms=grid.forms, step=step, unit=unit)
+    if extension in ITK_WRITABLE:
+        save_itk(path, data, grid, step=step)
+    else:
+        save_nifti(path, data, grid, forms=grid.forms, step=step, unit=unit)
 
 
 def save_nifti(
@@ -319,55 +327,6 @@ def check_affine(affine: ArrayLike | None, label: str) -> Array:
     if abs(np.linalg.det(matrix[:3, :3])) <= 1e-6 * lengths.prod():
         raise InputError(f"{label} has a singular affine: its axes do not span space")
     return matrix
-
-
-def read_values(image: nib.spatialimages.SpatialImage, label: str) -> NDArray:
-    """The voxel values with the file's scaling.
-
-    Raises InputError if they are not real numbers, or if the file is damaged anywhere.
-    """
-    check_type(image, label)
-    check_whole(image, label)
-    with reading(label):
-        return np.asanyarray(image.dataobj)
-
-
-def check_whole(image: nib.spatialimages.SpatialImage, label: str) -> None:
-    """Raise InputError if a file of the image is damaged, or shorter than its header says.
-
-    Call it before the values are read, because the header decides how much memory is allocated.
-    """
-    if not nib.is_proxy(image.dataobj):
-        return
-    values = image.file_map["image"].filename
-    for path in files_of(image):
-        check_promise(path, promised(image) if path == values else 0, label)
-
-
-def files_of(image: nib.spatialimages.SpatialImage) -> list[str]:
-    """The files of an image, such as .hdr and .img."""
-    names = (holder.filename for holder in image.file_map.values())
-    found = [os.fspath(name) for name in names if name is not None and os.path.exists(name)]
-    return list(dict.fromkeys(sorted(found)))
-
-
-def promised(image: nib.spatialimages.SpatialImage) -> int:
-    """The size in bytes of the image's file, unpacked; 0 if the format is not a plain array."""
-    proxy = image.dataobj
-    if not isinstance(proxy, nib.arrayproxy.ArrayProxy):
-        return 0
-    return int(proxy.offset) + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
-
-
-def check_type(image: nib.spatialimages.SpatialImage, label: str) -> None:
-    """Raise InputError if the header's type is not real numbers."""
-    with reading(label):
-        stored = image.get_data_dtype()
-    if stored.fields is not None:
-        raise InputError(f"{label} contains colours ({'/'.join(stored.fields)}), not one value")
-    if stored.kind not in "iuf":
-        kind = "complex" if stored.kind == "c" else str(stored)
-        raise InputError(f"{label} contains {kind} values, not real numbers")
 
 
 def without_nan(data: NDArray, label: str) -> NDArray:

@@ -1,9 +1,10 @@
-"""Points in CSV files, in the formats of ANTs and Learn2Reg."""
+"""Points in files: CSV as of ANTs and Learn2Reg, text as of DIR-Lab, landmarks of 3D Slicer."""
 
 from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,32 +13,47 @@ from ..errors import InputError
 from ..runtime.files import atomic
 from ..runtime.reading import reading
 from .grid import FARTHEST, LPS, Array, Grid
+from .markups import HEADER, MARKUPS, is_markups, read_markups, write_markups
 
 UNITS = ("lps", "ras", "voxel")
+POINT_EXTENSIONS = (".csv", ".txt", *MARKUPS)  # of files written
 
 
 @dataclass(frozen=True, eq=False)
 class PointTable:
-    """A CSV file of points.
+    """A file of points.
 
     points: (N, 3), the numbers of the columns x, y and z. columns: their positions in a row.
-    header: the first row, or None if the file has none. rows: N rows as text.
+    header: the first row, or None if the file has none. rows: N rows as text. units: one of UNITS
+    if the file says so, else None.
     """
 
     points: Array
     columns: tuple[int, int, int]
     header: list[str] | None
     rows: list[list[str]]
+    units: str | None = None
 
 
 def read_table(path: str | os.PathLike[str]) -> PointTable:
-    """Read a CSV file: with a header that names x, y and z (ANTs), or three bare columns.
+    """Read a file of points.
 
-    Other columns are kept. Raises InputError, with the line, for any other file.
+    CSV, or columns between spaces in .txt: with a header that names x, y and z (ANTs), or three
+    bare columns (Learn2Reg, DIR-Lab); other columns are kept. Or 3D Slicer's .fcsv and .mrk.json.
+    Raises InputError, with the line, for any other file.
     """
+    if is_markups(path):
+        units, rows = read_markups(path)
+        numbered = list(enumerate(rows, start=1))
+        points = _numbers(path, numbered, (1, 2, 3), len(HEADER), "point")
+        return PointTable(points, (1, 2, 3), list(HEADER), rows, units)
     with reading(f"points {path}"), open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+        if _is_text(path):
+            lines = [(number, row.split()) for number, row in enumerate(file, start=1)]
+        else:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, row) for row in reader]
+    lines = [(number, row) for number, row in lines if any(map(str.strip, row))]
     header = None
     columns = (0, 1, 2)
     width = 3
@@ -50,31 +66,48 @@ def read_table(path: str | os.PathLike[str]) -> PointTable:
             raise InputError(f"points {path}, line 1: the column {repeated[0]} occurs twice")
         columns = (names.index("x"), names.index("y"), names.index("z"))
         width = len(header)
-    if not lines:
+    points = _numbers(path, lines, columns, width, "line")
+    return PointTable(points, columns, header, [row for _, row in lines])
+
+
+def _numbers(
+    path: str | os.PathLike[str],
+    rows: Sequence[tuple[int, list[str]]],
+    columns: tuple[int, int, int],
+    width: int,
+    what: str,
+) -> Array:
+    """The coordinates (N, 3) in numbered rows, each called `what` in errors."""
+    if not rows:
         raise InputError(f"points {path} contains no point")
-    points = np.empty((len(lines), 3))
-    for i, (line, row) in enumerate(lines):
+    points = np.empty((len(rows), 3))
+    for i, (number, row) in enumerate(rows):
         if len(row) != width:
-            raise InputError(f"points {path}, line {line}: {len(row)} columns, not {width}")
+            raise InputError(f"points {path}, {what} {number}: {len(row)} columns, not {width}")
         for axis, column in enumerate(columns):
             if not (_is_number(row[column]) and abs(float(row[column])) <= FARTHEST):
                 raise InputError(
-                    f"points {path}, line {line}: {row[column]!r} is not a number within "
+                    f"points {path}, {what} {number}: {row[column]!r} is not a number within "
                     f"{FARTHEST:g}"
                 )
             points[i, axis] = float(row[column])
-    return PointTable(points, columns, header, [row for _, row in lines])
+    return points
 
 
 def write_table(path: str | os.PathLike[str], table: PointTable, points: Array) -> None:
     """Write the table with new coordinates, points (N, 3), to 1e-6, completely or not at all.
 
+    To 3D Slicer's files only the labels go along, and the points must be in LPS mm.
     Raises InputError if a coordinate is not finite.
     """
     if not np.isfinite(points).all():
         raise InputError(f"cannot write {path}: a point is NaN or infinite")
+    if is_markups(path):
+        write_markups(path, points.tolist(), _labels(table))
+        return
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        delimiter = "\t" if _is_text(path) else ","
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         if table.header is not None:
             writer.writerow(table.header)
         for row, point in zip(table.rows, points, strict=True):
@@ -84,15 +117,28 @@ def write_table(path: str | os.PathLike[str], table: PointTable, points: Array) 
             writer.writerow(cells)
 
 
-def read_points(path: str | os.PathLike[str]) -> Array:
-    """Read the points (N, 3), in RAS+ mm, of a CSV file with a header, in LPS mm as in ANTs.
+def read_points(
+    path: str | os.PathLike[str], units: str | None = None, grid: Grid | None = None
+) -> Array:
+    """Read the points (N, 3) of a file, in RAS+ mm. units, grid: see `units_of` and `to_world`.
 
-    Raises InputError for another file.
+    Raises InputError for another file, and without a header or units.
     """
     table = read_table(path)
-    if table.header is None:
-        raise InputError(f"points {path} need a header x,y,z (in LPS mm)")
-    return to_world(table.points, "lps")
+    return to_world(table.points, units_of(table, units, path), grid)
+
+
+def units_of(table: PointTable, given: str | None, path: str | os.PathLike[str]) -> str:
+    """The units of a table, of UNITS: what its file says, else those given, else LPS mm (ANTs).
+
+    path: its file. Raises InputError if nothing says the units and there is no header.
+    """
+    if table.units is None and given is None and table.header is None:
+        raise InputError(
+            f"points {path} have no header x,y,z: give their units with --units "
+            f"{' or '.join(UNITS)}"
+        )
+    return table.units or given or "lps"
 
 
 def to_world(points: Array, units: str, grid: Grid | None = None) -> Array:
@@ -109,6 +155,20 @@ def from_world(points: Array, units: str, grid: Grid | None = None) -> Array:
         assert grid is not None
         return grid.to_index(points)
     return points @ LPS if units == "lps" else points
+
+
+def _labels(table: PointTable) -> list[str]:
+    """The points' labels, from a column of that name, else F-1, F-2 and so on as in 3D Slicer."""
+    names = [name.strip().lower() for name in table.header or []]
+    column = next((names.index(name) for name in ("label", "name") if name in names), None)
+    return [
+        (row[column] if column is not None else "") or f"F-{number}"
+        for number, row in enumerate(table.rows, start=1)
+    ]
+
+
+def _is_text(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).lower().endswith(".txt")
 
 
 def _is_number(text: str) -> bool:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .grid import Grid, Volume
-from .nifti import Source, noted_grid, open_image, read_values, without_nan
+from .nifti import Source, noted_grid, open_image, without_nan
+from .values import read_values
 
 STEP_UNITS = {8: "sec", 16: "msec", 24: "usec", 32: "hz", 40: "ppm", 48: "rads"}  # of NIfTI
 

@@ -13,6 +13,7 @@ from lganet_fast.cli import main
 from lganet_fast.errors import InputError
 from lganet_fast.transforms.field import DisplacementField
 from lganet_fast.volumes import nifti, points
+from lganet_fast.volumes.grid import Grid
 
 FIXED = oblique_grid((23, 25, 16), (2.4, 2.0, 3.4), 20)
 MOVING = oblique_grid((27, 22, 24), (2.0, 2.6, 2.3), -35)
@@ -168,6 +169,69 @@ def test_warns_of_points_outside_and_without_inverse(run, tmp_path, field):
     assert "warning: 1 of 1 points have no inverse to within 0.01 mm" in err
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("interpolation", ["linear", "nearest"])
+def test_value_outside(run, tmp_path, dtype, interpolation):
+    """CT: what lies outside the image is air, not water, as SimpleITK's default pixel value."""
+    sitk = pytest.importorskip("SimpleITK")
+    image = np.random.default_rng(1).integers(0, 900, (9, 8, 7)).astype(dtype)
+    grid = oblique_grid((9, 8, 7), (2.0, 2.6, 2.3), -35)
+    nib.save(nib.Nifti1Image(image, grid.affine), tmp_path / "ct.nii")
+    words = ["--image", str(tmp_path / "ct.nii"), "--default-value", "-1000"]
+    path, code, err = run(*words, "--interpolation", interpolation)
+    assert (code, err) == (0, "")
+    method = sitk.sitkLinear if interpolation == "linear" else sitk.sitkNearestNeighbor
+    warp = sitk.ReadImage("warp.nii.gz", sitk.sitkVectorFloat64)
+    truth = sitk.Resample(
+        sitk.ReadImage(str(tmp_path / "ct.nii"), sitk.sitkFloat32),
+        sitk.ReadImage("fixed.nii.gz"),
+        sitk.DisplacementFieldTransform(warp),
+        method,
+        -1000.0,
+    )
+    gap = np.abs(array(path) - sitk.GetArrayFromImage(truth).T)
+    assert (gap > 0.5).mean() < 2e-3
+    assert (array(path) == -1000).mean() > 0.3
+
+
+def test_value_outside_must_fit(run):
+    labels = ["--labels", "moving_labels.nii.gz", "--default-value"]
+    path, code, _ = run(*labels, "7")
+    assert code == 0
+    assert 7 in array(path)
+    for value in ("0.5", "1e12"):
+        _, code, err = run(*labels, value)
+        assert (code, "default must be a value of int32" in err) == (2, True)
+
+
+def test_warns_where_a_field_ends_with_a_step(run, tmp_path):
+    """A field of a part of the fixed grid shows things twice beyond its edge, as in ITK."""
+    grid = Grid((6, 12, 12), np.eye(4))
+    whole = Grid((12, 12, 12), np.eye(4))
+    nifti.save_volume(tmp_path / "m.nii", np.arange(12.0**3).reshape(12, 12, 12), whole)
+    for shift, warned in (([3, 0, 0], True), ([0, 0, 0], False)):
+        field = np.full((*grid.shape, 3), shift, np.float32)
+        DisplacementField(field, grid).save(tmp_path / "small.nii")
+        words = ["--image", str(tmp_path / "m.nii"), "--reference", str(tmp_path / "m.nii")]
+        _, code, err = run(*words, transform=str(tmp_path / "small.nii"))
+        assert code == 0
+        assert ("50.0 % of the result lies outside the grid of a transform" in err) == warned
+
+
+@pytest.mark.parametrize("extension", [".fcsv", ".mrk.json"])
+def test_points_of_slicer(run, folder, tmp_path, extension):
+    """Into 3D Slicer's file, and from it into CSV."""
+    path, code, _ = run("--points", "moving.csv", out=f"o{extension}")
+    assert code == 0
+    fixed = points.read_points(folder / "fixed.csv")
+    np.testing.assert_allclose(points.read_points(path), fixed, atol=1e-3)
+    assert points.read_table(path).rows[3][0] == "p3"
+    back, code, _ = run("--points", str(path), "--inverse", out="back.csv")
+    assert code == 0
+    moving = points.read_points(folder / "moving.csv")
+    np.testing.assert_allclose(points.read_points(back), moving, atol=2e-3)
+
+
 def test_warns_of_an_empty_result(run, tmp_path, pair):
     affine = MOVING.affine.copy()
     affine[:3, 3] += 500
@@ -202,7 +266,7 @@ def test_output_errors(run):
     for out, message in (("o.png", "must end in .nii"), ("no/o.nii", "cannot write")):
         path, code, err = run("--image", "moving.nii.gz", out=out)
         assert (code, message in err) == (2, True)
-    path, code, err = run("--points", "moving.csv", out="o.txt")
+    path, code, err = run("--points", "moving.csv", out="o.png")
     assert (code, "must end in .csv" in err) == (2, True)
     assert os.listdir(path.parent) == []
 
@@ -259,7 +323,7 @@ def test_csv_keeps_quotes_spaces_and_marks(tmp_path):
 
 def test_read_points_needs_a_header(tmp_path):
     (tmp_path / "p.csv").write_text("1,2,3\n")
-    with pytest.raises(InputError, match="need a header"):
+    with pytest.raises(InputError, match="have no header"):
         points.read_points(tmp_path / "p.csv")
     (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
     np.testing.assert_array_equal(points.read_points(tmp_path / "p.csv"), [[-1, -2, 3]])

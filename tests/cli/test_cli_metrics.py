@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from synthetic import oblique_grid, wave
 
 from lganet_fast.cli import action_of, build_parser, main
-from lganet_fast.errors import InputError
+from lganet_fast.errors import InputError, InputWarning
 from lganet_fast.transforms.field import DisplacementField
 from lganet_fast.volumes.grid import Grid
 from lganet_fast.volumes.nifti import save_volume
+from lganet_fast.volumes.series import load_series
 
 GRID = Grid((10, 9, 8), np.array([[-2.0, 0, 0, 30], [0, 1, 0, -4], [0, 0, 1.5, 7], [0, 0, 0, 1]]))
 SHIFT = np.array([2.0, -1.0, 2.0])
@@ -143,6 +145,61 @@ def test_json_goes_to_a_file_beside_the_table(capsys, tmp_path, labels):
     assert json.loads(target.read_text())["labels"]["mean_dice"] == 0.375
 
 
+@pytest.mark.parametrize("extension", ["csv", "txt"])
+def test_landmarks_in_voxels(capsys, tmp_path, field, extension):
+    """Bare columns, as of DIR-Lab and Learn2Reg, whose images have one grid, or each its own."""
+    fixed = np.array([[2, 3, 4], [5, 5, 5], [7, 2, 3]])
+    moving = fixed + np.array([1, -2, 1])
+    paths = [tmp_path / f"{name}.{extension}" for name in ("f", "m")]
+    for path, index in zip(paths, (fixed, moving), strict=True):
+        np.savetxt(path, index, "%d", "," if extension == "csv" else "\t")
+    words = ["--fixed-points", paths[0], "--moving-points", paths[1], "--units", "voxel"]
+    truth = np.linalg.norm([2, 2, 1.5])
+    found = scores(capsys, *words, "--transform", field([0, 0, 0], "w.nii.gz"))["tre_mm"]
+    assert found["before"]["mean"] == pytest.approx(truth)
+    assert found["after"]["mean"] == pytest.approx(truth)
+    save_volume(tmp_path / "i.nii.gz", np.zeros(GRID.shape, np.uint8), GRID)
+    twice = Grid(GRID.shape, GRID.affine @ np.diag([2.0, 2, 2, 1]))
+    save_volume(tmp_path / "j.nii.gz", np.zeros(GRID.shape, np.uint8), twice)
+    words += ["--fixed-grid", tmp_path / "i.nii.gz"]
+    assert scores(capsys, *words)["tre_mm"]["before"]["mean"] == pytest.approx(truth)
+    found = scores(capsys, *words, "--moving-grid", tmp_path / "j.nii.gz")["tre_mm"]["before"]
+    gap = twice.to_world(moving) - GRID.to_world(fixed)
+    assert found["max"] == pytest.approx(np.linalg.norm(gap, axis=1).max())
+
+
+def test_jacobian_map(capsys, tmp_path):
+    """Above 1 where the moving image's anatomy is larger; on the transform's grid."""
+    grown = DisplacementField.from_affine(np.diag([1.2, 1.1, 1, 1]), GRID)
+    grown.save(tmp_path / "w.nii.gz")
+    words = ["--transform", tmp_path / "w.nii.gz", "--jacobian-map", tmp_path / "j.nii.gz"]
+    run(*words)
+    found = load_series(tmp_path / "j.nii.gz", "image")
+    np.testing.assert_allclose(found.data, 1.32, rtol=1e-4)
+    assert found.grid.matches(GRID)
+    run(*words, "--log")
+    logarithm = load_series(tmp_path / "j.nii.gz", "image").data
+    np.testing.assert_allclose(logarithm, np.log(1.32), rtol=1e-3)
+    flat = DisplacementField.from_affine(np.diag([-1.0, 1, 1, 1]), GRID)
+    flat.save(tmp_path / "w.nii.gz")
+    with pytest.warns(InputWarning, match="720 voxels are folded or nearly so"):
+        run(*words, "--log")
+
+
+def test_jacobian_map_agrees_with_ants(tmp_path):
+    ants = pytest.importorskip("ants")
+    grid = oblique_grid((18, 16, 14), (1.0, 1.5, 3.0), 25)
+    field = DisplacementField(wave(grid.world(), 6.0).astype(np.float32), grid)
+    field.save(tmp_path / "w.nii.gz")
+    save_volume(tmp_path / "f.nii.gz", np.zeros(grid.shape, np.uint8), grid)
+    run("--transform", tmp_path / "w.nii.gz", "--jacobian-map", tmp_path / "j.nrrd")
+    ours = load_series(tmp_path / "j.nrrd", "image").data[..., 0]
+    image = ants.image_read(str(tmp_path / "f.nii.gz"))
+    theirs = ants.create_jacobian_determinant_image(image, str(tmp_path / "w.nii.gz")).numpy()
+    middle = (slice(2, -2),) * 3
+    np.testing.assert_allclose(ours[middle], theirs[middle], atol=0.02)
+
+
 def test_mask_measures_where_it_lies(capsys, tmp_path):
     """Neighbours along X change places in one half, which central differences miss."""
     values = np.zeros((*GRID.shape, 3), np.float32)
@@ -173,6 +230,13 @@ def test_mask_measures_where_it_lies(capsys, tmp_path):
         (["--moved-labels", "a"], "--moved-labels needs --fixed-labels"),
         (["--moving-points", "a"], "--moving-points needs --fixed-points"),
         (["--inverse-transform", "a"], "--inverse-transform needs --transform"),
+        (
+            ["--fixed-labels", "a", "--moved-labels", "a", "--jacobian-map", "b"],
+            "needs --transform",
+        ),
+        (["--transform", "a", "--log"], "--log needs --jacobian-map"),
+        (["--fixed-points", "a", "--moving-points", "a", "--moving-grid", "b"], "needs --units"),
+        (["--fixed-points", "a", "--moving-points", "a", "--units", "voxel"], "needs --fixed-grid"),
         (["--fixed-labels", "a", "--moved-labels", "a", "--mask", "b"], "--mask needs --transform"),
         (["--transform", "missing.nii.gz"], "missing.nii.gz"),
         (["--fixed-points", "missing.csv", "--moving-points", "b"], "missing.csv"),

@@ -158,6 +158,9 @@ def readers(folder: Path) -> Iterator[Reader]:  # noqa: PLR0915
         pass
     else:
         yield Reader("w.h5", made("w.h5", moved.save), field, rate=0.2)
+        for name in ("i.nrrd", "i.mha"):
+            content = made(name, lambda path: nifti.save_volume(path, floats, GRID))
+            yield Reader(name, content, image, rate=0.5)
 
     for name, content in linear_files():
         yield Reader(name, content, linear_map, rate=0.5)

@@ -259,7 +259,7 @@ def test_bytes_repeat_under_any_name(tmp_path, data, monkeypatch):
 
 
 def test_refuses_to_save(tmp_path, data):
-    for name in ("a.mha", "a", ".nii", "a.nii.bz2"):
+    for name in ("a.mhd", "a", ".nii", "a.nii.bz2"):
         with pytest.raises(InputError, match=r"must end in \.nii or \.nii\.gz"):
             nifti.save_volume(tmp_path / name, data, GRID)
     with pytest.raises(InputError, match=r"cannot write .*No such file"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError
+from ...errors import InputError, InputWarning
 from ...metrics.folding import folding
 from ...metrics.scores import (
     folded_percent,
@@ -25,11 +26,12 @@ from ...metrics.scores import (
 from ...runtime.json_files import report_json, write_report_json
 from ...transforms.field import DisplacementField
 from ...volumes.grid import Grid
-from ...volumes.nifti import check_same_grid, load_labels, load_mask
+from ...volumes.nifti import check_same_grid, load_grid, load_labels, load_mask, save_volume
 from ...volumes.points import read_points
 from ...volumes.sampling import inside
 from ..tables import Part, Table, show
 
+LEAST = 1e-3  # determinant whose logarithm stands for folds
 SCORES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "recall": "Recall", "precision": "Precision"}
 
 
@@ -53,9 +55,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         ("moving_points", "fixed_points"),
         ("inverse_transform", "transform"),
         ("mask", "transform"),
+        ("jacobian_map", "transform"),
+        ("units", "fixed_points"),
+        ("fixed_grid", "units"),
+        ("moving_grid", "units"),
     ):
         if getattr(args, option) is not None and getattr(args, partner) is None:
             raise InputError(f"--{_dashed(option)} needs --{_dashed(partner)}")
+    if args.log and args.jacobian_map is None:
+        raise InputError("--log needs --jacobian-map")
     if args.fixed_labels is args.transform is args.fixed_points is None:
         raise InputError(
             "nothing to measure: give --fixed-labels and --moved-labels, --transform, or "
@@ -67,13 +75,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     field = None
     if args.transform is not None:
         field = DisplacementField.load(args.transform)
+        if args.jacobian_map is not None:
+            write_jacobian(args.jacobian_map, field, logarithm=args.log)
         inverse = args.inverse_transform and DisplacementField.load(args.inverse_transform)
         where = masks(args.mask, [field.grid, *([inverse.grid] if inverse else [])])
         scores["transform"] = transform_scores(field, where[0])
         if inverse:
             scores["inverse_consistency_mm"] = inverse_consistency(field, inverse, where[1])
     if args.fixed_points is not None:
-        scores["tre_mm"] = landmark_scores(args.fixed_points, args.moving_points, field)
+        scores["tre_mm"] = landmark_scores(args, field)
     return scores
 
 
@@ -130,14 +140,33 @@ def transform_scores(field: DisplacementField, mask: NDArray[np.bool_] | None) -
     }
 
 
-def landmark_scores(
-    fixed_path: str, moving_path: str, field: DisplacementField | None
-) -> dict[str, Any]:
+def write_jacobian(path: str, field: DisplacementField, *, logarithm: bool) -> None:
+    """Write the Jacobian determinant, or its logarithm, as an image on the field's grid.
+
+    Warns if the logarithm of a determinant is undefined, or below that of LEAST.
+    """
+    det = field.jacobian_determinant()
+    if logarithm:
+        if small := int((~(det >= LEAST)).sum()):
+            warnings.warn(
+                f"{small} voxels are folded or nearly so: written as the logarithm of {LEAST:g}",
+                category=InputWarning,
+                stacklevel=2,
+            )
+        det = np.log(np.maximum(np.nan_to_num(det), LEAST))
+    save_volume(path, det, field.grid)
+
+
+def landmark_scores(args: argparse.Namespace, field: DisplacementField | None) -> dict[str, Any]:
     """Target registration error before and, with a field, after registration."""
-    fixed, moving = read_points(fixed_path), read_points(moving_path)
+    paths = args.fixed_points, args.moving_points
+    fixed, moving = (
+        read_points(path, args.units, grid)
+        for path, grid in zip(paths, landmark_grids(args, field), strict=True)
+    )
     if len(fixed) != len(moving):
         raise InputError(
-            f"{fixed_path} has {len(fixed)} points and {moving_path} has {len(moving)}: "
+            f"{paths[0]} has {len(fixed)} points and {paths[1]} has {len(moving)}: "
             "they must be paired by row"
         )
     out: dict[str, Any] = {"points": len(fixed), "before": _spread(tre(fixed, moving))}
@@ -146,6 +175,23 @@ def landmark_scores(
         out["after"] = _spread(tre(fixed, moving, field))
         out["points_outside_transform"] = int((~known).sum())
     return out
+
+
+def landmark_grids(
+    args: argparse.Namespace, field: DisplacementField | None
+) -> tuple[Grid | None, Grid | None]:
+    """The grids of the fixed and moving image for --units voxel, else None."""
+    if args.units != "voxel":
+        for side in ("fixed", "moving"):
+            if getattr(args, f"{side}_grid") is not None:
+                raise InputError(f"--{side}-grid is for --units voxel")
+        return None, None
+    fixed = None if field is None else field.grid
+    if args.fixed_grid is not None:
+        fixed = load_grid(args.fixed_grid, "fixed grid")
+    if fixed is None:
+        raise InputError("--units voxel needs --fixed-grid, the fixed image, or --transform")
+    return fixed, fixed if args.moving_grid is None else load_grid(args.moving_grid, "moving grid")
 
 
 def summary(scores: dict[str, Any]) -> list[Part]:
