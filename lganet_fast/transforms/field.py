@@ -135,7 +135,8 @@ class DisplacementField:
         grid = reference or self.grid
         linear, nearest = interpolation == "linear", interpolation == "nearest"
         kind = np.dtype(np.float32) if linear else volume.data.dtype
-        check_default(default, kind)
+        if default:
+            check_default(default, kind)
         out = np.empty(grid.shape, kind)
         wide = np.array(volume.data, np.float32 if linear else np.float64)
         image = placed(wide, self.device)[None, None]

@@ -258,7 +258,7 @@ def test_files_that_do_not_fit_are_one_line(tmp_path, labels, landmarks):
     with pytest.raises(InputError, match="have no label but 0"):
         run("--fixed-labels", empty, "--moved-labels", empty)
     (tmp_path / "bare.csv").write_text("1,2,3\n")
-    with pytest.raises(InputError, match=r"bare.csv need a header x,y,z \(in LPS mm\)"):
+    with pytest.raises(InputError, match=r"bare.csv have no header x,y,z: give their units"):
         run("--fixed-points", tmp_path / "bare.csv", "--moving-points", landmarks[1])
     write_points(tmp_path / "two.csv", np.zeros((2, 3)))
     with pytest.raises(InputError, match=r"fixed.csv has 3 points and .*two.csv has 2"):

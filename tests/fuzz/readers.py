@@ -167,6 +167,10 @@ def readers(folder: Path) -> Iterator[Reader]:  # noqa: PLR0915
     for protocol in (3, 5):
         yield Reader("a.pkl", pickle.dumps((floats, whole), protocol), read_arrays)
     yield Reader("p.csv", b"x,y,z,label\n1,2,3,a\n4.5,-6,7e1,b\n", points, rate=0.5)
+    fcsv = b"# CoordinateSystem = LPS\n# columns = id,x,y,z,label\n1,2,3,4,a\n2,5,6,7,b\n"
+    yield Reader("p.fcsv", fcsv, points, rate=0.5)
+    own = {"coordinateSystem": "RAS", "controlPoints": [{"label": "a", "position": [1, 2, 3.5]}]}
+    yield Reader("p.mrk.json", json.dumps({"markups": [own]}).encode(), points, rate=0.5)
     yield Reader("r.csv", b"case,dice\na,0.5\nb,0.25\n", lambda p: str(read_rows(p, ("case",))))
     yield Reader(
         "q.csv", b"fixed,moving,split\na.nii,b.nii,train\n", lambda p: str(read_pair_table(p))
