@@ -114,13 +114,13 @@ def mi_loss(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tens
     agree in none of it. The information, in nats, counts by the share of voxels that both show.
     fixed, warped: (B, 2, H, W, D), from `with_foreground`. weight: (B, 1, H, W, D).
     """
-    images, shown = zip(*(x.split(1, 1) for x in (fixed, warped)), strict=True)
+    images, shown = zip(*(x.chunk(2, 1) for x in (fixed, warped)), strict=True)
     first, second = (x / s.clamp_min(1e-3) for x, s in zip(images, shown, strict=True))
     both = (shown[0] * shown[1]).detach().clamp_min(1e-6)  # no sum is 0
     bins = min(MOST_BINS, max(LEAST_BINS, math.isqrt(fixed[0, 0].numel() // VOXELS_PER_BIN)))
     counts = both if weight is None else both * weight
     known = weighted_mean(both, weight) * mutual_information(first, second, bins, counts)
-    return 1 - known + mse_loss(*shown, weight)
+    return 1 - known + mse_loss(shown[0], shown[1], weight)
 
 
 # The twelve pairs of the six face neighbours that are not opposite each other.

@@ -85,8 +85,8 @@ def similarity_change(
         counts = counts if weight is None else counts * weight
 
     def value(image: Tensor) -> Tensor:
-        pair = measure.channels(work.fixed, image)
-        loss = measure.loss(*map(measure.features, pair), counts)
+        target, features = map(measure.features, measure.channels(work.fixed, image))
+        loss = measure.loss(target, features, counts)
         return 1 - loss if rises(similarity) else loss
 
     moved = warp(start.moving, whole_flow(velocity, work))
