@@ -9,6 +9,7 @@ from ..registration.settings import (
     DEFAULTS,
     INITIALS,
     OUTPUTS,
+    POINTS_WEIGHT,
     PRECISIONS,
     PRESETS,
     ROLES,
@@ -38,14 +39,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "files (NIfTI, MGZ, NRRD, MHA, a DICOM folder; any grids and orientations)"
         )
     )
+    add_points(
+        parser.add_argument_group(
+            "points that the search pulls together "
+            "(CSV with a header x,y,z in LPS mm, as in ANTs, or .fcsv, .mrk.json; matching by row)"
+        )
+    )
     add_method(parser.add_argument_group("method"))
     add_machine(parser.add_argument_group("machine"))
 
 
 def add_files(files: argparse._ArgumentGroup) -> None:
     """Add the options for input and output files."""
-    files.add_argument("--fixed", metavar="F", help="image to align to")
-    files.add_argument("--moving", metavar="M", help="image to align")
+    files.add_argument(
+        "--fixed", nargs="+", metavar="F", help="image to align to; or several, one a channel"
+    )
+    files.add_argument(
+        "--moving", nargs="+", metavar="M", help="image to align; or as many, in the same order"
+    )
     files.add_argument(
         "--pairs",
         metavar="CSV",
@@ -58,8 +69,24 @@ def add_files(files: argparse._ArgumentGroup) -> None:
     files.add_argument(
         "--moving-labels", metavar="L", help="labels of the moving image, warped and scored"
     )
-    files.add_argument(
-        "--fixed-mask", metavar="K", help="mask on the fixed grid, where the similarity counts"
+    for image in ("fixed", "moving"):
+        files.add_argument(
+            f"--{image}-mask",
+            metavar="K",
+            help=f"mask on the {image} image's grid: not 0 where its voxels count",
+        )
+
+
+def add_points(points: argparse._ArgumentGroup) -> None:
+    """Add the options for matching points."""
+    for image in ("fixed", "moving"):
+        points.add_argument(f"--{image}-points", metavar="P", help=f"points in the {image} image")
+    points.add_argument(
+        "--points-weight",
+        type=float,
+        metavar="W",
+        help="of their mean squared distance in mm^2; with --pairs, the table's points are used "
+        f"only if it is given (default: {POINTS_WEIGHT:g})",
     )
 
 
@@ -111,6 +138,23 @@ def add_method(method: argparse._ArgumentGroup) -> None:
         default=argparse.SUPPRESS,
         dest="initial",
         help="short for --initial affine",
+    )
+    method.add_argument(
+        "--guide-labels",
+        nargs="?",
+        type=float,
+        const=1.0,
+        default=DEFAULTS.guide_labels,
+        metavar="W",
+        help="the labels of both images steer the search too, with this weight of 1 - Dice "
+        "(default without W: %(const)s); their scores are then no independent evidence",
+    )
+    method.add_argument(
+        "--channel-weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="of the channels' similarities, in proportion (default: equal ones)",
     )
     method.add_argument(
         "--checkpoint",

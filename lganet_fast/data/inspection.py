@@ -19,6 +19,7 @@ from ..volumes.grid import Array, Grid
 from ..volumes.nifti import (
     Source,
     check_same_grid,
+    check_solid,
     image_grid,
     open_image,
 )
@@ -144,6 +145,7 @@ def whole_grid(source: Source, role: str) -> tuple[Grid, str]:
     """
     image, label = open_image(source, role)
     grid = image_grid(image, label)
+    check_solid(grid, label)
     check_type(image, label)
     if isinstance(source, str | os.PathLike) and not as_long_as_promised(Path(source), image):
         check_whole(image, label)  # raises, unless the gzip file has several members

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..config.schema import DataSection, Intensity
 from ..errors import InputError
 from ..volumes.grid import Array, Grid
-from ..volumes.nifti import Source, load_image, load_labels, load_mask
+from ..volumes.nifti import Source, check_solid, load_image, load_labels, load_mask
 from ..volumes.points import read_table, to_world, units_of
 from .pair_files import Item
 from .pickles import read_arrays
@@ -41,6 +41,7 @@ def prepare(item: Item, data: DataSection, rule: Intensity, *, marks: bool = Tru
     """
     source, labels = sources(item)
     image = load_image(source, called("image", item))
+    check_solid(image.grid, image.name)
     grid = prepared_grid(image.grid, data, image.name)
     box = tuple(slice(a, b) for a, b in limits(image.grid.shape, data))
 

@@ -106,7 +106,7 @@ def refine(flow: Tensor, sample: Sample, settings: Settings) -> Tensor:
     grid = sample.grid
     mask = None if sample.fixed_mask is None else Volume(sample.fixed_mask, grid, "fixed mask")
     moving, fixed = (Volume(x, grid, sample.name) for x in (sample.moving, sample.fixed))
-    start = prepare(Pair(fixed, moving, None, None, mask), np.eye(4), flow.device, settings.dtype)
+    start = prepare(Pair(fixed, moving, fixed_mask=mask), np.eye(4), flow.device, settings.dtype)
     first = onto(flow, grid, start.grid).to(start.fixed)
     first *= taper(start.grid.shape, MARGIN).to(first)
     work = start.after(first)

@@ -31,8 +31,9 @@ def hd95(
 ) -> dict[int, float]:
     """95th percentile of the distances between the two surfaces of each label.
 
-    A surface consists of the label's voxels with a face neighbour outside it (or at the border). A
-    distance is that of a surface voxel's centre to the nearest one of the other map's surface.
+    A surface consists of the label's voxels with a face neighbour outside it (or at the border); of
+    a 2D map, (X, Y, 1), with one in the plane. A distance is that of a surface voxel's centre to
+    the nearest one of the other map's surface.
     a, b: (X, Y, Z) integer label maps. spacing: (3,) mm. labels: by default all but 0 that occur.
     profile: "medpy", in mm, pools both directions before taking the percentile (MedPy's hd95, the
         definition of most published tables); "paper" adds the rule of the published LGANet++
@@ -97,7 +98,9 @@ def _lost(a: NDArray[np.intp], b: NDArray[np.intp], count: int) -> list[int]:
 def _voxel_centres(codes: NDArray[np.intp], count: int, spacing: Array) -> list[Surface | None]:
     """For each code from 1 to `count`, its surface voxels in mm; None if it is absent."""
     surface = np.zeros(codes.shape, bool)
-    for axis in range(codes.ndim):
+    for axis, size in enumerate(codes.shape):
+        if size == 1 and codes.shape.count(1) == 1:
+            continue  # a 2D map: its surfaces are lines in the plane
         at, before, after = (np.moveaxis(x, axis, 0) for x in (surface, codes, codes))
         change = before[1:] != after[:-1]
         at[1:] |= change

@@ -32,6 +32,7 @@ from .results import read_report
 from .settings import (
     DEFAULTS,
     INITIALS,
+    POINT_ROLES,
     ROLES,
     RUN,
     PathLike,
@@ -41,14 +42,14 @@ from .settings import (
     check_path,
     check_settings,
 )
-from .stages import Opened, opened
+from .stages import Opened, inputs_of, opened
 
 TABLES = ("cohort.csv", "failures.csv")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A pair to register: its name, and the path of each of ROLES that it has."""
+    """A pair to register: its name, and the path of each of its files, by role."""
 
     name: str
     files: dict[str, Any]
@@ -74,15 +75,16 @@ class Outcome:
         return None if self.details is None else self.details.as_dict()
 
 
-def read_pairs(table: str | os.PathLike[str]) -> list[Row]:
+def read_pairs(table: str | os.PathLike[str], points: bool = False) -> list[Row]:
     """Read the pairs of a CSV file.
 
-    Its columns are those of `volumes.pair_table`; points and split are not read.
+    Its columns are those of `volumes.pair_table`; split is not read. points: whether points are.
     Raises InputError for an invalid table, a duplicate name, or a name that cannot be that of a
     folder.
     """
+    roles = (*ROLES, *POINT_ROLES) if points else ROLES
     found = [
-        Row(row.name, {role: os.fspath(row.files[role]) for role in ROLES if role in row.files})
+        Row(row.name, {role: os.fspath(row.files[role]) for role in roles if role in row.files})
         for row in read_pair_table(check_path("table", table))
     ]
     for name, times in Counter(row.name for row in found).items():
@@ -106,6 +108,8 @@ def register_pairs(
     initial: PathLike = DEFAULTS.initial,
     affine: bool = False,
     checkpoint: PathLike | None = DEFAULTS.checkpoint,
+    points_weight: float | None = None,
+    guide_labels: float = DEFAULTS.guide_labels,
     device: str = RUN.device,
     threads: int | None = RUN.threads,
     precision: str = DEFAULTS.precision,
@@ -117,14 +121,24 @@ def register_pairs(
 
     A pair whose folder contains all results for the same input files and settings is skipped. A
     pair that fails is listed in failures.csv; cohort.csv summarises the others. Under torchrun
-    every process registers its share of the pairs. The other arguments are those of `register`,
+    every process registers its share of the pairs. points_weight: None leaves the table's points
+    out, which then remain evidence of the result. The other arguments are those of `register`,
     for every pair.
     Returns the outcomes in the table's order; with several processes, on rank 0 alone, else [].
     Raises InputError for an unusable table or option.
     """
-    rows = read_pairs(table)
+    rows = read_pairs(table, points_weight is not None)
     settings = check_settings(
-        similarity, iterations, smoothness, initial, affine, precision, checkpoint, preset
+        similarity,
+        iterations,
+        smoothness,
+        initial,
+        affine,
+        precision,
+        checkpoint,
+        preset,
+        points_weight,
+        guide_labels,
     )
     place = Path(check_path("out", out))
     with join(device, threads or 0) as ranks:
@@ -182,8 +196,7 @@ def finished(sources: Sources, settings: Settings, run: Run) -> Report | None:
             check_output(Path(run.out) / name)
     except InputError:
         return None
-    given = sources.given().items()
-    inputs = {role: Input(**nifti.describe(path, role)) for role, path in given}
+    inputs = inputs_of(sources)
     weights = None if settings.checkpoint is None else sha256(settings.checkpoint)
     now = content(inputs), lasting(json.loads(report_json(asdict(settings)))), weights
     digest = None if report.network is None else report.network.get("sha256")

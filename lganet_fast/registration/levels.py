@@ -23,8 +23,8 @@ class Level:
     """
 
     factor: int
-    images: tuple[int, int, int]
-    velocity: tuple[int, int, int]
+    images: tuple[int, ...]
+    velocity: tuple[int, ...]
     iterations: int
 
     @property
@@ -33,10 +33,9 @@ class Level:
         return self.iterations * self.images[0] * self.images[1] * self.images[2]
 
 
-def shrunk(size: tuple[int, ...], factor: int) -> tuple[int, int, int]:
+def shrunk(size: tuple[int, ...], factor: int) -> tuple[int, ...]:
     """Grid size at a shrink factor over the same extent."""
-    first, second, third = (max(1, round((n - 1) / factor) + 1) for n in size)
-    return first, second, third
+    return tuple(max(1, round((n - 1) / factor) + 1) for n in size)
 
 
 def image_factor(factor: int) -> int:
@@ -52,7 +51,8 @@ def plan_levels(size: tuple[int, ...], iterations: tuple[int, ...]) -> list[Leve
     """
     factors = [2 ** (len(iterations) - 1 - k) for k in range(len(iterations))]
     wanted = [(f, n) for f, n in zip(factors, iterations, strict=True) if n > 0]
-    fine = [(f, n) for f, n in wanted if min(shrunk(size, f)) >= LEAST_SIDE] or wanted[-1:]
+    solid = tuple(n for n in size if n > 1)
+    fine = [(f, n) for f, n in wanted if min(shrunk(solid, f)) >= LEAST_SIDE] or wanted[-1:]
     return [
         Level(f, shrunk(size, image_factor(f)), shrunk(size, max(f, FINEST_VELOCITY)), n)
         for f, n in fine

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..losses.dissimilarity import SIMILARITIES
-from ..metrics.scores import dice, hd95, inverse_consistency, mean_known, present
+from ..metrics.scores import dice, hd95, inverse_consistency, mean_known, present, tre
 from ..ops import compose, warp
 from ..report.contents import (
+    ChannelScores,
     InverseConsistency,
     Jacobian,
     LabelRow,
     LabelScores,
+    PointScores,
     SimilarityScores,
     rises,
 )
@@ -24,6 +26,8 @@ from ..runtime.device import numbers
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Volume
 from ..volumes.intensity import window_of
+from .channels import Channel
+from .objective import measure_for
 from .optimiser import flow_of
 from .pair import Pair
 from .workspace import MARGIN, Workspace
@@ -38,6 +42,8 @@ class SimilarityChange:
     name: of the measure. For "lncc" the numbers are the mean squared local correlation, for "mi"
     the mutual information less the difference of the foregrounds (higher is better), else the mean
     squared difference (lower is better).
+    channels: of each of several, in place of which the others are means by weight.
+    guided: more than the similarity steered the search, so that it may fall.
     before: of the input images, or after the affine. start: at the start of the search, the same
     or after a network. found: at the end of the search. perfect: of the fixed image with itself.
     """
@@ -47,6 +53,8 @@ class SimilarityChange:
     start: float
     found: float
     perfect: float
+    guided: bool = False
+    channels: tuple[ChannelScores, ...] = ()
 
     def better(self, one: float, other: float) -> bool:
         """Whether one value is better than another."""
@@ -55,7 +63,8 @@ class SimilarityChange:
     @property
     def dropped(self) -> bool:
         """Whether the search ended worse than it started; its start is then the result."""
-        return not math.isfinite(self.found) or self.better(self.start, self.found)
+        fell = not self.guided and self.better(self.start, self.found)
+        return fell or not math.isfinite(self.found)
 
     @property
     def after(self) -> float:
@@ -65,7 +74,11 @@ class SimilarityChange:
     def report(self) -> SimilarityScores:
         """The values for the report."""
         return SimilarityScores(
-            self.name, self.before, self.after, self.found if self.dropped else None
+            self.name,
+            self.before,
+            self.after,
+            self.found if self.dropped else None,
+            [replace(x, after=x.start) if self.dropped else x for x in self.channels] or None,
         )
 
 
@@ -77,9 +90,29 @@ def similarity_change(
 
     velocity: as `optimise` returns it for `work`, which is `start`, or `start` after a network
     or a first search. The result is resampled once from `start`, as it is written; resampled from
-    `work` it would be smoothed twice, and score lower than it is.
+    `work` it would be smoothed twice, and score lower than it is. Of several channels the mean by
+    their weights.
     """
-    measure = SIMILARITIES[similarity]
+    flow = whole_flow(velocity, work)
+    pairs = list(zip(start.channels, work.channels, strict=True))
+    values = [x for one, now in pairs for x in similarities(one, now, flow, similarity)]
+    rows = np.reshape(numbers(values), (-1, 4))
+    weights = np.array([channel.weight for channel in work.channels])
+    before, begun, found, perfect = (round(float(x), 6) for x in weights @ rows)
+    channels = tuple(
+        ChannelScores(float(weight), *(round(float(x), 6) for x in row))
+        for weight, row in zip(weights, rows[:, :3], strict=True)
+    )
+    several = channels if len(channels) > 1 else ()
+    return SimilarityChange(similarity, before, begun, found, perfect, work.guided, several)
+
+
+def similarities(start: Channel, work: Channel, flow: Tensor, similarity: str) -> list[Tensor]:
+    """A channel's similarity before, at the start of the search, at its end, and with itself.
+
+    start, work: as prepared, and at the start of the search. flow: by which the result is warped.
+    """
+    measure = measure_for(similarity, work.fixed.shape[2:])
     counts = (work.fixed > 0).to(work.fixed)
     for weight in start.weights:
         counts = counts if weight is None else counts * weight
@@ -89,11 +122,10 @@ def similarity_change(
         loss = measure.loss(target, features, counts)
         return 1 - loss if rises(similarity) else loss
 
-    moved = warp(start.moving, whole_flow(velocity, work))
+    moved = warp(start.moving, flow)
     before, found = value(start.moving), value(moved)
     begun = before if work is start else value(work.moving)
-    values = numbers([before, begun, found, value(work.fixed)])
-    return SimilarityChange(similarity, *(round(x, 6) for x in values))
+    return [before, begun, found, value(work.fixed)]
 
 
 def whole_flow(velocity: Tensor, work: Workspace) -> Tensor:
@@ -124,12 +156,15 @@ def reach_of(velocity: Tensor, work: Workspace) -> Reach:
     for axis, (part, n) in enumerate(zip(flow[0], inside.shape, strict=True)):
         line = torch.arange(n, device=part.device).reshape([-1, *[1] * (2 - axis)])
         place = part + line
+        if n == 1:
+            continue
         pressed |= (place < MARGIN / 2) | (place > n - 1 - MARGIN / 2)
     lengths = torch.where(inside, flow[0].square().sum(0), 0)
     share = (pressed & inside).double().sum() / inside.double().sum().clamp_min(1)
     largest, percent = numbers([lengths.max().sqrt(), 100 * share])
     side = float(work.grid.spacing.mean())
-    return Reach(largest * side, (min(work.grid.shape) - 1) * side, percent)
+    shortest = min(n for n in work.grid.shape if n > 1)
+    return Reach(largest * side, (shortest - 1) * side, percent)
 
 
 def jacobian_summary(det: Tensor) -> Jacobian:
@@ -147,6 +182,14 @@ def inverse_residual(
     return InverseConsistency(**inverse_consistency(transform, inverse, shown))
 
 
+def point_scores(pair: Pair, before: DisplacementField, after: DisplacementField) -> PointScores:
+    """Distances in mm of a pair's matching points by two transforms."""
+    assert pair.points is not None
+    first, second = (tre(*pair.points, transform) for transform in (before, after))
+    ends = (float(x) for d in (first, second) for x in (d.mean(), d.max()))
+    return PointScores(len(first), *ends)
+
+
 def unmatched_labels(fixed: Volume, moving: Volume, after: Volume) -> tuple[list[int], ...]:
     """Labels only in the fixed map, only in the moving map, and in both but lost by the warp."""
     one, other, left = (set(present(volume.data)) for volume in (fixed, moving, after))
@@ -162,7 +205,8 @@ def label_warnings(scores: LabelScores | None) -> list[str]:
         (scores.only_moving, "are only in the moving map"),
     ]
     total = len(scores.per_label)
-    return [
+    steered = ["labels steered the search: Dice and HD95 are no independent evidence"]
+    return steered * scores.steered + [
         f"labels {listed(labels, total)} {phrase}: Dice 0, left out of the mean HD95"
         for labels, phrase in phrases
         if labels
@@ -181,12 +225,14 @@ def label_scores(
     before: Volume | None,
     after: Volume | None,
     device: torch.device,
+    *,
+    steered: bool = False,
 ) -> LabelScores | None:
     """Dice and HD95 of every label before and after, and their means over labels.
 
-    All maps are on the fixed grid, except `moving`, the original map. device: of `hd95`. Returns
-    None if an image has no label map. The HD95 of a label that one map lacks is NaN and is left
-    out of its mean.
+    All maps are on the fixed grid, except `moving`, the original map. device: of `hd95`. steered:
+    whether the labels steered the search. Returns None if an image has no label map. The HD95 of a
+    label that one map lacks is NaN and is left out of its mean.
     """
     if fixed is None or moving is None or before is None or after is None:
         return None
@@ -212,4 +258,5 @@ def label_scores(
             LabelRow(n, dice_before[n], dice_after[n], hd95_before[n], hd95_after[n])
             for n in labels
         ],
+        steered=steered,
     )

@@ -14,6 +14,8 @@ def noise_of(image: Tensor) -> Tensor:
     """
     detail, shown = image, image > 0
     for axis in (2, 3, 4):
+        if image.shape[axis] == 1:
+            continue
         half = image.shape[axis] // 2
         pairs = [x.unfold(axis, 2, 2).narrow(axis, 0, half) for x in (detail, shown)]
         detail = (pairs[0][..., 1] - pairs[0][..., 0]) / 2**0.5

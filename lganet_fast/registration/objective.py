@@ -6,22 +6,26 @@ labels, points or another channel) is a further Term in the list that `stages.ob
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ..losses.dissimilarity import SIMILARITIES
+from ..losses.dissimilarity import SIMILARITIES, Similarity
 from ..ops import gradient_loss, warp
 from .levels import Level
-from .separable import shrink
+from .separable import growth, shrink
 
 DAMPING = 2.0  # times the noise: slope of the loss per voxel moved below which steps are shorter
 STILL = 0.005  # the least such slope, without noise: the size of rounding errors
 FAINT = 3.0  # times the noise: contrast that noise explains
 QUIET = 0.002  # fraction of the foreground's range: less noise is ignored
+Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+BESIDE = 2  # planes on both sides of a 2D image: half of the largest window
 LEAST_WEIGHT = 1e-3  # of a voxel of weight 0 relative to its neighbours
 
 
@@ -62,7 +66,7 @@ class Term(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ImageTerm:
-    """The dissimilarity of two images (1, 1, H, W, D), where both have weight.
+    """The dissimilarity of two images (1, C, H, W, D), where both have weight.
 
     weights: (1, 1, H, W, D) in [0, 1], of the fixed and of the moving image; None for 1 everywhere.
     similarity: a name of SIMILARITIES. noise: see `noise_between`.
@@ -84,7 +88,8 @@ class ImagesAtLevel:
     """The dissimilarity at one resolution."""
 
     def __init__(self, term: ImageTerm, level: Level) -> None:
-        self.weight, self.measure = term.weight, SIMILARITIES[term.similarity]
+        self.weight = term.weight
+        self.measure = measure_for(term.similarity, term.fixed.shape[2:])
         pair = self.measure.channels(term.fixed, term.moving)
         both = zip(pair, term.weights, strict=True)
         self.images = [self.measure.features(shrunk_image(*x, level.images)) for x in both]
@@ -120,6 +125,51 @@ class ImagesAtLevel:
         return seen, shown if seen is None else shown.mul_(seen)
 
 
+@dataclass(frozen=True, eq=False)
+class PointsTerm:
+    """The mean squared distance in mm^2 of matching points that both half flows have moved.
+
+    fixed, moving: (N, 3) on the working grid, in its voxels. size: of that grid. side: of its
+    voxels, in mm. weight: per mm^2.
+    """
+
+    fixed: Tensor
+    moving: Tensor
+    size: tuple[int, ...]
+    side: float
+    weight: float
+
+    def at(self, level: Level) -> PointsAtLevel:
+        """The term at one resolution."""
+        return PointsAtLevel(self, level)
+
+
+class PointsAtLevel:
+    """The distance at one resolution, read from the half flows on the velocity's grid."""
+
+    least_slope = 0.0
+
+    def __init__(self, term: PointsTerm, level: Level) -> None:
+        self.weight = term.weight
+        voxels = term.fixed.new_tensor(growth(level.velocity, term.size)).reshape(3, 1)
+        onto = term.fixed.new_tensor(growth(term.size, level.velocity))
+        places = torch.stack([term.moving * onto, term.fixed * onto]).mT  # (2, 3, N)
+        self.mm = voxels * term.side
+        self.apart = (term.fixed - term.moving).mT * term.side
+        line = torch.arange(places.shape[2], dtype=places.dtype, device=places.device)
+        self.flow = places[:, :, None, None].clone()  # from the voxels of a grid of (1, 1, N)
+        self.flow[:, 2] -= line
+
+    def loss(self, moved: HalfWay) -> Tensor:
+        """The mean squared distance half way.
+
+        exp(v/2) moves the points of the fixed image there, exp(-v/2) those of the moving image.
+        """
+        ways = warp(moved.ways, self.flow)[:, :, 0, 0]
+        gap = self.apart + (ways[1] - ways[0]) * self.mm
+        return gap.square().sum(0).mean()
+
+
 @dataclass(frozen=True)
 class SmoothnessTerm:
     """The squared gradients of both half displacements; the same at every resolution.
@@ -143,6 +193,42 @@ class SmoothnessTerm:
     def loss(self, moved: HalfWay) -> Tensor:
         """The mean squared gradient."""
         return gradient_loss(moved.ways)
+
+
+def measure_for(similarity: str, size: Sequence[int]) -> Similarity:
+    """The measure of images of a size; of 2D images, in planes that repeat across the plane.
+
+    So windows and neighbourhoods are full, and the measure is that of the plane. similarity: a name
+    of SIMILARITIES.
+    """
+    measure = SIMILARITIES[similarity]
+    if 1 not in size:
+        return measure
+    axis = 2 + list(size).index(1)
+
+    def thick(x: Tensor) -> Tensor:
+        return torch.cat([x] * (2 * BESIDE + 1), axis)
+
+    def middle(x: Tensor) -> Tensor:
+        return x.narrow(axis, BESIDE, 1)
+
+    def loss(of: Loss, fixed: Tensor, warped: Tensor, weight: Tensor | None) -> Tensor:
+        own = torch.ones_like(fixed[:, :1]) if weight is None else weight
+        none = torch.zeros_like(own)
+        counts = torch.cat([*[none] * BESIDE, own, *[none] * BESIDE], axis)
+        return of(thick(fixed), thick(warped), counts)
+
+    def texture(x: Tensor, noise: float) -> Tensor:
+        assert measure.texture is not None
+        return middle(measure.texture(thick(x), noise))
+
+    return replace(
+        measure,
+        features=lambda image: middle(measure.features(thick(image))),
+        loss=partial(loss, measure.loss),
+        searched=None if measure.searched is None else partial(loss, measure.searched),
+        texture=None if measure.texture is None else texture,
+    )
 
 
 def total(parts: Sequence[TermAtLevel], moved: HalfWay) -> Tensor:

@@ -49,9 +49,14 @@ class Step:
 
 
 def taper(size: tuple[int, ...], margin: float) -> Tensor:
-    """(1, 1, H, W, D): 0 at the border of the grid, rising to 1 over `margin` of its voxels."""
+    """(1, 1, H, W, D): 0 at the border of the grid, rising to 1 over `margin` of its voxels.
+
+    An axis of a single voxel, of a 2D image, has no border.
+    """
     out = torch.ones(1, 1, 1, 1, 1)
     for axis, n in enumerate(size):
+        if n == 1:
+            continue
         line = torch.arange(n, dtype=torch.float32)
         edge = (torch.minimum(line, n - 1 - line) / max(margin, 1e-6)).clamp(0, 1)
         out = out * (edge * edge * (3 - 2 * edge)).reshape(
@@ -107,7 +112,10 @@ class Search:
 
     def __init__(self, level: Level, terms: Sequence[Term], start: Tensor, margin: float) -> None:
         self.parts = [term.at(level) for term in terms]
-        self.window = sent(taper(level.velocity, margin), start)
+        window = taper(level.velocity, margin)
+        if 1 in level.velocity:  # nothing moves out of the plane of a 2D image
+            window = torch.cat([window * (n > 1) for n in level.velocity], 1)
+        self.window = sent(window, start)
         self.blur = [sent(gaussian_map(n, n, SIGMA), start) for n in level.velocity]
         self.stretch = Stretch(level.velocity, level.images, start)
         self.raw = stretch_flow(start, level.velocity).requires_grad_(True)
@@ -213,9 +221,10 @@ def minimise(
     look = look or (1 if like.device.type == "cpu" else LOOK)
     record = record or recorder_for(like.device)
     cost, done = sum(level.cost for level in levels), 0
+    side = next(axis for axis, n in enumerate(size) if n > 1)
     raw = like.new_zeros(1, 3, *levels[0].velocity)
     for level in levels:
-        width = margin * (level.velocity[0] - 1) / (size[0] - 1)
+        width = margin * (level.velocity[side] - 1) / (size[side] - 1)
         search = Search(level, terms, raw, width)
         end, count = done + level.cost, level.iterations
         for iteration, loss in enumerate(search.run(count, look, record), start=1):

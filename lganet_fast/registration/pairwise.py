@@ -23,8 +23,19 @@ from ..runtime.machine import choose_device, peak_memory_mb, set_threads, versio
 from ..transforms.field import DisplacementField
 from ..volumes.grid import Volume
 from ..volumes.nifti import Source
+from ..volumes.points import PointSource
 from .results import paths_of, staging, write_page, write_report, writers
-from .settings import DEFAULTS, RUN, PathLike, Run, Settings, Sources, check_settings
+from .settings import (
+    DEFAULTS,
+    RUN,
+    PathLike,
+    Run,
+    Settings,
+    Sources,
+    check_channels,
+    check_points,
+    check_settings,
+)
 from .stages import (
     Found,
     Given,
@@ -61,7 +72,7 @@ class Registration:
     warped: the moving image on the fixed grid. transform: fixed points to moving points, a field on
     the fixed grid. inverse: moving points to fixed points, on the moving grid. warped_labels: the
     moving labels on the fixed grid (nearest neighbour), or None. details: the report, with typed
-    fields.
+    fields. further: the moving images of further channels on the fixed grid.
     """
 
     warped: Volume
@@ -69,6 +80,7 @@ class Registration:
     inverse: DisplacementField
     warped_labels: Volume | None
     details: Report
+    further: tuple[Volume, ...] = ()
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -102,13 +114,19 @@ class Clock:
 
 
 def register(
-    fixed: Source,
-    moving: Source,
+    fixed: Source | list[Source],
+    moving: Source | list[Source],
     *,
     out: PathLike | None = RUN.out,
     fixed_labels: Source | None = None,
     moving_labels: Source | None = None,
     fixed_mask: Source | None = None,
+    moving_mask: Source | None = None,
+    fixed_points: PointSource | None = None,
+    moving_points: PointSource | None = None,
+    points_weight: float | None = None,
+    guide_labels: float = DEFAULTS.guide_labels,
+    channel_weights: Sequence[float] | None = None,
     preset: str = DEFAULTS.preset,
     similarity: str = DEFAULTS.similarity,
     iterations: Sequence[int] | None = None,
@@ -126,14 +144,23 @@ def register(
 ) -> Registration:
     """Find the position in `moving` of every voxel of `fixed`, by instance optimisation.
 
-    fixed, moving, fixed_labels, moving_labels, fixed_mask: a path, a nibabel image, or a pair
-        (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). Labels are on their image's
-        grid; they are warped and scored, and do not affect the transform. fixed_mask: non-zero
-        where the similarity counts.
+    fixed, moving, fixed_labels, moving_labels, fixed_mask, moving_mask: a path, a nibabel image,
+        or a pair (array (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). Labels and masks
+        are on their image's grid. Labels are warped and scored.
+        A mask is non-zero where its image's voxels count, in the linear stage and in the
+        similarity: a place counts where both masks are non-zero.
+    fixed, moving may be lists, of one image a channel, on grids of their own; labels, masks and
+        points go with the first. channel_weights: of the channels' similarities, in proportion;
+        None for equal ones.
+    fixed_points, moving_points: (N, 3) in RAS+ mm, or a CSV file with a header x,y,z in LPS mm, as
+        in ANTs; matching by row, in the fixed and in the moving image. The search pulls them
+        together. points_weight: of their mean squared distance in mm^2; None for 0.02.
+    guide_labels: weight by which the labels steer the search; True is 1, 0 leaves them out, so that
+        they are evidence of the result.
     out: a folder to write warped.nii.gz, warp.nii.gz, inverse_warp.nii.gz, warped_labels.nii.gz
-        (with moving_labels), report.json and, with `qc`, qc.html into: all of them or none. Files
-        of an earlier run are replaced; files that this run does not write are removed only with
-        `overwrite`.
+        (with moving_labels), warped_2.nii.gz and so on (of further channels), report.json and, with
+        `qc`, qc.html into: all of them or none. Files of an earlier run are replaced; files that
+        this run does not write are removed only with `overwrite`.
     share: write names instead of paths in the report and in qc.html.
     preset: "fast" (no full resolution), "default", or "best" (a second search from the result of
         the first). Other arguments override it.
@@ -159,10 +186,29 @@ def register(
     Raises InputError with a one-line message. Warns with RegistrationWarning, also for every
     reason for a verdict other than "good".
     """
-    settings = check_settings(
-        similarity, iterations, smoothness, initial, affine, precision, checkpoint, preset
+    sources = Sources(
+        fixed,
+        moving,
+        fixed_labels,
+        moving_labels,
+        fixed_mask,
+        moving_mask,
+        fixed_points,
+        moving_points,
     )
-    sources = Sources(fixed, moving, fixed_labels, moving_labels, fixed_mask)
+    settings = check_settings(
+        similarity,
+        iterations,
+        smoothness,
+        initial,
+        affine,
+        precision,
+        checkpoint,
+        preset,
+        check_points(sources, points_weight),
+        guide_labels,
+        check_channels(sources, channel_weights),
+    )
     run = Run(out, device, threads, qc, overwrite, share, quiet)
     return register_sources(sources, settings, run)
 
@@ -189,7 +235,7 @@ def register_sources(
             found = find(given, initial, settings, place, run.quiet)
         with clock.stage("transform"):
             moved = transform(given.pair, initial, found)
-            scores = beside.submit(score, given.pair, moved)
+            scores = beside.submit(score, given.pair, moved, settings)
             saves = [] if folder is None else writers(moved, folder)
             written = [beside.submit(save) for save in saves]
         with clock.stage("measure"):
@@ -207,7 +253,8 @@ def register_sources(
             write_report(report, folder)
     warn(notes_of(given, initial, found, quality), quality.verdict)
     after = moved.after
-    return Registration(after.image, moved.transform, moved.inverse, after.labels, report)
+    fields = moved.transform, moved.inverse
+    return Registration(after.image, *fields, after.labels, report, after.further)
 
 
 def report_of(
@@ -230,6 +277,7 @@ def report_of(
         jacobian=quality.jacobian,
         inverse_consistency_mm=quality.inverse_consistency_mm,
         labels=quality.labels,
+        points=quality.points,
         verdict=quality.verdict.level,
         reasons=list(quality.verdict.reasons),
         warnings=notes_of(given, initial, found, quality),

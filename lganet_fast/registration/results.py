@@ -18,6 +18,7 @@ from ..runtime.reading import reading
 from ..volumes import nifti
 from .pair import Pair
 from .settings import (
+    FURTHER,
     INITIALS,
     INVERSE_WARP,
     OUTPUTS,
@@ -40,7 +41,7 @@ def staging(run: Run, sources: Sources, settings: Settings) -> AbstractContextMa
         return nullcontext()
     return staged_folder(
         check_path("out", run.out),
-        OUTPUTS,
+        (*OUTPUTS, *FURTHER),
         expected=None if run.overwrite else run.outputs(sources),
         inputs=paths_of(sources, settings),
     )
@@ -49,13 +50,19 @@ def staging(run: Run, sources: Sources, settings: Settings) -> AbstractContextMa
 def paths_of(sources: Sources, settings: Settings) -> list[str | os.PathLike[str]]:
     """The files that a registration reads."""
     start = None if settings.initial in INITIALS else settings.initial
-    given: list[Any] = [*sources.given().values(), settings.checkpoint, start]
+    given: list[Any] = [
+        *sources.given().values(),
+        *sources.points().values(),
+        settings.checkpoint,
+        start,
+    ]
     return [source for source in given if isinstance(source, str | os.PathLike)]
 
 
 def writers(moved: Moved, folder: Path) -> list[Callable[[], None]]:
     """Functions that write each volume and field of a registration into a folder."""
     volumes = {WARPED: moved.after.image}
+    volumes.update(zip(FURTHER, moved.after.further, strict=False))
     if moved.after.labels is not None:
         volumes[WARPED_LABELS] = moved.after.labels
     fields = {WARP: moved.transform, INVERSE_WARP: moved.inverse}

@@ -40,7 +40,7 @@ def linear_map(size: int, at: Tensor) -> Tensor:
 
 def growth(old: Sequence[int], new: Sequence[int]) -> list[float]:
     """Voxels of the `new` grid per voxel of the `old` grid, per axis, over the same extent."""
-    return [(n - 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
+    return [max(n - 1, 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
 
 
 def shrink(image: Tensor, size: Sequence[int]) -> Tensor:

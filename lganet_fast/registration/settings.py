@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     import torch
 
     from ..volumes.nifti import Source
+    from ..volumes.points import PointSource
 
 PathLike = str | os.PathLike[str]
 WARPED, WARPED_LABELS = "warped.nii.gz", "warped_labels.nii.gz"
 WARP, INVERSE_WARP = "warp.nii.gz", "inverse_warp.nii.gz"
 REPORT, PAGE = "report.json", "qc.html"
+MOST_CHANNELS = 8
+FURTHER = tuple(f"warped_{n}.nii.gz" for n in range(2, MOST_CHANNELS + 1))  # channels, warped
 OUTPUTS = (WARPED, WARP, INVERSE_WARP, WARPED_LABELS, REPORT, PAGE)
 MOST_LEVELS = 8
 STIFFEST = 1e6  # largest smoothness; nothing moves from here on
+POINTS_WEIGHT = 0.02  # per mm^2 of the mean squared distance of matching points
+HEAVIEST = 1e6  # largest weight of a guide
 PRECISIONS = ("float32", "float64")
 INITIALS = ("identity", "center", "moments", "rigid", "similarity", "affine")
 
@@ -76,24 +81,41 @@ AFTER_NETWORK = PRESETS["default"].after_network
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """The images to register, their labels and the mask; None for those not given.
+    """The images to register, their labels and masks; None for those not given.
 
-    fixed_labels, moving_labels: on their image's grid. fixed_mask: on the fixed grid.
+    fixed, moving: an image, or a list of as many channels on both sides, on grids of their own.
+    Labels and masks are on their image's grid. fixed_points, moving_points: matching by row.
     """
 
-    fixed: Source | None
-    moving: Source | None
+    fixed: Source | list[Source] | None
+    moving: Source | list[Source] | None
     fixed_labels: Source | None = None
     moving_labels: Source | None = None
     fixed_mask: Source | None = None
+    moving_mask: Source | None = None
+    fixed_points: PointSource | None = None
+    moving_points: PointSource | None = None
 
-    def given(self) -> dict[str, Source]:
-        """The given sources, by role."""
-        found = ((role, getattr(self, role)) for role in ROLES)
+    def points(self) -> dict[str, PointSource]:
+        """The given points, by role."""
+        found = ((role, getattr(self, role)) for role in POINT_ROLES)
         return {role: source for role, source in found if source is not None}
 
+    def given(self) -> dict[str, Source]:
+        """The given images, labels and masks, by role."""
+        found = ((role, getattr(self, role)) for role in ROLES[2:])
+        others = {role: source for role, source in found if source is not None}
+        return {**self.images("fixed"), **self.images("moving"), **others}
 
-ROLES = tuple(field.name for field in fields(Sources))
+    def images(self, side: str) -> dict[str, Source]:
+        """The given images of a side, "fixed" or "moving": it, and with channels "fixed_2", ..."""
+        given: Source | list[Source] | None = getattr(self, side)
+        found = given if isinstance(given, list) else [] if given is None else [given]
+        return {side if n == 1 else f"{side}_{n}": x for n, x in enumerate(found, start=1)}
+
+
+POINT_ROLES = ("fixed_points", "moving_points")
+ROLES = tuple(field.name for field in fields(Sources) if field.name not in POINT_ROLES)
 
 
 @dataclass(frozen=True)
@@ -101,7 +123,8 @@ class Settings:
     """The settings that affect the result; `register` explains each.
 
     Made by `check_settings`, which rejects invalid values. again: iterations of a second search;
-    empty for none.
+    empty for none. points_weight: 0 where no points pull. guide_labels: 0 where labels
+    do not steer.
     """
 
     similarity: str = "lncc"
@@ -112,6 +135,9 @@ class Settings:
     checkpoint: str | None = None
     preset: str = "default"
     again: tuple[int, ...] = ()
+    points_weight: float = 0.0
+    guide_labels: float = 0.0
+    channel_weights: tuple[float, ...] = (1.0,)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -139,7 +165,8 @@ class Run:
     def outputs(self, sources: Sources) -> list[str]:
         """The names of the files written for a pair."""
         lacking = {WARPED_LABELS: sources.moving_labels is None, PAGE: not self.qc}
-        return [name for name in OUTPUTS if not lacking.get(name)]
+        names = [name for name in OUTPUTS if not lacking.get(name)]
+        return [*names, *FURTHER[: len(sources.images("moving")) - 1]]
 
 
 DEFAULTS, RUN = Settings(), Run()
@@ -155,11 +182,15 @@ def check_settings(
     precision: str = DEFAULTS.precision,
     checkpoint: PathLike | None = DEFAULTS.checkpoint,
     preset: str = DEFAULTS.preset,
+    points_weight: float | None = None,
+    guide_labels: float = DEFAULTS.guide_labels,
+    channel_weights: tuple[float, ...] = DEFAULTS.channel_weights,
 ) -> Settings:
     """Make Settings from the arguments. Raises InputError for invalid values.
 
     None stands for the default, which depends on the preset and the network for iterations and on
-    the similarity for smoothness. Given iterations or a network leave out the second search.
+    the similarity for smoothness; without a weight of the points, they have none. Given iterations
+    or a network leave out the second search.
     """
     for name, value, allowed in (
         ("similarity", similarity, tuple(TUNING)),
@@ -176,8 +207,64 @@ def check_settings(
     strength = TUNING[similarity].smoothness if smoothness is None else smoothness
     if not is_number(strength) or not 0 <= strength <= STIFFEST:
         raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength!r}")
-    start = check_initial(initial, affine)
-    return Settings(similarity, counts, float(strength), start, precision, weights, preset, again)
+    pull = 0.0 if points_weight is None else points_weight
+    if points_weight is not None and not 0 < pull <= HEAVIEST:
+        raise InputError(f"points_weight must be a number above 0, to {HEAVIEST:g}, got {pull}")
+    if not 0 <= guide_labels <= HEAVIEST:
+        raise InputError(
+            f"guide_labels must be a number from 0 to {HEAVIEST:g}, got {guide_labels}"
+        )
+    return Settings(
+        similarity,
+        counts,
+        float(strength),
+        check_initial(initial, affine),
+        precision,
+        weights,
+        preset,
+        again,
+        float(pull),
+        float(guide_labels),
+        channel_weights,
+    )
+
+
+def check_channels(sources: Sources, weights: Sequence[float] | None) -> tuple[float, ...]:
+    """The weight of each channel, as given or 1.
+
+    Raises InputError unless both sides have the same number of images, 1 to MOST_CHANNELS, and for
+    weights that are not above 0, one a channel.
+    """
+    count, other = (len(sources.images(side)) for side in ("fixed", "moving"))
+    for side, number in (("fixed", count), ("moving", other)):
+        if not 1 <= number <= MOST_CHANNELS:
+            what = f"{number} images, more than {MOST_CHANNELS}" if number else "missing"
+            raise InputError(f"{side} is {what}: pass a volume, or a list with one a channel")
+    if count != other:
+        raise InputError(f"fixed is {count} images and moving is {other}: a channel is one of each")
+    if weights is None:
+        return (1.0,) * count
+    found = tuple(float(weight) for weight in weights)
+    if len(found) != count or not all(0 < weight <= HEAVIEST for weight in found):
+        given = ", ".join(f"{weight:g}" for weight in found) or "none"
+        raise InputError(
+            f"channel_weights must be {count} numbers above 0, to {HEAVIEST:g}, one for each "
+            f"channel; got {given}"
+        )
+    return found
+
+
+def check_points(sources: Sources, points_weight: float | None) -> float | None:
+    """The weight of a pair's points: as given, by default POINTS_WEIGHT; None without points.
+
+    Raises InputError unless both images have points, or neither has and there is no weight.
+    """
+    given = sources.points()
+    for role in POINT_ROLES:
+        if role not in given and (given or points_weight is not None):
+            other = next(iter(given), "points_weight")
+            raise InputError(f"{other} needs {role}")
+    return POINTS_WEIGHT if given and points_weight is None else points_weight
 
 
 def check_initial(initial: PathLike, affine: bool) -> str:

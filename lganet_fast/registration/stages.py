@@ -13,7 +13,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.checkpoint import Checkpoint
 from ..models.inference import open_checkpoint
-from ..report.contents import Input, InverseConsistency, Jacobian, LabelScores
+from ..report.contents import Input, InverseConsistency, Jacobian, LabelScores, PointScores
+from ..runtime.device import sent
 from ..runtime.files import sha256
 from ..runtime.machine import guard_memory
 from ..runtime.progress import Progress
@@ -21,16 +22,20 @@ from ..transforms.field import DisplacementField
 from ..transforms.linear_files import read_linear
 from ..volumes import nifti
 from ..volumes.grid import Array, Volume
+from ..volumes.points import describe_points
 from . import linear, measures
+from .channels import Channel
 from .initial_flow import card_warnings, predict
 from .measures import SimilarityChange, similarity_change
-from .objective import ImageTerm, SmoothnessTerm, Term
+from .objective import ImageTerm, PointsTerm, SmoothnessTerm, Term
 from .optimiser import Step, flow_of, minimise
 from .pair import Pair, overlap, pair_warnings, read_pair
 from .settings import INITIALS, TUNING, Settings, Sources
 from .turns import best_turn
 from .verdict import Measured, Verdict, judge
 from .workspace import MARGIN, Workspace, prepare, transforms
+
+BYTES_PER_CODE = 40  # memory per voxel of each image of coded labels, optimising in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +65,19 @@ def read(sources: Sources, settings: Settings, network: Opened | None = None) ->
     """
     with nifti.collected() as notes:
         pair = read_pair(sources)
-        given = sources.given().items()
-        inputs = {role: Input(**nifti.describe(source, role)) for role, source in given}
+        inputs = inputs_of(sources)
+        if settings.checkpoint is not None and pair.fixed.grid.flat is not None:
+            raise InputError("a network registers 3D images; leave out the checkpoint")
         found = opened(settings.checkpoint) if network is None else network
     return Given(pair, inputs, *found, network is not None, notes)
+
+
+def inputs_of(sources: Sources) -> dict[str, Input]:
+    """The report's entries on the sources. Raises InputError if one cannot be read."""
+    return {
+        **{role: Input(**nifti.describe(x, role)) for role, x in sources.given().items()},
+        **{role: Input(**describe_points(x, role)) for role, x in sources.points().items()},
+    }
 
 
 def opened(weights: str | None) -> Opened:
@@ -94,9 +108,13 @@ def align(pair: Pair, settings: Settings, place: torch.device) -> Initial:
     Raises InputError if its file cannot be read, or if there is no overlap.
     """
     fixed, moving, name = pair.fixed, pair.moving, settings.initial
+    if fixed.grid.flat is not None and name != INITIALS[0]:
+        raise InputError(
+            f"initial {name} is for 3D images: 2D images must be aligned by their headers"
+        )
     with nifti.collected() as notes:
         if name in INITIALS:
-            found = linear.align(fixed, moving, name, fixed_mask=pair.fixed_mask, device=place)
+            found = linear.align(fixed, moving, name, masks=pair.masks, device=place)
         else:
             found = linear.LinearResult(read_linear(name, fixed.grid, moving.grid))
     part = overlap(fixed.grid, moving.grid, found.matrix)
@@ -131,7 +149,14 @@ def find(
 
     The result of a second search, if any, is kept only if the similarity is higher.
     """
-    work = start = prepare(given.pair, initial.matrix, place, settings.dtype)
+    work = start = prepare(
+        given.pair,
+        initial.matrix,
+        place,
+        settings.dtype,
+        weights=settings.channel_weights,
+        guide_labels=settings.guide_labels,
+    )
     notes = []
     if given.network is not None:
         notes = card_warnings(given.network.card, start.grid)
@@ -149,10 +174,23 @@ def find(
 
 def objective(work: Workspace, settings: Settings) -> list[Term]:
     """The terms whose sum the search minimises."""
-    return [
-        ImageTerm(work.fixed, work.moving, work.weights, settings.similarity, work.noise),
+    terms: list[Term] = [
+        *(image_term(channel, settings.similarity) for channel in work.channels),
         SmoothnessTerm(settings.smoothness),
     ]
+    if work.labels is not None:
+        terms.append(image_term(work.labels, "mse"))
+    if work.points is not None:
+        fixed, moving = (sent(points, work.fixed) for points in work.points)
+        side = float(work.grid.spacing.mean())
+        terms.append(PointsTerm(fixed, moving, work.grid.shape, side, settings.points_weight))
+    return terms
+
+
+def image_term(channel: Channel, similarity: str) -> ImageTerm:
+    """The dissimilarity of a channel."""
+    images = channel.fixed, channel.moving
+    return ImageTerm(*images, channel.weights, similarity, channel.noise, channel.weight)
 
 
 def search(
@@ -162,7 +200,10 @@ def search(
 
     Returns the velocity and the change of similarity. start, work, velocity: as in `Found`.
     """
-    per_voxel = TUNING[settings.similarity].bytes_per_voxel * settings.dtype.itemsize // 4
+    per_voxel = TUNING[settings.similarity].bytes_per_voxel * len(work.channels)
+    if work.labels is not None:
+        per_voxel += BYTES_PER_CODE * work.labels.fixed.shape[1]
+    per_voxel = per_voxel * settings.dtype.itemsize // 4
     guard = guard_memory(work.grid.shape, work.fixed.device, per_voxel)
     with guard, progress_bar(quiet or not any(settings.iterations)) as on_step:
         velocity = minimise(
@@ -190,10 +231,11 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[Step], None]]:
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """The moving image and its labels, if any, on the fixed grid."""
+    """The moving image, its labels, if any, and further channels, on the fixed grid."""
 
     image: Volume
     labels: Volume | None
+    further: tuple[Volume, ...] = ()
 
 
 def carry(pair: Pair, transform: DisplacementField) -> Carried:
@@ -207,9 +249,10 @@ def carry(pair: Pair, transform: DisplacementField) -> Carried:
 class Moved:
     """The transforms, and the warped image and labels.
 
-    before: warped by the initial transform alone; after: by the whole transform.
+    start: the initial transform. before: warped by it alone; after: by the whole transform.
     """
 
+    start: DisplacementField
     transform: DisplacementField
     inverse: DisplacementField
     before: Carried
@@ -221,14 +264,17 @@ def transform(pair: Pair, initial: Initial, found: Found) -> Moved:
     forward, inverse = transforms(found.velocity, found.work, pair)
     place = found.velocity.device
     start = DisplacementField.from_affine(initial.matrix, pair.fixed.grid, place)
-    return Moved(forward, inverse, carry(pair, start), carry(pair, forward))
+    further = tuple(forward.apply(moving) for _, moving in pair.further)
+    after = replace(carry(pair, forward), further=further)
+    return Moved(start, forward, inverse, carry(pair, start), after)
 
 
-def score(pair: Pair, moved: Moved) -> LabelScores | None:
+def score(pair: Pair, moved: Moved, settings: Settings) -> LabelScores | None:
     """Score the labels; None if either image has none."""
     before, after = moved.before.labels, moved.after.labels
+    maps = pair.fixed_labels, pair.moving_labels, before, after
     place = moved.transform.device
-    return measures.label_scores(pair.fixed_labels, pair.moving_labels, before, after, place)
+    return measures.label_scores(*maps, place, steered=settings.guide_labels > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +285,7 @@ class Quality:
     jacobian: Jacobian
     inverse_consistency_mm: InverseConsistency
     labels: LabelScores | None
+    points: PointScores | None
     verdict: Verdict
     notes: list[str]
 
@@ -255,6 +302,9 @@ def measure(
     pair, det = given.pair, moved.transform.determinant()
     jacobian = measures.jacobian_summary(det)
     residual = measures.inverse_residual(pair, moved.transform, moved.inverse)
+    points = None
+    if pair.points is not None:
+        points = measures.point_scores(pair, moved.start, moved.transform)
     labels = scores()
     verdict = judge(
         Measured(
@@ -268,10 +318,12 @@ def measure(
             smoothness=settings.smoothness,
             residual_mm=residual,
             spacing=pair.moving.grid.spacing,
-            labels=labels,
+            labels=None if settings.guide_labels else labels,
+            points=points,
         )
     )
-    return Quality(det, jacobian, residual, labels, verdict, measures.label_warnings(labels))
+    notes = measures.label_warnings(labels)
+    return Quality(det, jacobian, residual, labels, points, verdict, notes)
 
 
 def notes_of(*stages: Given | Initial | Found | Quality) -> list[str]:

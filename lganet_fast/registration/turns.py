@@ -56,13 +56,15 @@ def best_turn(work: Workspace) -> Turn:
     """Find the best rotation of a workspace's moving image, on a coarse grid."""
     size = work.grid.shape
     factor = max(1.0, max(size) / SIDE)
-    a, b, c = (max(LEAST_SIDE, round(n / factor)) for n in size)
+    a, b, c = (min(n, max(LEAST_SIDE, round(n / factor))) for n in size)
     fixed, moving = (
         torch.from_numpy(fetched(shrink(x, (a, b, c)))).float() for x in (work.fixed, work.moving)
     )
     centres = centre_of_mass(fixed), centre_of_mass(moving)
     places = np.stack(np.meshgrid(*map(np.arange, (a, b, c)), indexing="ij"), -1)
     values, turns = [], rotations()
+    if (flat := work.grid.flat) is not None:  # those that keep a 2D image in its plane
+        turns = [matrix for matrix in turns if abs(matrix[flat, flat]) > 1 - 1e-9]
     for matrix in turns:
         flow = centres[1] + (places - centres[0]) @ matrix.T - places
         moved = warp(moving, torch.from_numpy(np.moveaxis(flow, -1, 0)).float()[None])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..report.contents import VERDICTS, InverseConsistency, LabelScores, VerdictLevel
+from ..report.contents import VERDICTS, InverseConsistency, LabelScores, PointScores, VerdictLevel
 from ..volumes.grid import Array
 from .measures import Reach, SimilarityChange, listed
 from .settings import TUNING
@@ -75,6 +75,7 @@ class Measured:
     residual_mm: InverseConsistency
     spacing: Array
     labels: LabelScores | None
+    points: PointScores | None = None
 
 
 def judge(measured: Measured) -> Verdict:
@@ -89,6 +90,7 @@ def judge(measured: Measured) -> Verdict:
         *fold_reasons(measured.folded_percent, measured.smoothness),
         *inverse_reasons(measured.residual_mm, measured.spacing),
         *label_reasons(measured.labels),
+        *point_reasons(measured.points),
     ]
     reasons.sort(key=lambda reason: -VERDICTS.index(reason.level))
     level = reasons[0].level if reasons else "good"
@@ -217,3 +219,11 @@ def label_reasons(labels: LabelScores | None) -> list[Reason]:
     if after < before - DICE_LOSS:
         found.append(Reason("doubtful", f"the mean Dice fell from {before:.3f} to {after:.3f}"))
     return found
+
+
+def point_reasons(points: PointScores | None) -> list[Reason]:
+    """Matching points that pulled the search are farther apart than before."""
+    if points is None or points.mean_mm_after <= points.mean_mm_before:
+        return []
+    change = f"from {points.mean_mm_before:.2f} to {points.mean_mm_after:.2f} mm"
+    return [Reason("doubtful", f"the mean distance of the matching points rose {change}")]

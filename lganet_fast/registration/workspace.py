@@ -1,8 +1,9 @@
 """From two volumes in the world to one isotropic working grid, and back.
 
 The working grid has the fixed image's axes and cubic voxels of the fixed voxels' volume (so that
-the cost depends on the voxel count). It covers the part of the fixed image where either image has
-foreground, with a margin in which the displacement falls to zero.
+the cost depends on the voxel count); of a 2D image, squares in its plane. It covers the part of the
+fixed image where either image has foreground, with a margin in which the displacement falls to
+zero.
 """
 
 from __future__ import annotations
@@ -14,20 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..ops import compose, warp
-from ..runtime.device import numbers, sent
+from ..ops import compose
+from ..runtime.device import sent
 from ..transforms.field import DisplacementField
-from ..volumes.grid import Array, Grid, Volume
-from ..volumes.intensity import foreground_box, window_of
-from ..volumes.resample import index_flow, linear_on, pull, read, turned
-from .noise import noise_between
+from ..volumes.grid import Array, Grid
+from ..volumes.resample import index_flow, linear_on, read, turned
+from .channels import Channel, Place, channel_of
+from .label_codes import coded_labels
 from .optimiser import exponential, flow_of
 from .pair import Pair, apply_affine
+from .seen import Seen
 from .separable import along_axes, growth, linear_map, positions
 
 MARGIN = 6  # working voxels around the anatomy
-BRIGHTEST = 1.5  # times the foreground's range: brighter voxels are clipped to it
 ROUNDING = 1e-4  # voxels: rounding errors of affines that do not change the grid
 
 
@@ -35,90 +35,50 @@ ROUNDING = 1e-4  # voxels: rounding errors of affines that do not change the gri
 class Workspace:
     """The pair on the working grid.
 
-    grid: the working Grid. fixed, moving: (1, 1, H, W, D) on it, background 0 and foreground of
-    about unit range. weights: of the fixed and of the moving image, in [0, 1]; None for 1
-    everywhere. noise: see `noise_between`.
-    affine: (4, 4), fixed to moving points in RAS+ mm, by which the moving image was resampled.
-    first: a flow (1, 3, H, W, D) in working voxels by which the moving image was then warped, or
-    None.
+    grid: the working Grid. affine: (4, 4), fixed to moving points in RAS+ mm, by which the moving
+    images were resampled. channels: the images. labels: coded, if they guide the search, else None.
+    points: (N, 3) matching points of the fixed and of the moving image in working voxels, or None.
+    first: a flow (1, 3, H, W, D) in working voxels by which all of the moving side was then warped,
+    or None.
     """
 
     grid: Grid
-    fixed: Tensor
-    moving: Tensor
-    weights: tuple[Tensor | None, Tensor | None]
     affine: Array
-    noise: float
+    channels: tuple[Channel, ...]
+    labels: Channel | None = None
+    points: tuple[Array, Array] | None = None
     first: Tensor | None = None
 
-    def after(self, flow: Tensor) -> Workspace:
-        """The same workspace, the moving image warped by a flow (1, 3, H, W, D)."""
-        fixed, moving = self.weights
-        weights = (fixed, None if moving is None else warp(moving, flow))
-        return replace(self, moving=warp(self.moving, flow), weights=weights, first=flow)
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """An image with scaled intensities, and the box of its foreground.
-
-    image: from 0, the background, to about 1. first, last: (3,) voxel indices of the foreground.
-    """
-
-    image: Volume
-    first: Array
-    last: Array
-
-    @classmethod
-    def of(cls, volume: Volume) -> Seen:
-        """Scale a volume and find its foreground."""
-        window = window_of(volume.data)
-        first, last = foreground_box(volume.data, window.low)
-        data = window.scaled(volume.data, BRIGHTEST)
-        return cls(Volume(data, volume.grid, volume.name), first.astype(float), last.astype(float))
+    @property
+    def fixed(self) -> Tensor:
+        """The fixed image of the first channel, (1, 1, H, W, D)."""
+        return self.channels[0].fixed
 
     @property
-    def cut(self) -> list[tuple[bool, bool]]:
-        """Per axis, whether the first and the last face cut through the anatomy."""
-        ends = np.array(self.image.grid.shape) - 1
-        return [(f == 0, e == n) for f, e, n in zip(self.first, self.last, ends, strict=True)]
+    def moving(self) -> Tensor:
+        """The moving image of the first channel, (1, 1, H, W, D)."""
+        return self.channels[0].moving
 
-    def blurred(self, grid: Grid) -> Seen:
-        """The image at the resolution of a coarser grid."""
-        coarser = grid.spacing.mean() / self.image.grid.spacing
-        sigma = np.where(coarser > 1.2, 0.5 * coarser, 0)
-        if not sigma.any():
-            return self
-        from scipy.ndimage import gaussian_filter  # slow to load, and often not needed
+    @property
+    def guided(self) -> bool:
+        """Whether more than the similarity of the images steers the search."""
+        return self.points is not None or self.labels is not None
 
-        data = gaussian_filter(self.image.data, sigma)
-        return replace(self, image=Volume(data, self.image.grid, self.image.name))
-
-    def on(self, grid: Grid, affine: Array, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """The image on a grid, and its weight: 0 beyond the faces that cut through anatomy.
-
-        affine: (4, 4), from the grid's points to the image's, in RAS+ mm. The weight is None if it
-        is 1 everywhere. Beyond the faces that cut through anatomy the image keeps the value at the
-        face, so that there is no edge; beyond the other faces it is background.
-        """
-        own = self.image.grid
-        moved = Grid(own.shape, np.linalg.inv(affine) @ own.affine)
-        if not np.any(self.cut):
-            return pull(Volume(self.image.data, moved, self.image.name), grid, device), None
-        rim = np.eye(4)
-        rim[:3, 3] = -1
-        x, y, z = own.shape
-        around = Grid((x + 2, y + 2, z + 2), moved.affine @ rim)
-        data = np.pad(self.image.data, 1, mode="edge")
-        weight = np.ones(around.shape, np.float32)
-        for axis, faces in enumerate(self.cut):
-            for face, cut in zip((0, -1), faces, strict=True):
-                (weight if cut else data).swapaxes(0, axis)[face] = 0
-        image, counts = (
-            pull(Volume(values, around, self.image.name), grid, device, "border")
-            for values in (data, weight)
+    def after(self, flow: Tensor) -> Workspace:
+        """The workspace, as prepared, with the moving side warped by a flow (1, 3, H, W, D)."""
+        return replace(
+            self,
+            channels=tuple(channel.after(flow) for channel in self.channels),
+            labels=None if self.labels is None else self.labels.after(flow),
+            points=None if self.points is None else (self.points[0], pulled(self.points[1], flow)),
+            first=flow,
         )
-        return image, counts
+
+
+def pulled(points: Array, flow: Tensor) -> Array:
+    """The places (N, 3) that a flow (1, 3, H, W, D) moves to these points; all in voxels."""
+    size = flow.shape[2], flow.shape[3], flow.shape[4]
+    return DisplacementField(flow.detach().float(), Grid(size, np.eye(4))).map_inverse(points)
 
 
 def working_grid(fixed: Seen, moving: Seen, affine: Array) -> Grid:
@@ -131,11 +91,13 @@ def working_grid(fixed: Seen, moving: Seen, affine: Array) -> Grid:
     low = np.minimum(fixed.first, index.min(0).clip(0, edge))
     high = np.maximum(fixed.last, index.max(0).clip(0, edge))
     spacing = own.spacing
-    side = float(spacing.prod() ** (1 / 3))
+    solid = np.array(own.shape) > 1
+    side = float(spacing[solid].prod() ** (1 / solid.sum()))
     steps = side / spacing
+    margin = MARGIN * solid * steps
     # Whole fixed voxels where the fixed grid is isotropic, so that nothing is interpolated twice.
-    low = np.floor(low + ROUNDING) - MARGIN * steps
-    last = np.ceil(high - ROUNDING) + MARGIN * steps
+    low = np.floor(low + ROUNDING) - margin
+    last = np.ceil(high - ROUNDING) + margin
     count = np.ceil((last - low) / steps - ROUNDING).astype(int) + 1
     matrix = own.affine.copy()
     matrix[:3, :3] *= steps
@@ -143,39 +105,39 @@ def working_grid(fixed: Seen, moving: Seen, affine: Array) -> Grid:
     return Grid((int(count[0]), int(count[1]), int(count[2])), matrix)
 
 
-def prepare(pair: Pair, affine: Array, device: torch.device, dtype: torch.dtype) -> Workspace:
+def prepare(
+    pair: Pair,
+    affine: Array,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    weights: Sequence[float] = (1.0,),
+    guide_labels: float = 0.0,
+) -> Workspace:
     """Resample the pair to its working grid.
 
-    affine: (4, 4), fixed to moving points in RAS+ mm.
-    Raises InputError if the moving image has no foreground there, or the mask covers nothing.
+    affine: (4, 4), fixed to moving points in RAS+ mm. weights: of the channels, in proportion.
+    guide_labels: weight of the labels, if they guide the search.
+    Raises InputError if the moving image has no foreground there, if the masks cover nothing, or
+    if labels that are to guide have none in common.
     """
-    fixed, moving = Seen.of(pair.fixed), Seen.of(pair.moving)
-    grid = working_grid(fixed, moving, affine)
-    first, fixed_weight = fixed.blurred(grid).on(grid, np.eye(4), device)
-    second, moving_weight = moving.blurred(grid).on(grid, affine, device)
-    if pair.fixed_mask is not None:
-        mask = Volume(pair.fixed_mask.data.astype(np.float32), pair.fixed.grid, "mask")
-        masked = pull(mask, grid, device)
-        fixed_weight = masked if fixed_weight is None else fixed_weight * masked
-    weights = (fixed_weight, moving_weight)
-    shown = second if moving_weight is None else second * moving_weight
-    counts = first if fixed_weight is None else first * fixed_weight
-    full = [(w == 1).all() for w in weights if w is not None]
-    asked = [counts.any(), shown.any(), noise_between(first, second), *full]
-    counted, shows, noise, *everywhere = numbers(asked)
-    if pair.fixed_mask is not None and not counted:
-        raise InputError(
-            f"the mask does not overlap the foreground of {pair.fixed.name}: it must be non-zero "
-            "where the similarity counts"
-        )
-    if not shows:
-        raise InputError(
-            f"{moving.image.name} does not overlap the foreground of {fixed.image.name}; "
-            "try initial rigid or affine"
-        )
-    answers = iter(everywhere)
-    kept = [None if w is None or next(answers) else w.to(dtype) for w in weights]
-    return Workspace(grid, first.to(dtype), second.to(dtype), (kept[0], kept[1]), affine, noise)
+    images = [(Seen.of(x), Seen.of(y)) for x, y in ((pair.fixed, pair.moving), *pair.further)]
+    grid = working_grid(*images[0], affine)
+    place = Place(grid, affine, device, dtype)
+    shares = [weight / sum(weights) for weight in weights]
+    channels = tuple(
+        channel_of(*both, pair.masks, place, share)
+        for both, share in zip(images, shares, strict=True)
+    )
+    points = labels = None
+    if pair.points is not None:
+        own, other = pair.points
+        other = apply_affine(np.linalg.inv(affine), other)
+        solid = np.array(grid.shape) > 1  # of a 2D image, points in its plane
+        points = grid.to_index(own) * solid, grid.to_index(other) * solid
+    if guide_labels:
+        labels = Channel(*coded_labels(pair, place), channels[0].weights, weight=guide_labels)
+    return Workspace(grid, affine, channels, labels, points)
 
 
 @torch.no_grad()

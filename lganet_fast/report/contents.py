@@ -33,10 +33,11 @@ def rises(similarity: str) -> bool:
 
 @dataclass(frozen=True)
 class Input:
-    """An input image.
+    """An input image, or points.
 
     path, sha256: of its file; None for an image in memory. orientation: the world direction of
-    each array axis, such as "RAS".
+    each array axis, such as "RAS". Points have the shape (N, 3), no spacing, and the orientation of
+    their coordinates.
     """
 
     path: str | None
@@ -56,17 +57,32 @@ class Backend:
 
 
 @dataclass(frozen=True)
+class ChannelScores:
+    """One channel's similarity: before, at the start of the last search, and after.
+
+    weight: its share in the mean.
+    """
+
+    weight: float
+    before: Number
+    start: Number
+    after: Number
+
+
+@dataclass(frozen=True)
 class SimilarityScores:
     """The similarity over the fixed image's foreground, before the search and of the result.
 
     name: of the measure; see `rises`. found: at the end of the search, if that was worse than its
-    start and so is not the result; else None.
+    start and so is not the result; else None. channels: of each of several, whose means by weight
+    the others are; else None.
     """
 
     name: str
     before: Number
     after: Number
     found: float | None = None
+    channels: list[ChannelScores] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,8 @@ class LabelScores:
 
     interpolation: of the warped labels. labels_without_hd95_...: how many have none and are left
     out of its mean. only_fixed, only_moving: labels in one map only. lost: labels of both maps
-    without a voxel in the warped map.
+    without a voxel in the warped map. steered: the labels steered the search, and so are no
+    independent evidence.
     """
 
     interpolation: str
@@ -128,6 +145,21 @@ class LabelScores:
     only_moving: list[int]
     lost: list[int]
     per_label: list[LabelRow]
+    steered: bool = False
+
+
+@dataclass(frozen=True)
+class PointScores:
+    """Distances in mm of the matching points that pulled the search.
+
+    count: of pairs. before: with the initial linear transform alone.
+    """
+
+    count: int
+    mean_mm_before: Number
+    max_mm_before: Number
+    mean_mm_after: Number
+    max_mm_after: Number
 
 
 @dataclass(frozen=True)
@@ -137,8 +169,8 @@ class Report:
     inputs: by role, such as "fixed" or "moving_labels". settings: everything else that the result
     depends on, defaults filled in. affine_matrix_ras_mm: (4, 4), the initial transform from fixed
     to moving points. network: the checkpoint's card and configuration, and its "sha256"; None
-    without one. labels: None if either image has none. reasons: why the verdict is not "good".
-    seconds: of each stage and "total". peak_memory_mb: None if unknown.
+    without one. labels: None if either image has none. points: None without points. reasons: why
+    the verdict is not "good". seconds: of each stage and "total". peak_memory_mb: None if unknown.
     """
 
     inputs: dict[str, Input]
@@ -151,6 +183,7 @@ class Report:
     jacobian: Jacobian
     inverse_consistency_mm: InverseConsistency
     labels: LabelScores | None
+    points: PointScores | None
     verdict: VerdictLevel
     reasons: list[str]
     warnings: list[str]
@@ -160,8 +193,9 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """The fields as nested dicts: the contents of report.json."""
         found = asdict(self)
-        if self.similarity.found is None:
-            del found["similarity"]["found"]
+        for name in ("found", "channels"):
+            if found["similarity"][name] is None:
+                del found["similarity"][name]
         return found
 
     @classmethod

@@ -15,7 +15,7 @@ from ..transforms.field import DisplacementField
 from ..volumes.grid import Array, Volume
 from .contents import Input, LabelScores, Report, rises
 from .panels import Pictured, foreground, panels
-from .planes import PLANES, Views
+from .planes import Views
 
 Rows = list[list[str]]
 
@@ -64,8 +64,8 @@ def page(report: Report, shown: Pictured) -> str:
         results=_results(report),
         where=_where(views),
         panels=panels(views, shown),
-        planes=PLANES,
-        widths=" ".join(f"{views.size(plane)[0]:.6g}fr" for plane in PLANES),
+        planes=views.planes,
+        widths=" ".join(f"{views.size(plane)[0]:.6g}fr" for plane in views.planes),
         labels=rows,
         label_names=LABEL_NAMES,
         lacking=any(MISSING in row for row in rows),
@@ -122,9 +122,18 @@ def _results(report: Report) -> list[tuple[str, str, str]]:
         dice = _change(labels.mean_dice_before, labels.mean_dice_after, ".3f")
         hd95 = _change(labels.mean_hd95_mm_before, labels.mean_hd95_mm_after, ".2f")
         cells += [
-            ("Mean Dice", dice, f"over {len(labels.per_label)} labels"),
+            ("Mean Dice", dice, _over(labels)),
             ("Mean HD95", f"{hd95} mm", _left_out(labels)),
         ]
+    if points := report.points:
+        cells.append(
+            (
+                "Matching points",
+                f"{_change(points.mean_mm_before, points.mean_mm_after, '.2f')} mm",
+                f"mean of {points.count}, largest {_number(points.max_mm_after, '.2f')}; "
+                "they pulled the search",
+            )
+        )
     return [
         *cells,
         ("Folded voxels", f"{_number(jacobian.folded_percent, '.3g')} %", "determinant ≤ 0"),
@@ -140,6 +149,11 @@ def _results(report: Report) -> list[tuple[str, str, str]]:
             f"largest {_number(residual.max, '.3f')}",
         ),
     ]
+
+
+def _over(labels: LabelScores) -> str:
+    steered = ", which steered the search: no independent evidence" * labels.steered
+    return f"over {len(labels.per_label)} labels{steered}"
 
 
 def _left_out(labels: LabelScores) -> str:
@@ -170,7 +184,7 @@ def _inputs(inputs: Mapping[str, Input]) -> Rows:
             role.replace("_", " "),
             str(entry.path or "in memory"),
             TIMES.join(map(str, entry.shape)),
-            TIMES.join(f"{s:.4g}" for s in entry.spacing_mm),
+            TIMES.join(f"{s:.4g}" for s in entry.spacing_mm) or MISSING,
             entry.orientation,
             (entry.sha256 or MISSING)[:12],
         ]

@@ -54,7 +54,10 @@ class Views:
         self.grid = Grid(turned.shape, grid.affine @ back)
         self.centre = _centre_of_mass(turned if turned.any() else np.ones_like(turned))
         self.extent: Array = np.array(self.grid.shape) * self.grid.spacing
-        self._dots_per_mm = WIDTH / sum(self.size(plane)[0] for plane in PLANES)
+        shape = self.grid.shape
+        flat = [plane for plane in PLANES if min(shape[axis] for axis in plane.across) > 1]
+        self.planes = flat if shape.count(1) == 1 else list(PLANES)  # of a 2D image its own
+        self._dots_per_mm = WIDTH / sum(self.size(plane)[0] for plane in self.planes)
 
     def size(self, plane: Plane) -> tuple[float, float]:
         """Width and height of a plane in mm."""
@@ -94,7 +97,7 @@ class Views:
 
     def draw(self, paint: Callable[[Any, Plane], None]) -> list[bytes]:
         """A PNG per plane. `paint` draws on axes in mm, the first voxel's centre at (0, 0)."""
-        return [self._picture(paint, plane) for plane in PLANES]
+        return [self._picture(paint, plane) for plane in self.planes]
 
     def _turned(self, data: NDArray) -> NDArray:
         return np.asarray(_orient.apply_orientation(data, self._turn))

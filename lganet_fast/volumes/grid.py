@@ -68,6 +68,11 @@ class Grid:
         return np.sqrt((self.affine[:3, :3] ** 2).sum(0))
 
     @property
+    def flat(self) -> int | None:
+        """The axis of a single voxel, if this is the grid of a 2D image; else None."""
+        return self.shape.index(1) if self.shape.count(1) == 1 else None
+
+    @property
     def size(self) -> int:
         """Number of voxels."""
         return int(np.prod(self.shape))

@@ -46,8 +46,9 @@ def load_image(source: Source, role: str) -> Volume:
 
     source: a path (.nii, .nii.gz, .mgz or another format of nibabel; through SimpleITK .nrrd,
     .nhdr, .mha, .mhd, .dcm, or a folder with one DICOM series), a nibabel image, or a pair (array
-    (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). A fourth axis of length 1 is dropped.
-    NaN becomes background, with a warning. role: the name in messages, such as "fixed".
+    (X, Y, Z), affine (4, 4) from voxel index to RAS+ mm). A fourth axis of length 1 is dropped,
+    and a 2D array (X, Y) becomes (X, Y, 1). NaN becomes background, with a warning. role: the name
+    in messages, such as "fixed".
     Raises InputError unless it is a readable volume of real, finite numbers that is not constant.
     """
     image, label = open_image(source, role)
@@ -105,6 +106,15 @@ def load_grid(source: Source, role: str) -> Grid:
     image, label = open_image(source, role)
     check_whole(image, label)
     return noted_grid(image, label)
+
+
+def check_solid(grid: Grid, label: str) -> None:
+    """Raise InputError for a 2D image. label: the name in messages."""
+    if grid.flat is not None:
+        size = " x ".join(map(str, grid.shape))
+        raise InputError(
+            f"{label} has shape {size}: a volume with at least 2 voxels along 3 axes is needed"
+        )
 
 
 def check_same_grid(own: Grid, grid: Grid, label: str) -> None:
@@ -221,7 +231,8 @@ def noted_grid(image: nib.spatialimages.SpatialImage, label: str, series: bool =
 def image_grid(image: nib.spatialimages.SpatialImage, label: str, series: bool = False) -> Grid:
     """The grid of a nibabel image. Raises InputError unless it is one volume in world space.
 
-    series: also allow several volumes, along the fourth axis.
+    A 2D image has a single voxel along one axis, the third if it has two. series: also allow
+    several volumes, along the fourth axis.
     """
     with reading(label):
         size = tuple(int(n) for n in image.shape)
@@ -229,8 +240,10 @@ def image_grid(image: nib.spatialimages.SpatialImage, label: str, series: bool =
     found = f"{label} has shape {' x '.join(map(str, size))}"
     if any(n < 1 for n in size):
         raise InputError(f"{found}: it is empty")
-    if len(shape) < 3 or 1 in shape:
-        raise InputError(f"{found}: a volume with at least 2 voxels along 3 axes is needed")
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    if len(shape) < 3 or shape.count(1) > 1:
+        raise InputError(f"{found}: at least 2 voxels along 2 axes are needed, or along 3")
     if len(rest) > 1 and rest[0] == 1 and max(rest) > 1:
         raise InputError(f"{found}: {max(rest)} values per voxel, one is needed")
     if (count := math.prod(rest)) != 1 and not (series and len(rest) == 1):

@@ -15,7 +15,8 @@ FILES = (
     *NEEDED,
     "fixed_labels",
     "moving_labels",
-    "fixed_mask",  # for registration
+    "fixed_mask",  # for registration, like moving_mask
+    "moving_mask",
     "fixed_points",  # for training and evaluation, like moving_points
     "moving_points",
 )

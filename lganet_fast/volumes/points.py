@@ -6,14 +6,18 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
-from ..runtime.files import atomic
+from ..runtime.files import atomic, sha256
 from ..runtime.reading import reading
-from .grid import FARTHEST, LPS, Array, Grid
+from .grid import FARTHEST, LPS, Array, Grid, as_points
 from .markups import HEADER, MARKUPS, is_markups, read_markups, write_markups
+
+PointSource: TypeAlias = str | os.PathLike[str] | ArrayLike
 
 UNITS = ("lps", "ras", "voxel")
 POINT_EXTENSIONS = (".csv", ".txt", *MARKUPS)  # of files written
@@ -139,6 +143,40 @@ def units_of(table: PointTable, given: str | None, path: str | os.PathLike[str])
             f"{' or '.join(UNITS)}"
         )
     return table.units or given or "lps"
+
+
+def load_points(source: PointSource | None, role: str) -> Array:
+    """The points (N, 3), in RAS+ mm, of a file that `read_points` reads, or of an array of them.
+
+    role: the name in messages. Raises InputError without points or for others.
+    """
+    if source is None:
+        raise InputError(f"{role} is missing: points are needed in both images")
+    if isinstance(source, str | os.PathLike):
+        return read_points(source)
+    with reading(role, "cannot be used as points"):
+        points = as_points(source)
+    if points.ndim != 2 or not len(points):
+        raise InputError(f"{role} must have shape (N, 3) with N from 1 on, got {points.shape}")
+    return points
+
+
+def describe_points(source: PointSource, role: str) -> dict[str, Any]:
+    """The report's entry on points: that of `nifti.describe`, of shape (N, 3) without spacing.
+
+    Raises InputError as `load_points` does.
+    """
+    path = digest = None
+    if isinstance(source, str | os.PathLike):
+        with reading(f"points {source}"):
+            path, digest = os.fspath(source), sha256(source)
+    return {
+        "path": path,
+        "sha256": digest,
+        "shape": list(load_points(source, role).shape),
+        "spacing_mm": [],
+        "orientation": "RAS" if path is None else "LPS",
+    }
 
 
 def to_world(points: Array, units: str, grid: Grid | None = None) -> Array:

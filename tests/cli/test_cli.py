@@ -89,6 +89,9 @@ def test_every_option_reaches_the_settings(files, capsys):
         "checkpoint": None,
         "preset": "best",
         "again": [],  # given iterations are those of a single search
+        "points_weight": 0.0,
+        "guide_labels": 0.0,
+        "channel_weights": [1.0],
     }
 
 
@@ -266,3 +269,31 @@ def test_completion(capsys, shell):
     script = capsys.readouterr().out
     assert shell == "tcsh" or "--moving-labels" in script  # options of subcommands are not there
     assert all(command in script for command in COMMANDS)
+
+
+def test_points_reach_the_summary_and_the_page(files, capsys):
+    Path("p.csv").write_text("x,y,z\n1,2,3\n-4,5,0\n")
+    Path("q.csv").write_text("x,y,z\n3,2,3\n-2,5,0\n")
+    points = ["--fixed-points", "p.csv", "--moving-points", "q.csv", "--points-weight", "0.5"]
+    assert register(*points) == 0
+    report = json.loads(Path("out/report.json").read_text())
+    after = report["points"]["mean_mm_after"]
+    assert f"2.000 -> {after:.3f} mm mean of 2" in capsys.readouterr().out
+    assert report["settings"]["points_weight"] == 0.5
+    assert "they pulled the search" in Path("out/qc.html").read_text()
+    Path("q.csv").write_text("x,y,z\n3,2,3\n-2,5,999\n")
+    assert register(*points, "--overwrite") == 2
+    assert "moving_points: 1 of 2 lie outside the image" in capsys.readouterr().err
+
+
+def test_labels_that_steer_are_named_as_such(files, capsys):
+    assert register(*LABELS, "--guide-labels", "0.5") == 0
+    printed = capsys.readouterr()
+    assert "over 4 labels, which steered the search" in printed.out
+    assert "labels steered the search: Dice and HD95 are no independent evidence" in printed.err
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["labels"]["steered"]
+    assert report["settings"]["guide_labels"] == 0.5
+    assert "which steered the search: no independent evidence" in Path("out/qc.html").read_text()
+    assert register(*LABELS[:2], "--guide-labels", "--overwrite") == 2
+    assert "guide_labels needs moving_labels" in capsys.readouterr().err

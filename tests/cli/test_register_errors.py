@@ -72,8 +72,9 @@ BAD_IMAGES = {
     "empty file": (lambda pair: Path("bad.nii.gz").touch(), "bad.nii.gz is empty: 0 bytes"),
     "not an image": (not_an_image, "bad.nii.gz cannot be read as an image"),
     "truncated": (truncated, "bad.nii.gz cannot be read"),
-    "2D": (lambda pair: save("bad.nii.gz", image(pair)[0]), "has shape 26 x 22: a volume with"),
-    "one plane": (lambda pair: save("bad.nii.gz", image(pair)[:, :, :1]), "24 x 26 x 1: a volume"),
+    "one row": (lambda pair: save("bad.nii.gz", image(pair)[:1, :1]), "1 x 1 x 22: at least 2"),
+    "2D": (lambda pair: save("bad.nii.gz", image(pair)[12]), "bad.nii.gz is 2D"),
+    "one plane": (lambda pair: save("bad.nii.gz", image(pair)[:, :, 11:12]), "bad.nii.gz is 2D"),
     "time points": (
         lambda pair: save("bad.nii.gz", np.stack([image(pair)] * 3, -1)),
         "has shape 24 x 26 x 22 x 3: 3 time points, one is needed",
@@ -133,7 +134,9 @@ BAD_LABELS = {
 }
 
 
-@pytest.mark.parametrize("option", ["--fixed-labels", "--moving-labels", "--fixed-mask"])
+@pytest.mark.parametrize(
+    "option", ["--fixed-labels", "--moving-labels", "--fixed-mask", "--moving-mask"]
+)
 @pytest.mark.parametrize("kind", BAD_LABELS)
 def test_bad_labels_are_one_line_and_leave_nothing(files, capsys, pair, kind, option):
     make, message = BAD_LABELS[kind]

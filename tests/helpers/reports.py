@@ -33,6 +33,7 @@ def report_of(inputs: dict[str, Input], settings: dict[str, Any], **other: Any) 
         "jacobian": Jacobian(folded_percent=0.0123, sdlogj=0.0456, min=-0.1, max=2.5),
         "inverse_consistency_mm": InverseConsistency(0.011, 0.22, float("nan"), 0.0),
         "labels": None,
+        "points": None,
         "verdict": "good",
         "reasons": [],
         "warnings": [],

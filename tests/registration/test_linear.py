@@ -151,9 +151,24 @@ def test_a_mask_keeps_what_is_wrong_from_counting():
     data = np.where(sick, 1.4 * FIXED.world()[..., 0] % 1, fixed.data).astype(np.float32)
     mask = Volume((~sick).astype(np.uint8), FIXED, "mask")
     mm, _ = miss(
-        align(Volume(data, FIXED, "image"), moving, "rigid", fixed_mask=mask).matrix, matrix
+        align(Volume(data, FIXED, "image"), moving, "rigid", masks=(mask, None)).matrix, matrix
     )
     assert mm < 1
+
+
+def test_so_does_a_mask_of_the_moving_image():
+    matrix = turned(30)
+    fixed, moving = pair(matrix)
+    places = MOVING.world()
+    sick = (places[..., 1] > places[moving.data > 0.1][:, 1].mean() + 25) & (moving.data > 0.1)
+    data = np.where(sick, 1.4 * places[..., 0] % 1, moving.data).astype(np.float32)
+    mask = Volume((~sick).astype(np.uint8), MOVING, "mask")
+    naive, masked = (
+        miss(align(fixed, Volume(data, MOVING, "image"), "rigid", masks=(None, m)).matrix, matrix)
+        for m in (None, mask)
+    )
+    assert masked[0] < 1
+    assert masked[0] < 0.5 * naive[0]
 
 
 def test_repeats_exactly():

@@ -16,6 +16,7 @@ from lganet_fast.registration.settings import (
     DEFAULTS,
     ITERATIONS,
     OUTPUTS,
+    POINTS_WEIGHT,
     RUN,
     SMOOTHNESS,
     TUNING,
@@ -25,11 +26,16 @@ from lganet_fast.registration.settings import (
 )
 
 TABLE = {**vars(DEFAULTS), **vars(RUN), "iterations": None, "smoothness": None}
+TABLE["points_weight"] = None  # with points: POINTS_WEIGHT
+TABLE["channel_weights"] = None  # equal ones
 del TABLE["again"]  # goes with the preset
 
 
 def test_the_functions_take_them_from_the_table():
-    for function, lacking in ((register, set()), (register_pairs, {"overwrite"})):
+    for function, lacking in (
+        (register, set()),
+        (register_pairs, {"overwrite", "channel_weights"}),
+    ):
         parameters = inspect.signature(function).parameters
         found = {name: x.default for name, x in parameters.items() if name in TABLE}
         wanted = {name: value for name, value in TABLE.items() if name not in lacking}
@@ -60,6 +66,7 @@ def test_the_text_of_register_names_them():
     text = " ".join(register.__doc__.split())
     assert f"by default {ITERATIONS}" in text
     assert f"{AFTER_NETWORK}" in text
+    assert f"None for {POINTS_WEIGHT}" in text
 
 
 def test_what_is_written_goes_by_what_is_asked_for():

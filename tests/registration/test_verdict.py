@@ -186,7 +186,7 @@ def test_a_mask_of_background_is_refused():
     pair = synthetic_pair()
     mask = np.zeros(pair.fixed.grid.shape, np.uint8)
     mask[:2, :2, :2] = 1
-    with pytest.raises(InputError, match="the mask does not overlap the foreground of fixed"):
+    with pytest.raises(InputError, match="fixed_mask does not overlap the foreground of fixed"):
         lganet_fast.register(
             source(pair.fixed), source(pair.moving), fixed_mask=(mask, pair.fixed.grid.affine)
         )

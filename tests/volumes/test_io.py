@@ -92,8 +92,8 @@ def with_nan():
 
 
 BAD_IMAGES = {
-    "3 x 4": (np.eye(3, 4), "at least 2 voxels"),
-    "9 x 8 x 1": (np.random.default_rng(0).normal(size=(9, 8, 1)), "at least 2 voxels"),
+    "4": (np.arange(4.0), "at least 2 voxels along 2 axes"),
+    "9 x 1 x 1": (np.random.default_rng(0).normal(size=(9, 1, 1)), "at least 2 voxels along 2"),
     "time": (np.zeros((*GRID.shape, 4)), "4 time points"),
     "vectors": (np.zeros((*GRID.shape, 1, 3)), "3 values per voxel"),
     "rgb": (rgb(), "colours"),

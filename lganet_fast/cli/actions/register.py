@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import InputError
 from ...registration.cohort import register_pairs
 from ...registration.pairwise import Registration, VerdictWarning, register
-from ...registration.settings import ROLES
+from ...registration.settings import POINT_ROLES, ROLES
 from ...report.contents import VERDICTS
 from ..tables import Part, Table, show
 
@@ -25,16 +25,20 @@ def run(args: argparse.Namespace) -> int:
     Raises InputError if the files do not fit together.
     """
     options = {k: v for k, v in vars(args).items() if k not in NO_OPTIONS}
-    given = [role for role in ROLES if options[role] is not None]
+    files = (*ROLES, *POINT_ROLES, "channel_weights")
+    given = [role for role in files if options[role] is not None]
     if args.pairs is not None:
         if given:
             raise InputError(f"--pairs names the files: leave out --{given[0].replace('_', '-')}")
         del options["overwrite"]  # results of other inputs or settings are always replaced
-        options = {k: v for k, v in options.items() if k not in ROLES}
+        options = {k: v for k, v in options.items() if k not in files}
         return exit_code(args, run_pairs(args.pairs, options, args.quiet))
     for role in ("fixed", "moving"):
         if role not in given:
             raise InputError(f"--{role} is missing: give --fixed and --moving, or --pairs")
+    for role in ("fixed", "moving"):
+        first, *more = options[role]
+        options[role] = [first, *more] if more else first
     with warnings.catch_warnings():
         if not args.quiet:
             warnings.simplefilter("ignore", VerdictWarning)  # the last line has the verdict
@@ -93,9 +97,13 @@ def summary(result: Registration, out: str) -> list[Part]:
         ("time", f"{report.seconds['total']:.1f} s"),
         ("results", out),
     ]
+    if points := report.points:
+        change = f"{points.mean_mm_before:.3f} -> {points.mean_mm_after:.3f} mm mean"
+        rows.insert(2, ("points", f"{change} of {points.count}"))
     if labels:
         scores = f"{labels.mean_dice_before:.4f} -> {labels.mean_dice_after:.4f}"
         count, without = len(labels.per_label), labels.labels_without_hd95_after
         over = f"{count} labels" + (f", {without} without HD95" if without else "")
+        over += ", which steered the search" * labels.steered
         rows.insert(2, ("mean Dice", f"{scores} over {over}"))
     return [Table(rows, least=NAMES), f"verdict: {result.verdict}"]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ...runtime.device import CPU, placed
 from ...volumes.grid import Array, Volume
+from ..pair import Masks
+from ..seen import Seen
 from ..settings import INITIALS
-from ..workspace import Seen
 from . import levels, search
 from .maps import about, degrees
 from .objective import Fit, Objective
@@ -50,20 +51,17 @@ class LinearResult:
 class Images:
     """Both images at every resolution."""
 
-    def __init__(
-        self, fixed: Volume, moving: Volume, mask: Volume | None, device: torch.device
-    ) -> None:
-        """mask: on the fixed grid, non-zero where the fit is evaluated."""
+    def __init__(self, fixed: Volume, moving: Volume, masks: Masks, device: torch.device) -> None:
+        """masks: of the fixed and of the moving image, non-zero where the fit counts."""
         seen = Seen.of(fixed), Seen.of(moving)
         self.cuts = seen[0].cut, seen[1].cut
         self.seen = seen
         self.moments = levels.moments(seen[0]), levels.moments(seen[1])
         self.frame = levels.Frame.of(*self.moments[0])
         spacings = [part * self.frame.radius for part in SPACINGS]
-        counts = None if mask is None else as_weight(mask, device)
         self.fixed, self.moving = (
-            levels.pyramid(s, spacings, device, weight)
-            for s, weight in zip(seen, (counts, None), strict=True)
+            levels.pyramid(s, spacings, device, None if mask is None else as_weight(mask, device))
+            for s, mask in zip(seen, masks, strict=True)
         )
 
     @property
@@ -105,7 +103,7 @@ def align(
     moving: Volume,
     kind: str = "affine",
     *,
-    fixed_mask: Volume | None = None,
+    masks: Masks = (None, None),
     device: torch.device = CPU,
 ) -> LinearResult:
     """The linear map from the fixed to the moving image, found from any starting pose.
@@ -113,15 +111,15 @@ def align(
     kind: "identity" trusts the headers. "center" aligns the centres of the foregrounds; "moments"
     also aligns their principal axes, in the order and with the signs that fit best. "rigid",
     "similarity" and "affine" search all rotations and maximise the correlation ratio, which does
-    not depend on the relation between the contrasts. fixed_mask: on the fixed grid, non-zero where
-    the fit is evaluated. The same input gives the same result.
+    not depend on the relation between the contrasts. masks: of the fixed and of the moving image,
+    on their grids, non-zero where the fit is evaluated. The same input gives the same result.
     Raises ValueError for another kind.
     """
     if kind not in INITIALS:
         raise ValueError(f"kind must be one of {', '.join(INITIALS)}, got {kind!r}")
     if kind == "identity":
         return LinearResult(np.eye(4))
-    images = Images(fixed, moving, fixed_mask, device)
+    images = Images(fixed, moving, masks, device)
     centred = about(np.eye(3), *images.centres)
     if kind == "center":
         return LinearResult(centred)

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool3d, max_pool3d, pad
 
 from ...runtime.device import fetched, placed
 from ...volumes.grid import Array, Grid
-from ..workspace import Seen
+from ..seen import Seen
 
 RING = 2  # voxels around the moving image, so that it falls to the background outside
 MARGIN = 0.3  # of the radius, around the fixed image: there the moving one must be background too
