@@ -177,7 +177,7 @@ def register(
         linear transform: ITK (.mat, .tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta), or 4 x 4
         numbers, from fixed to moving points in RAS+ mm. affine: short for initial="affine".
     checkpoint: weights of a network of models.names(), published or ours (.safetensors). It
-        registers first; iterations None is then (0, 0, 10, 10), or (0, 0, 10, 0) with the
+        registers first; iterations None is then (0, 0, 0, 10, 10), or (0, 0, 10, 0) with the
         preset "fast", in a single search, and (0,) uses the network alone.
     device: "auto", "cpu", "cuda" or "cuda:N". threads: CPU threads, None for all.
         precision: "float32" or "float64". quiet: no progress bar.

@@ -27,10 +27,10 @@ INTERRUPTED = """
 import builtins, os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 wanted, real = sys.argv.pop(1), builtins.__import__
-def load(name, *more):
+def load(name, *more, **named):
     if name == wanted:
         os.kill(os.getpid(), signal.SIGINT)
-    return real(name, *more)
+    return real(name, *more, **named)
 builtins.__import__ = load
 from lganet_fast.__main__ import main
 sys.exit(main())

@@ -111,8 +111,9 @@ def test_mind_ssc_of_an_inverted_image_is_the_same():
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_losses_are_least_where_images_agree_and_have_gradients(name):
     measure = SIMILARITIES[name]
-    fixed = measure.features(volume(10, 10, 10))
-    moved = measure.features(volume(10, 10, 10, seed=3)).requires_grad_(True)
+    pair = measure.channels(volume(10, 10, 10), volume(10, 10, 10, seed=3))
+    fixed, moved = map(measure.features, pair)
+    moved.requires_grad_(True)
     loss = measure.loss(fixed, moved, None)
     assert loss > measure.loss(fixed, fixed, None)
     loss.backward()

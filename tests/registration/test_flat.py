@@ -123,14 +123,15 @@ def test_the_measure_is_that_of_equal_planes(similarity):
     """As the middle of a thick volume of equal planes has it, wherever the flat axis is."""
     images = torch.rand(2, 1, 1, 12, 13, generator=torch.Generator().manual_seed(0))
     measure = SIMILARITIES[similarity]
-    thick = [measure.features(x[..., None].expand(1, 1, 12, 13, 9).contiguous()) for x in images]
+    solid = [x[..., None].expand(1, 1, 12, 13, 9).contiguous() for x in images]
+    thick = map(measure.features, measure.channels(*solid))
     weight = torch.zeros(1, 1, 12, 13, 9)
     weight[..., 4] = 1
     wanted = measure.loss(*thick, weight)
     for axis in (2, 3, 4):
         flat = [x.unsqueeze(axis) for x in images]
         own = measure_for(similarity, flat[0].shape[2:])
-        found = own.loss(*map(own.features, flat), None)
+        found = own.loss(*map(own.features, own.channels(*flat)), None)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import sys
 from pathlib import Path
 
@@ -132,7 +133,9 @@ def write_slices(folder, array, grid, *, slope=1.0, offset=0.0, series="1.2.3", 
         for tag, value in tags.items():
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{series}_{(k * 7) % 11:02d}.dcm"))
-        writer.Execute(image)
+        used = locale.setlocale(locale.LC_ALL)
+        writer.Execute(image)  # sets the locale to "C"
+        locale.setlocale(locale.LC_ALL, used)
 
 
 @pytest.fixture
@@ -177,11 +180,10 @@ def test_dicom_errors(tmp_path, stored):
         nifti.load_image(folder, "fixed")
 
 
-def test_a_single_slice_is_no_volume(tmp_path, stored):
+def test_a_single_slice_is_a_2d_image(tmp_path, stored):
     write_slices(tmp_path / "ct", stored[:, :, :1], GRID)
     for path in (tmp_path / "ct", next((tmp_path / "ct").iterdir())):
-        with pytest.raises(InputError, match="7 x 6 x 1: a volume with at least 2 voxels along 3"):
-            nifti.load_image(path, "fixed")
+        assert nifti.load_image(path, "fixed").data.shape == (7, 6, 1)
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd", "a.nhdr"])
@@ -205,8 +207,7 @@ def test_other_values_are_refused(tmp_path, data):
         nifti.load_image(tmp_path / "a.mha", "fixed")
     flat = sitk.GetImageFromArray(data[:, :, 0].T)
     sitk.WriteImage(flat, str(tmp_path / "a.nrrd"))
-    with pytest.raises(InputError, match="7 x 6: a volume with at least 2 voxels along 3 axes"):
-        nifti.load_image(tmp_path / "a.nrrd", "fixed")
+    assert nifti.load_image(tmp_path / "a.nrrd", "fixed").data.shape == (7, 6, 1)
     with pytest.raises(InputError, match="values would be NaN"):
         nifti.save_volume(tmp_path / "b.nrrd", data * np.nan, GRID)
     with pytest.raises(InputError, match=r"must end in .nii or .nii.gz or .nrrd or .mha"):

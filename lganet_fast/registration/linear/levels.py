@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool3d, max_pool3d, pad
 
 from ...runtime.device import fetched, placed
 from ...volumes.grid import Array, Grid
+from ..objective import LEAST_WEIGHT
 from ..seen import Seen
 
 RING = 2  # voxels around the moving image, so that it falls to the background outside
@@ -76,10 +77,18 @@ def coarser(level: Level, spacing: float) -> Level:
     affine = level.grid.affine.copy()
     affine[:3, 3] = level.grid.to_world((factors - 1) / 2)
     affine[:3, :3] *= factors
-    image = pooled(level.image)
+    image = weighted(pooled, level)
     shape = image.shape[2], image.shape[3], image.shape[4]
     weight = None if level.weight is None else pooled(level.weight)
     return Level(image, weight, Grid(shape, affine))
+
+
+def weighted(mean: Callable[[Tensor], Tensor], level: Level) -> Tensor:
+    """A local mean of the image, in which voxels count by their weight."""
+    if level.weight is None:
+        return mean(level.image)
+    least = level.weight.clamp_min(LEAST_WEIGHT)  # where no neighbour has weight all count alike
+    return mean(level.image * least) / mean(least)
 
 
 def smoothed(x: Tensor) -> Tensor:
@@ -91,6 +100,13 @@ def smoothed(x: Tensor) -> Tensor:
         n = x.shape[axis]
         x = (wide.narrow(axis, 0, n) + 2 * x + wide.narrow(axis, 2, n)) / 4
     return x
+
+
+def smoothed_level(level: Level) -> Level:
+    """The level smoothed; only voxels all of whose neighbours have weight keep theirs."""
+    weight = level.weight
+    weight = None if weight is None else -max_pool3d(-weight, 3, 1, 1)
+    return Level(weighted(smoothed, level), weight, level.grid)
 
 
 def padded(level: Level, cut: list[tuple[bool, bool]], width: Array) -> Level:
@@ -128,7 +144,7 @@ class Points:
 def points_of(level: Level, cut: list[tuple[bool, bool]], frame: Frame, most: int) -> Points:
     """At most `most` voxels of a level: all, or an even choice of those near the foreground."""
     width = np.ceil(MARGIN * frame.radius / level.grid.spacing)
-    ring = padded(Level(smoothed(level.image), level.weight, level.grid), cut, width)
+    ring = padded(smoothed_level(level), cut, width)
     image = ring.image
     counts = torch.ones_like(image) if ring.weight is None else ring.weight
     chosen = (counts > 0).flatten().nonzero()[:, 0]
@@ -155,9 +171,7 @@ class Slopes:
 
 def slopes_of(level: Level, cut: list[tuple[bool, bool]]) -> Slopes:
     """The moving image of a level, with its slopes."""
-    ring = padded(
-        Level(smoothed(level.image), level.weight, level.grid), cut, np.full(3, RING, float)
-    )
+    ring = padded(smoothed_level(level), cut, np.full(3, RING, float))
     steps = torch.stack(torch.gradient(ring.image[0, 0]))
     turn = torch.from_numpy(np.linalg.inv(ring.grid.affine[:3, :3]).T).to(steps)
     slopes = (turn @ steps.flatten(1)).reshape(steps.shape)
