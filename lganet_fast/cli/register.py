@@ -157,6 +157,11 @@ def add_method(method: argparse._ArgumentGroup) -> None:
         help="of the channels' similarities, in proportion (default: equal ones)",
     )
     method.add_argument(
+        "--no-folds",
+        action="store_true",
+        help="smooth the field where it may fold, also between voxels, until it does not",
+    )
+    method.add_argument(
         "--checkpoint",
         metavar="C",
         help="weights of a network, see docs/methods.md: it registers first, then "

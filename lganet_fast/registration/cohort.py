@@ -110,6 +110,7 @@ def register_pairs(
     checkpoint: PathLike | None = DEFAULTS.checkpoint,
     points_weight: float | None = None,
     guide_labels: float = DEFAULTS.guide_labels,
+    no_folds: bool = DEFAULTS.no_folds,
     device: str = RUN.device,
     threads: int | None = RUN.threads,
     precision: str = DEFAULTS.precision,
@@ -139,6 +140,7 @@ def register_pairs(
         preset,
         points_weight,
         guide_labels,
+        no_folds=no_folds,
     )
     place = Path(check_path("out", out))
     with join(device, threads or 0) as ranks:

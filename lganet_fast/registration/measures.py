@@ -14,6 +14,7 @@ from ..metrics.scores import dice, hd95, inverse_consistency, mean_known, presen
 from ..ops import compose, warp
 from ..report.contents import (
     ChannelScores,
+    Folds,
     InverseConsistency,
     Jacobian,
     LabelRow,
@@ -24,8 +25,10 @@ from ..report.contents import (
 )
 from ..runtime.device import numbers
 from ..transforms.field import DisplacementField
-from ..volumes.grid import Volume
+from ..transforms.folds import Repair
+from ..volumes.grid import Grid, Volume
 from ..volumes.intensity import window_of
+from ..volumes.resample import index_flow, linear_on, read, turned
 from .channels import Channel
 from .objective import measure_for
 from .optimiser import flow_of
@@ -167,11 +170,43 @@ def reach_of(velocity: Tensor, work: Workspace) -> Reach:
     return Reach(largest * side, (shortest - 1) * side, percent)
 
 
-def jacobian_summary(det: Tensor) -> Jacobian:
-    """Folding and spread of the Jacobian determinant (X, Y, Z), as in `metrics`."""
+def folds_of(repair: Repair, found: DisplacementField, start: Workspace, similarity: str) -> Folds:
+    """The report's entry on a repair. found: the field as the search found it."""
+    fields = (found, repair.field) if repair.cells else (found,)
+    values = [field_similarity(field, start, similarity) for field in fields]
+    return Folds(
+        repair.cells,
+        repair.bounds.cells,
+        repair.bounds.least,
+        [round(float(x), 3) for x in repair.bounds.place],
+        repair.scale,
+        values[0],
+        values[-1],
+    )
+
+
+@torch.no_grad()
+def field_similarity(field: DisplacementField, start: Workspace, similarity: str) -> float:
+    """The similarity over the fixed foreground of the moving image warped by a field."""
+    grid, device = start.grid, start.fixed.device
+    back, into = np.linalg.inv(start.affine), np.linalg.inv(grid.affine)[:3, :3]
+    way = index_flow(grid, field.grid, slice(None), device=device)
+    shift = turned(back[:3, :3], read(field.vectors().to(device), way))
+    shift = shift + linear_on(grid, (back - np.eye(4)) @ grid.affine, slice(None), device=device)
+    flow = turned(into, shift).to(start.fixed)
+    values = [similarities(x, x, flow, similarity)[2] for x in start.channels]
+    weights = [channel.weight for channel in start.channels]
+    return round(float(np.dot(weights, numbers(values))), 6)
+
+
+def jacobian_summary(det: Tensor, grid: Grid) -> Jacobian:
+    """Folding and spread of the Jacobian determinant (X, Y, Z) on a grid, as in `metrics`."""
     folded = 100 * (~(det > 0)).double().mean()
     spread = (det + 3).clamp(1e-9, 1e9).log().std(correction=0)
-    return Jacobian(*numbers([folded, spread, det.min(), det.max()]))
+    shares = [folded, spread, det.min(), det.max(), det.argmin()]
+    percent, deviation, low, high, place = numbers(shares)
+    world = grid.to_world(np.unravel_index(int(place), grid.shape))
+    return Jacobian(percent, deviation, low, high, [round(float(x), 3) for x in world])
 
 
 def inverse_residual(

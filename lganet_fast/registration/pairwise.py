@@ -127,6 +127,7 @@ def register(
     points_weight: float | None = None,
     guide_labels: float = DEFAULTS.guide_labels,
     channel_weights: Sequence[float] | None = None,
+    no_folds: bool = DEFAULTS.no_folds,
     preset: str = DEFAULTS.preset,
     similarity: str = DEFAULTS.similarity,
     iterations: Sequence[int] | None = None,
@@ -176,6 +177,7 @@ def register(
         "rigid", "similarity" and "affine" search all rotations and optimise; or a file with a
         linear transform: ITK (.mat, .tfm, .txt, .h5), FSL (.mat), FreeSurfer (.lta), or 4 x 4
         numbers, from fixed to moving points in RAS+ mm. affine: short for initial="affine".
+    no_folds: smooth the field where it may fold, also between voxels, until it does not.
     checkpoint: weights of a network of models.names(), published or ours (.safetensors). It
         registers first; iterations None is then (0, 0, 0, 10, 10), or (0, 0, 10, 0) with the
         preset "fast", in a single search, and (0,) uses the network alone.
@@ -208,6 +210,7 @@ def register(
         check_points(sources, points_weight),
         guide_labels,
         check_channels(sources, channel_weights),
+        no_folds,
     )
     run = Run(out, device, threads, qc, overwrite, share, quiet)
     return register_sources(sources, settings, run)
@@ -234,7 +237,7 @@ def register_sources(
         with clock.stage("optimise"):
             found = find(given, initial, settings, place, run.quiet)
         with clock.stage("transform"):
-            moved = transform(given.pair, initial, found)
+            moved = transform(given.pair, initial, found, settings)
             scores = beside.submit(score, given.pair, moved, settings)
             saves = [] if folder is None else writers(moved, folder)
             written = [beside.submit(save) for save in saves]
@@ -274,6 +277,7 @@ def report_of(
         backend=ran_on,
         network=given.card,
         similarity=found.change.report(),
+        folds=quality.folds,
         jacobian=quality.jacobian,
         inverse_consistency_mm=quality.inverse_consistency_mm,
         labels=quality.labels,

@@ -138,6 +138,7 @@ class Settings:
     points_weight: float = 0.0
     guide_labels: float = 0.0
     channel_weights: tuple[float, ...] = (1.0,)
+    no_folds: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -185,6 +186,7 @@ def check_settings(
     points_weight: float | None = None,
     guide_labels: float = DEFAULTS.guide_labels,
     channel_weights: tuple[float, ...] = DEFAULTS.channel_weights,
+    no_folds: bool = DEFAULTS.no_folds,
 ) -> Settings:
     """Make Settings from the arguments. Raises InputError for invalid values.
 
@@ -226,6 +228,7 @@ def check_settings(
         float(pull),
         float(guide_labels),
         channel_weights,
+        bool(no_folds),
     )
 
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.checkpoint import Checkpoint
 from ..models.inference import open_checkpoint
-from ..report.contents import Input, InverseConsistency, Jacobian, LabelScores, PointScores
+from ..report.contents import Folds, Input, InverseConsistency, Jacobian, LabelScores, PointScores
 from ..runtime.device import sent
 from ..runtime.files import sha256
 from ..runtime.machine import guard_memory
 from ..runtime.progress import Progress
 from ..transforms.field import DisplacementField
+from ..transforms.folds import without_folds
 from ..transforms.linear_files import read_linear
 from ..volumes import nifti
 from ..volumes.grid import Array, Volume
@@ -249,7 +250,8 @@ def carry(pair: Pair, transform: DisplacementField) -> Carried:
 class Moved:
     """The transforms, and the warped image and labels.
 
-    start: the initial transform. before: warped by it alone; after: by the whole transform.
+    start: the initial transform. before: warped by it alone; after: by the whole transform. folds:
+    the report's entry on the repair of folds, if asked for.
     """
 
     start: DisplacementField
@@ -257,16 +259,26 @@ class Moved:
     inverse: DisplacementField
     before: Carried
     after: Carried
+    folds: Folds | None
 
 
-def transform(pair: Pair, initial: Initial, found: Found) -> Moved:
-    """Make the transforms from the velocity, and warp the image and its labels."""
+def transform(pair: Pair, initial: Initial, found: Found, settings: Settings) -> Moved:
+    """Make the transforms from the velocity, and warp the image and its labels.
+
+    Raises InputError if the initial transform mirrors, and no folds are wanted.
+    """
     forward, inverse = transforms(found.velocity, found.work, pair)
+    folds = None
+    if settings.no_folds:
+        repair = without_folds(forward, initial.matrix)
+        folds = measures.folds_of(repair, forward, found.start, settings.similarity)
+        if repair.cells:
+            forward, inverse = repair.field, repair.field.invert(pair.moving.grid, inverse)
     place = found.velocity.device
     start = DisplacementField.from_affine(initial.matrix, pair.fixed.grid, place)
     further = tuple(forward.apply(moving) for _, moving in pair.further)
     after = replace(carry(pair, forward), further=further)
-    return Moved(start, forward, inverse, carry(pair, start), after)
+    return Moved(start, forward, inverse, carry(pair, start), after, folds)
 
 
 def score(pair: Pair, moved: Moved, settings: Settings) -> LabelScores | None:
@@ -286,6 +298,7 @@ class Quality:
     inverse_consistency_mm: InverseConsistency
     labels: LabelScores | None
     points: PointScores | None
+    folds: Folds | None
     verdict: Verdict
     notes: list[str]
 
@@ -300,7 +313,7 @@ def measure(
 ) -> Quality:
     """Measure and judge the result. scores: waits for `score` and returns its result."""
     pair, det = given.pair, moved.transform.determinant()
-    jacobian = measures.jacobian_summary(det)
+    jacobian = measures.jacobian_summary(det, pair.fixed.grid)
     residual = measures.inverse_residual(pair, moved.transform, moved.inverse)
     points = None
     if pair.points is not None:
@@ -323,7 +336,7 @@ def measure(
         )
     )
     notes = measures.label_warnings(labels)
-    return Quality(det, jacobian, residual, labels, points, verdict, notes)
+    return Quality(det, jacobian, residual, labels, points, moved.folds, verdict, notes)
 
 
 def notes_of(*stages: Given | Initial | Found | Quality) -> list[str]:

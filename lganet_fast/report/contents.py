@@ -90,13 +90,33 @@ class Jacobian:
     """Folding and spread of the Jacobian determinant on the fixed grid.
 
     folded_percent: of voxels whose determinant is not positive. sdlogj: standard deviation of
-    log(determinant + 3).
+    log(determinant + 3). min_at_ras_mm: the voxel with the least determinant.
     """
 
     folded_percent: Number
     sdlogj: Number
     min: Number
     max: Number
+    min_at_ras_mm: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The repair of folds, if it was asked for.
+
+    repaired_cells, of cells: that could fold as the search ended. least_bound: lower bound of the
+    determinant anywhere in the result, relative to that of the initial transform; least_at_ras_mm:
+    that cell's centre. scale: of the displacement, below 1 where smoothing was not enough.
+    similarity_found, similarity_after: before and after the repair, both from the field as written.
+    """
+
+    repaired_cells: int
+    cells: int
+    least_bound: Number
+    least_at_ras_mm: list[float]
+    scale: float
+    similarity_found: Number
+    similarity_after: Number
 
 
 @dataclass(frozen=True)
@@ -169,7 +189,8 @@ class Report:
     inputs: by role, such as "fixed" or "moving_labels". settings: everything else that the result
     depends on, defaults filled in. affine_matrix_ras_mm: (4, 4), the initial transform from fixed
     to moving points. network: the checkpoint's card and configuration, and its "sha256"; None
-    without one. labels: None if either image has none. points: None without points. reasons: why
+    without one. folds: None unless they were to be repaired. labels: None if either image has none.
+    points: None without points. reasons: why
     the verdict is not "good". seconds: of each stage and "total". peak_memory_mb: None if unknown.
     """
 
@@ -180,6 +201,7 @@ class Report:
     backend: Backend
     network: dict[str, Any] | None
     similarity: SimilarityScores
+    folds: Folds | None
     jacobian: Jacobian
     inverse_consistency_mm: InverseConsistency
     labels: LabelScores | None

@@ -140,7 +140,7 @@ def _results(report: Report) -> list[tuple[str, str, str]]:
         (
             "Jacobian determinant",
             f"{_number(jacobian.min, '.3f')} to {_number(jacobian.max, '.3f')}",
-            f"SDlogJ {_number(jacobian.sdlogj, '.4f')}",
+            f"SDlogJ {_number(jacobian.sdlogj, '.4f')}{_place(jacobian.min_at_ras_mm)}",
         ),
         (
             "Inverse consistency",
@@ -149,6 +149,10 @@ def _results(report: Report) -> list[tuple[str, str, str]]:
             f"largest {_number(residual.max, '.3f')}",
         ),
     ]
+
+
+def _place(point: list[float] | None) -> str:
+    return "" if point is None else f"; least at {', '.join(f'{x:.1f}' for x in point)} mm RAS"
 
 
 def _over(labels: LabelScores) -> str:

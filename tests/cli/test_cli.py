@@ -92,6 +92,7 @@ def test_every_option_reaches_the_settings(files, capsys):
         "points_weight": 0.0,
         "guide_labels": 0.0,
         "channel_weights": [1.0],
+        "no_folds": False,
     }
 
 

@@ -34,6 +34,7 @@ def report_of(inputs: dict[str, Input], settings: dict[str, Any], **other: Any) 
         "inverse_consistency_mm": InverseConsistency(0.011, 0.22, float("nan"), 0.0),
         "labels": None,
         "points": None,
+        "folds": None,
         "verdict": "good",
         "reasons": [],
         "warnings": [],

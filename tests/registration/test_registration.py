@@ -301,7 +301,7 @@ def test_folds_are_counted_and_told():
     velocity = 4 * rough * optimiser.taper((12, 12, 12), 3)
     change = measures.similarity_change(velocity, start, start, settings.similarity)
     found = stages.Found(start, start, velocity, change, [])
-    moved = stages.transform(given.pair, initial, found)
+    moved = stages.transform(given.pair, initial, found, settings)
     quality = stages.measure(given, initial, found, moved, settings, lambda: None)
     folded = 100 * (moved.transform.jacobian_determinant() <= 0).mean()
     assert folded > 1

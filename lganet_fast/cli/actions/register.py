@@ -97,6 +97,13 @@ def summary(result: Registration, out: str) -> list[Part]:
         ("time", f"{report.seconds['total']:.1f} s"),
         ("results", out),
     ]
+    if (place := report.jacobian.min_at_ras_mm) is not None:
+        where = ", ".join(f"{x:.1f}" for x in place)
+        rows.insert(3, ("least det", f"{report.jacobian.min:.3f} at {where} mm (RAS)"))
+    if folds := report.folds:
+        change = f"{folds.similarity_found:.4f} -> {folds.similarity_after:.4f}"
+        repaired = f"{folds.repaired_cells} cells, least bound {folds.least_bound:.3f}"
+        rows.insert(4, ("repaired", f"{repaired}, {similarity.name} {change}"))
     if points := report.points:
         change = f"{points.mean_mm_before:.3f} -> {points.mean_mm_after:.3f} mm mean"
         rows.insert(2, ("points", f"{change} of {points.count}"))
