@@ -190,7 +190,7 @@ def field_similarity(field: DisplacementField, start: Workspace, similarity: str
     """The similarity over the fixed foreground of the moving image warped by a field."""
     grid, device = start.grid, start.fixed.device
     back, into = np.linalg.inv(start.affine), np.linalg.inv(grid.affine)[:3, :3]
-    way = index_flow(grid, field.grid, slice(None), device=device)
+    way = index_flow(grid, field.grid, slice(0, grid.shape[0]), device=device)
     shift = turned(back[:3, :3], read(field.vectors().to(device), way))
     shift = shift + linear_on(grid, (back - np.eye(4)) @ grid.affine, slice(None), device=device)
     flow = turned(into, shift).to(start.fixed)

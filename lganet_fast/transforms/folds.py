@@ -2,8 +2,8 @@
 
 In each cell of eight neighbouring voxels the map is trilinear, so its Jacobian determinant is a
 polynomial of degree 2 in each coordinate. The least of its 27 Bernstein coefficients is at most the
-least determinant in the cell, and at the cell's corners both are equal (Farouki, 2012). Outside the
-grid the displacement keeps its edge value, so the half voxels at the border are cells too.
+least determinant in the cell, and at the cell's corners both are equal (Farouki, 2012). Cells lie
+between voxel centres; a slice repeats itself on both sides of its plane.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Bounds:
 
     least: of all cells, and place: (3,) of that cell's centre in RAS+ mm. bad: (N, 3) indices of
     the cells whose bound is not above the limit asked for; cell (i, j, k) lies between the voxels
-    (i - 1, j - 1, k - 1) and (i, j, k). cells: their number in all.
+    (i, j, k) and (i + 1, j + 1, k + 1). cells: their number in all.
     """
 
     least: float
@@ -68,7 +68,7 @@ def bounds_of(field: DisplacementField, limit: float = 0.0, linear: Array | None
     grid = field.grid
     # Positions in the coordinates in which the linear map is the step to the next voxel.
     into = torch.from_numpy(np.linalg.inv(matrix @ grid.affine[:3, :3]))
-    moved = padded(field.vectors().double())
+    moved = thick(field.vectors().double())[0]
     moved = (into.to(moved) @ moved.flatten(1)).reshape(moved.shape)
     still = torch.from_numpy(np.linalg.inv(matrix @ grid.affine[:3, :3]) @ grid.affine[:3, :3])
     changes = []
@@ -83,13 +83,14 @@ def bounds_of(field: DisplacementField, limit: float = 0.0, linear: Array | None
     ]
     lows = torch.cat(least)
     worst = int(lows.argmin())
-    centre = grid.to_world(unsure[worst].cpu().numpy() - 0.5)
+    beside = np.array([0.0 if n == 1 else 0.5 for n in grid.shape])
+    centre = grid.to_world(unsure[worst].cpu().numpy() * (beside > 0) + beside)
     return Bounds(float(lows[worst]), centre, unsure[~(lows > limit)], size.numel())
 
 
-def padded(vectors: Tensor) -> Tensor:
-    """(1, 3, X, Y, Z) as (3, X + 2, Y + 2, Z + 2) with the values at the edge."""
-    return F.pad(vectors, [1] * 6, mode="replicate")[0]
+def thick(x: Tensor) -> Tensor:
+    """(1, C, X, Y, Z), twice along each axis of one voxel."""
+    return x.expand(-1, -1, *(max(n, 2) for n in x.shape[2:]))
 
 
 def highest(edges: Tensor, axis: int) -> Tensor:
@@ -103,7 +104,7 @@ def highest(edges: Tensor, axis: int) -> Tensor:
 def least_coefficients(moved: Tensor, cells: Tensor, still: Tensor) -> Tensor:
     """The least Bernstein coefficient of the determinant in some cells (N, 3): (N,).
 
-    moved: (3, X + 2, Y + 2, Z + 2), displacements. still: (3, 3), the steps without displacement;
+    moved: (3, X, Y, Z), displacements. still: (3, 3), the steps without displacement;
     both in the same coordinates, of which the determinant is that of the map.
     """
     corners = []
@@ -160,18 +161,12 @@ def without_folds(field: DisplacementField, affine: Array) -> Repair:
 
 def around(cells: Tensor, grid: Grid, reach: int) -> Tensor:
     """(1, 1, X, Y, Z): 1 at the corners of cells (N, 3), falling to 0 over `reach` voxels."""
-    x, y, z = grid.shape
-    marks = torch.zeros(x + 2, y + 2, z + 2)
+    marks = torch.zeros(grid.shape)
+    last = torch.tensor(grid.shape) - 1
     for corner in itertools.product((0, 1), repeat=3):
-        i, j, k = (cells[:, axis] + side for axis, side in enumerate(corner))
+        i, j, k = torch.minimum(cells + torch.tensor(corner), last).T
         marks[i, j, k] = 1
-    inner = marks[1:-1, 1:-1, 1:-1].clone()
-    for axis, n in enumerate(grid.shape):  # an edge value stands for those outside
-        for face, outer in ((0, 0), (n - 1, n + 1)):
-            edge = marks.select(axis, outer)
-            others = [slice(1, m + 1) for a, m in enumerate(grid.shape) if a != axis]
-            inner.select(axis, face).clamp_(min=edge[tuple(others)])
-    weight = inner[None, None]
+    weight = marks[None, None]
     for _ in range(reach):
         weight = torch.maximum(weight, smoothed(F.max_pool3d(weight, 3, 1, 1)))
     return weight

@@ -36,7 +36,7 @@ def test_no_determinant_is_below_its_bound(size):
     found = bounds_of(field)
     assert found.least < det.min() + 0.02
     bad = {tuple(cell) for cell in found.bad.tolist()}
-    folded = {tuple(cell) for cell in (index[det <= 0].astype(int) + 1).tolist()}
+    folded = {tuple(cell) for cell in index[det <= 0].astype(int).tolist()}
     assert folded <= bad
     assert bool(folded) == (size > 0.2)
 
@@ -113,11 +113,11 @@ def test_a_2d_field():
 
 
 def test_register_without_folds():
-    """Hardly any smoothness, so that the search folds; the repaired field is what is written."""
+    """Without smoothness the search folds; the repaired field is what is written."""
     grid = oblique_grid((22, 24, 20), (3.2, 3.0, 3.4), 0)
-    pair = synthetic_pair(grid, grid, amplitude=6.0)
+    pair = synthetic_pair(grid, grid, amplitude=12.0)
     images = [(x.data, x.grid.affine) for x in (pair.fixed, pair.moving)]
-    options = {"iterations": (15, 25), "smoothness": 0.001, "similarity": "mse", "threads": 1}
+    options = {"iterations": (40, 60), "smoothness": 0.0, "threads": 1}
     result = register(*images, no_folds=True, **options)
     folds = result.details.folds
     bounds = bounds_of(result.transform, LEAST)
