@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from synthetic import oblique_grid, synthetic_pair
+from synthetic import mean_error, oblique_grid, source, synthetic_pair
 
 import lganet_fast
 from lganet_fast import InputError, RegistrationWarning, register
@@ -20,19 +20,6 @@ from lganet_fast.runtime import machine
 from lganet_fast.volumes.grid import Grid
 
 FAST = {"iterations": (15, 15, 6), "threads": 2}
-
-
-def source(volume):
-    """The volume from memory, its affine rounded as in a NIfTI file."""
-    return volume.data, volume.grid.affine.astype(np.float32).astype(float)
-
-
-def mean_error(result, pair, where):
-    """Mean distance in mm, over fixed voxels, between found and true point; and the start's."""
-    points = pair.fixed.grid.world()[where]
-    truth = pair.to_moving(points)
-    found = result.transform.map(points)
-    return np.linalg.norm([found - truth, points - truth], axis=-1).mean(-1)
 
 
 def save(path, volume):
@@ -161,73 +148,6 @@ def test_refuses_a_start_that_is_neither_kind_nor_file():
         register(*images, initial="nothing")
     with pytest.raises(InputError, match="affine is short for initial affine"):
         register(*images, initial="rigid", affine=True)
-
-
-@pytest.mark.parametrize("similarity", ["lncc", "mse", "mind"])
-def test_mask_keeps_a_lesion_from_pulling(similarity):
-    """What the fixed image alone shows drags the map along, unless it is masked."""
-    pair = synthetic_pair()
-    grid = pair.fixed.grid
-    lesion = np.linalg.norm(grid.world() - [-6, -6, 0], axis=-1) < 8
-    sick = np.where(lesion, 0.05, pair.fixed.data).astype(np.float32), grid.affine
-    mask = (~lesion).astype(np.uint8), grid.affine
-    naive, masked = (
-        mean_error(
-            register(sick, source(pair.moving), fixed_mask=m, similarity=similarity, **FAST),
-            pair,
-            lesion,
-        )
-        for m in (None, mask)
-    )
-    assert masked[0] < 0.85 * naive[0]
-    if similarity == "lncc":
-        assert masked[0] < 0.3 * naive[0]
-        assert masked[0] < 0.6 * masked[1]
-
-
-def test_a_moving_mask_keeps_a_lesion_of_the_moving_image_from_pulling():
-    pair = synthetic_pair()
-    grid = pair.moving.grid
-    lesion = np.linalg.norm(grid.world() - [-6, -6, 0], axis=-1) < 8
-    sick = np.where(lesion, 0.05, pair.moving.data).astype(np.float32), grid.affine
-    mask = (~lesion).astype(np.uint8), grid.affine
-    near = np.linalg.norm(pair.to_moving(pair.fixed.grid.world()) - [-6, -6, 0], axis=-1) < 8
-    naive, masked = (
-        mean_error(register(source(pair.fixed), sick, moving_mask=m, **FAST), pair, near)
-        for m in (None, mask)
-    )
-    assert masked[0] < 0.4 * naive[0]
-    assert masked[0] < 0.6 * masked[1]
-
-
-def test_masks_that_leave_nothing_are_refused():
-    pair = synthetic_pair()
-    x = pair.fixed.grid.world()[..., 0]
-    left, right, corner = (
-        (where.astype(np.uint8), pair.fixed.grid.affine) for where in (x < -5, x > 5, x < -34)
-    )
-    images = source(pair.fixed), source(pair.moving)
-    with pytest.raises(InputError, match="the masks leave no place that counts in both images"):
-        register(*images, fixed_mask=left, moving_mask=right)
-    with pytest.raises(InputError, match="moving_mask does not overlap the foreground of moving"):
-        register(*images, moving_mask=corner)
-
-
-def test_what_a_mask_hides_has_no_say():
-    pair = synthetic_pair()
-    grid = pair.fixed.grid
-    hidden = np.linalg.norm(grid.world() - [-6, -6, 0], axis=-1) < 8
-    mask = (~hidden).astype(np.uint8), grid.affine
-    fields = [
-        register(
-            (np.where(hidden, value, pair.fixed.data).astype(np.float32), grid.affine),
-            source(pair.moving),
-            fixed_mask=mask,
-            iterations=(15,),
-        ).transform.displacement
-        for value in (0.05, 0.6)
-    ]
-    assert np.abs(fields[0] - fields[1]).max() < 0.05
 
 
 def test_other_similarities_and_precision():
