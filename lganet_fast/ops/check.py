@@ -38,6 +38,18 @@ def together(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
         raise ValueError(f"{name} must be on {other_name}'s device {other.device}, got {x.device}")
 
 
+def two_images(a: Tensor, b: Tensor, weight: Tensor | None) -> None:
+    """Require images a and b (B, C, H, W, D) of one type, and weight (B, 1, H, W, D) or None."""
+    shape("a", a, ("B", "C", "H", "W", "D"))
+    floating("a", a)
+    shape("b", b, a.shape)
+    floating("b", b, (a.dtype,))
+    together("b", b, "a", a)
+    if weight is not None:
+        shape("weight", weight, (a.shape[0], 1, *a.shape[2:]))
+        together("weight", weight, "a", a)
+
+
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Require one of the `allowed` names."""
     if not isinstance(value, str) or value not in allowed:

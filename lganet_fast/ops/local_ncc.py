@@ -28,17 +28,10 @@ def local_ncc(
     1e-5 is absolute. The gradient to weight is the reference's, whatever the backend.
     Raises ValueError or TypeError naming the invalid argument.
     """
-    check.shape("a", a, ("B", "C", "H", "W", "D"))
-    check.floating("a", a)
-    check.shape("b", b, a.shape)
-    check.floating("b", b, (a.dtype,))
-    check.together("b", b, "a", a)
+    check.two_images(a, b, weight)
     check.at_least("window", window, 1)
     if window % 2 == 0:
         raise ValueError(f"window must be odd, got {window}")
-    if weight is not None:
-        check.shape("weight", weight, (a.shape[0], 1, *a.shape[2:]))
-        check.together("weight", weight, "a", a)
     if choose_backend("local_ncc", a.device.type, backend).backend != "native":
         return reference.local_ncc(a, b, window, weight)
     if weight is not None:

@@ -36,17 +36,10 @@ def mutual_information(
     else float32. The gradient to weight is the reference's, whatever the backend.
     Raises ValueError or TypeError naming the invalid argument.
     """
-    check.shape("a", a, ("B", "C", "H", "W", "D"))
-    check.floating("a", a)
-    check.shape("b", b, a.shape)
-    check.floating("b", b, (a.dtype,))
-    check.together("b", b, "a", a)
+    check.two_images(a, b, weight)
     check.at_least("bins", bins, LEAST_BINS)
     if bins > MOST_BINS:
         raise ValueError(f"bins must be at most {MOST_BINS}, got {bins}")
-    if weight is not None:
-        check.shape("weight", weight, (a.shape[0], 1, *a.shape[2:]))
-        check.together("weight", weight, "a", a)
     if choose_backend("mutual_information", a.device.type, backend).backend != "native":
         return joint_histogram.mutual_information(a, b, bins, weight)
     if weight is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,20 +115,27 @@ def similarities(start: Channel, work: Channel, flow: Tensor, similarity: str) -
 
     start, work: as prepared, and at the start of the search. flow: by which the result is warped.
     """
-    measure = measure_for(similarity, work.fixed.shape[2:])
-    counts = (work.fixed > 0).to(work.fixed)
-    for weight in start.weights:
+    value = similarity_to(start, similarity)
+    before, found = value(start.moving), value(warp(start.moving, flow))
+    begun = before if work is start else value(work.moving)
+    return [before, begun, found, value(start.fixed)]
+
+
+def similarity_to(channel: Channel, similarity: str) -> Callable[[Tensor], Tensor]:
+    """The similarity of an image on the working grid to a channel's fixed image."""
+    fixed, measure = channel.fixed, measure_for(similarity, channel.fixed.shape[2:])
+    counts = (fixed > 0).to(fixed)
+    for weight in channel.weights:
         counts = counts if weight is None else counts * weight
+    own = measure.features(fixed)
 
     def value(image: Tensor) -> Tensor:
-        target, features = map(measure.features, measure.channels(work.fixed, image))
-        loss = measure.loss(target, features, counts)
+        target, moved = measure.channels(fixed, image)
+        known = own if target is fixed else measure.features(target)
+        loss = measure.loss(known, measure.features(moved), counts)
         return 1 - loss if rises(similarity) else loss
 
-    moved = warp(start.moving, flow)
-    before, found = value(start.moving), value(moved)
-    begun = before if work is start else value(work.moving)
-    return [before, begun, found, value(work.fixed)]
+    return value
 
 
 def whole_flow(velocity: Tensor, work: Workspace) -> Tensor:
@@ -194,7 +201,7 @@ def field_similarity(field: DisplacementField, start: Workspace, similarity: str
     shift = turned(back[:3, :3], read(field.vectors().to(device), way))
     shift = shift + linear_on(grid, (back - np.eye(4)) @ grid.affine, slice(None), device=device)
     flow = turned(into, shift).to(start.fixed)
-    values = [similarities(x, x, flow, similarity)[2] for x in start.channels]
+    values = [similarity_to(x, similarity)(warp(x.moving, flow)) for x in start.channels]
     weights = [channel.weight for channel in start.channels]
     return round(float(np.dot(weights, numbers(values))), 6)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol, TypeAlias
 
 import torch
@@ -79,6 +79,11 @@ class ImageTerm:
     noise: float = 0.0
     weight: float = 1.0
 
+    @cached_property
+    def channels(self) -> tuple[Tensor, Tensor]:
+        """What the measure makes of both images at full resolution."""
+        return SIMILARITIES[self.similarity].channels(self.fixed, self.moving)
+
     def at(self, level: Level) -> ImagesAtLevel:
         """The term at one resolution."""
         return ImagesAtLevel(self, level)
@@ -90,8 +95,7 @@ class ImagesAtLevel:
     def __init__(self, term: ImageTerm, level: Level) -> None:
         self.weight = term.weight
         self.measure = measure_for(term.similarity, term.fixed.shape[2:])
-        pair = self.measure.channels(term.fixed, term.moving)
-        both = zip(pair, term.weights, strict=True)
+        both = zip(term.channels, term.weights, strict=True)
         self.images = [self.measure.features(shrunk_image(*x, level.images)) for x in both]
         self.weights = [None if w is None else shrink(w, level.images) for w in term.weights]
         texture = self.measure.texture if term.noise > QUIET else None

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..volumes import nifti
-from ..volumes.grid import Array, Grid, Volume
+from ..volumes.grid import Array, Grid, Volume, apply_affine
 from ..volumes.points import load_points
 from ..volumes.sampling import inside
 from .settings import POINT_ROLES, Sources
@@ -129,11 +128,6 @@ def read_matching(sources: Sources, fixed: Grid, moving: Grid) -> tuple[Array, A
                 f"{', '.join(map(str, out[:POINTS_NAMED]))}{more}"
             )
     return first, second
-
-
-def apply_affine(matrix: NDArray[np.floating], points: NDArray[np.floating]) -> Array:
-    """Map (..., 3) points by a (4, 4) matrix."""
-    return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3], np.float64)
 
 
 def overlap(fixed: Grid, moving: Grid, affine: Array) -> float:

@@ -165,7 +165,7 @@ def register(
     share: write names instead of paths in the report and in qc.html.
     preset: "fast" (no full resolution), "default", or "best" (a second search from the result of
         the first). Other arguments override it.
-    similarity: "lncc" (local cross-correlation, 5^3 windows), "mse" (one modality, one scale),
+    similarity: "lncc" (local cross-correlation, 3^3 windows), "mse" (one modality, one scale),
         "mind" (MIND-SSC, across modalities) or "mi" (mutual information, across modalities).
     iterations: maximum per level, coarse to fine, each level twice as fine as the one before, the
         last at full resolution; 0 skips a level. None for the preset's, by default

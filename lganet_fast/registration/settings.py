@@ -52,7 +52,7 @@ TUNING = {  # of each measure of losses.dissimilarity.SIMILARITIES
     "lncc": Tuning(smoothness=1.0, bytes_per_voxel=220, nothing_left=0.02),
     "mse": Tuning(smoothness=0.1, bytes_per_voxel=220, nothing_left=1e-3),
     "mind": Tuning(smoothness=1.0, bytes_per_voxel=600, nothing_left=5e-3),
-    "mi": Tuning(smoothness=3.0, bytes_per_voxel=600, nothing_left=0.05),  # bytes: not measured
+    "mi": Tuning(smoothness=3.0, bytes_per_voxel=350, nothing_left=0.05),
 }
 SMOOTHNESS = {name: tuning.smoothness for name, tuning in TUNING.items()}
 
@@ -210,11 +210,11 @@ def check_settings(
     if not is_number(strength) or not 0 <= strength <= STIFFEST:
         raise InputError(f"smoothness must be a number from 0 to {STIFFEST:g}, got {strength!r}")
     pull = 0.0 if points_weight is None else points_weight
-    if points_weight is not None and not 0 < pull <= HEAVIEST:
-        raise InputError(f"points_weight must be a number above 0, to {HEAVIEST:g}, got {pull}")
-    if not 0 <= guide_labels <= HEAVIEST:
+    if points_weight is not None and not (is_number(pull) and 0 < pull <= HEAVIEST):
+        raise InputError(f"points_weight must be a number above 0, to {HEAVIEST:g}, got {pull!r}")
+    if not is_number(guide_labels) or not 0 <= guide_labels <= HEAVIEST:
         raise InputError(
-            f"guide_labels must be a number from 0 to {HEAVIEST:g}, got {guide_labels}"
+            f"guide_labels must be a number from 0 to {HEAVIEST:g}, got {guide_labels!r}"
         )
     return Settings(
         similarity,
@@ -247,14 +247,13 @@ def check_channels(sources: Sources, weights: Sequence[float] | None) -> tuple[f
         raise InputError(f"fixed is {count} images and moving is {other}: a channel is one of each")
     if weights is None:
         return (1.0,) * count
-    found = tuple(float(weight) for weight in weights)
-    if len(found) != count or not all(0 < weight <= HEAVIEST for weight in found):
-        given = ", ".join(f"{weight:g}" for weight in found) or "none"
+    found = tuple(weights) if isinstance(weights, Sequence) and not isinstance(weights, str) else ()
+    if len(found) != count or not all(is_number(x) and 0 < x <= HEAVIEST for x in found):
         raise InputError(
             f"channel_weights must be {count} numbers above 0, to {HEAVIEST:g}, one for each "
-            f"channel; got {given}"
+            f"channel; got {weights!r}"
         )
-    return found
+    return tuple(map(float, found))
 
 
 def check_points(sources: Sources, points_weight: float | None) -> float | None:

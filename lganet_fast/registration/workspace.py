@@ -18,12 +18,12 @@ from torch import Tensor
 from ..ops import compose
 from ..runtime.device import sent
 from ..transforms.field import DisplacementField
-from ..volumes.grid import Array, Grid
+from ..volumes.grid import Array, Grid, apply_affine
 from ..volumes.resample import index_flow, linear_on, read, turned
 from .channels import Channel, Place, channel_of
 from .label_codes import coded_labels
 from .optimiser import exponential, flow_of
-from .pair import Pair, apply_affine
+from .pair import Pair
 from .seen import Seen
 from .separable import along_axes, growth, linear_map, positions
 

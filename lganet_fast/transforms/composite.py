@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from ..volumes.grid import Array, Grid, Volume, as_points
+from ..volumes.grid import Array, Grid, Volume, apply_affine, as_points
 from ..volumes.nifti import check_affine
 from ..volumes.resample import (
     channels_first,
@@ -49,7 +49,7 @@ class Affine:
 
     def map(self, points: Array) -> Array:
         """Points (..., 3), both in RAS+ mm."""
-        return np.asarray(points @ self.matrix[:3, :3].T + self.matrix[:3, 3])
+        return apply_affine(self.matrix, points)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import max_pool3d
 
 from ..errors import InputError
 from ..volumes.grid import Array, Grid
-from ..volumes.resample import linear_on
+from ..volumes.resample import linear_on, smoothed
 from .field import DisplacementField
 from .jacobian import triple_product
 
@@ -168,14 +168,5 @@ def around(cells: Tensor, grid: Grid, reach: int) -> Tensor:
         marks[i, j, k] = 1
     weight = marks[None, None]
     for _ in range(reach):
-        weight = torch.maximum(weight, smoothed(F.max_pool3d(weight, 3, 1, 1)))
+        weight = torch.maximum(weight, smoothed(max_pool3d(weight, 3, 1, 1)))
     return weight
-
-
-def smoothed(x: Tensor) -> Tensor:
-    """(1, C, X, Y, Z) weighted 1, 2, 1 along each axis, with the edge's value outside."""
-    wide = F.pad(x, [1] * 6, mode="replicate")
-    for axis in (2, 3, 4):
-        n = wide.shape[axis] - 2
-        wide = (wide.narrow(axis, 0, n) + 2 * wide.narrow(axis, 1, n) + wide.narrow(axis, 2, n)) / 4
-    return wide

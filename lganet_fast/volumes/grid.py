@@ -49,6 +49,12 @@ class Forms:
     sform_code: int
 
 
+def apply_affine(matrix: ArrayLike, points: ArrayLike) -> Array:
+    """Map (..., 3) points by a (4, 4) matrix."""
+    m = np.asarray(matrix, float)
+    return np.asarray(points, float) @ m[:3, :3].T + m[:3, 3]
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """A sampling grid: its size in voxels and the affine from voxel index to RAS+ millimetres.
@@ -79,7 +85,7 @@ class Grid:
 
     def to_world(self, index: ArrayLike) -> Array:
         """(..., 3) voxel coordinates to (..., 3) RAS+ millimetres."""
-        return np.asarray(index, float) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return apply_affine(self.affine, index)
 
     def to_index(self, world: ArrayLike) -> Array:
         """(..., 3) RAS+ millimetres to (..., 3) voxel coordinates."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..ops import warp
 from ..runtime.device import CPU, fetched, placed, sent
@@ -115,3 +116,14 @@ def pull(volume: Volume, onto: Grid, device: torch.device = CPU, padding: str = 
         flow = index_flow(onto, volume.grid, part, device=device)
         out[:, :, part] = read(image, flow, padding)
     return out
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """(1, C, X, Y, Z) smoothed with weights 1, 2, 1 along each axis; the edge value continues."""
+    for axis in (2, 3, 4):
+        around = [0] * 6
+        around[2 * (4 - axis)] = around[2 * (4 - axis) + 1] = 1
+        wide = pad(x, around, mode="replicate")
+        n = x.shape[axis]
+        x = (wide.narrow(axis, 0, n) + 2 * x + wide.narrow(axis, 2, n)) / 4
+    return x

@@ -1,5 +1,7 @@
 """The network as it runs on CUDA in evaluation, on the CPU: what convolutions take over."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from networks import SIZE, blobs, golden_run, golden_state, lean_network
 
 from lganet_fast.models import LGANetPlusPlus
 from lganet_fast.nn import decoder, fifm, layers, msfm
+
+ALL = os.environ.get("LGANET_FAST_ALL") == "1"  # in float64, too, which takes five times as long
 
 
 @pytest.fixture
@@ -16,11 +20,12 @@ def fused(monkeypatch):
         monkeypatch.setattr(module, "fuses", lambda x: not torch.is_grad_enabled())
 
 
-def test_flow_is_the_stored_one(fused):
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-3)] + [(torch.float64, 1e-6)] * ALL)
+def test_flow_is_the_stored_one(fused, dtype, most):
     moving, fixed, stored = golden_run(SIZE, 0)
     with torch.no_grad():
-        flow = lean_network(golden_state())(moving.float(), fixed.float())
-    assert np.abs(flow.numpy() - stored["flow"]).max() < 1e-3
+        flow = lean_network(golden_state()).to(dtype)(moving.to(dtype), fixed.to(dtype))
+    assert np.abs(flow.numpy() - stored["flow"]).max() < most
 
 
 @pytest.mark.parametrize("options", [{"lgam": False, "fifm": False, "msfm": False}, {}])

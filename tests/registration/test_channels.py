@@ -90,8 +90,8 @@ def test_a_list_of_one_is_the_image_and_equal_channels_change_nothing(pair):
         (2, 1, None, "fixed is 2 images and moving is 1: a channel is one of each"),
         (0, 1, None, "fixed is missing: pass a volume, or a list with one a channel"),
         (9, 9, None, "fixed is 9 images, more than 8"),
-        (2, 2, [1.0], "channel_weights must be 2 numbers above 0, .* got 1$"),
-        (2, 2, [1.0, 0.0], "got 1, 0$"),
+        (2, 2, [1.0], r"channel_weights must be 2 numbers above 0, .* got \[1.0\]$"),
+        (2, 2, [1.0, 0.0], r"got \[1.0, 0.0\]$"),
         (1, 1, [float("nan")], "channel_weights must be 1 numbers above 0"),
     ],
 )

@@ -12,7 +12,7 @@ from lganet_fast.registration.noise import noise_between, noise_of
 from lganet_fast.registration.objective import ImageTerm, SmoothnessTerm
 from lganet_fast.registration.optimiser import flow_of, minimise, optimise, stalled, taper
 from lganet_fast.registration.separable import along_axes, gaussian_map
-from lganet_fast.registration.settings import SMOOTHNESS
+from lganet_fast.registration.settings import ITERATIONS, SMOOTHNESS
 
 
 def smooth_noise(size, sigma, seed, channels=1):
@@ -198,7 +198,7 @@ def test_equal_images_stay(similarity, noise, most):
         moving,
         (None, None),
         similarity=similarity,
-        iterations=(40, 40, 10, 10),
+        iterations=ITERATIONS,
         smoothness=SMOOTHNESS[similarity],
         margin=4,
         noise=float(noise_between(fixed, moving)),

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from synthetic import oblique_grid, synthetic_pair
+from synthetic import oblique_grid, source, synthetic_pair
 
 from lganet_fast import InputError, register
 from lganet_fast.metrics.scores import tre
@@ -21,10 +21,6 @@ from lganet_fast.volumes import nifti
 
 FAST = {"iterations": (15, 15, 6), "threads": 2}
 LPS = np.array([-1, -1, 1])
-
-
-def source(volume):
-    return volume.data, volume.grid.affine
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +150,7 @@ def test_a_table_uses_points_only_if_asked(pair, points, tmp_path):
             "moving_points: 1 of 2 lie outside the image, .* number 2$",
         ),
         ({"points_weight": 0.0}, "points_weight must be a number above 0"),
+        ({"points_weight": "1"}, "points_weight must be a number above 0, .* got '1'"),
         ({"points_weight": float("nan")}, "points_weight must be a number above 0"),
     ],
 )

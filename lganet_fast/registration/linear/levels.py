@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool3d, max_pool3d, pad
 
 from ...runtime.device import fetched, placed
 from ...volumes.grid import Array, Grid
+from ...volumes.resample import smoothed
 from ..objective import LEAST_WEIGHT
 from ..seen import Seen
 
@@ -89,17 +90,6 @@ def weighted(mean: Callable[[Tensor], Tensor], level: Level) -> Tensor:
         return mean(level.image)
     least = level.weight.clamp_min(LEAST_WEIGHT)  # where no neighbour has weight all count alike
     return mean(level.image * least) / mean(least)
-
-
-def smoothed(x: Tensor) -> Tensor:
-    """The image smoothed with weights 1, 2, 1 along each axis."""
-    for axis in (2, 3, 4):
-        around = [0] * 6
-        around[2 * (4 - axis)] = around[2 * (4 - axis) + 1] = 1
-        wide = pad(x, around, mode="replicate")
-        n = x.shape[axis]
-        x = (wide.narrow(axis, 0, n) + 2 * x + wide.narrow(axis, 2, n)) / 4
-    return x
 
 
 def smoothed_level(level: Level) -> Level:
