@@ -9,6 +9,7 @@ from ..registration.settings import (
     DEFAULTS,
     INITIALS,
     OUTPUTS,
+    POINT_ROLES,
     POINTS_WEIGHT,
     PRECISIONS,
     PRESETS,
@@ -61,8 +62,9 @@ def add_files(files: argparse._ArgumentGroup) -> None:
         "--pairs",
         metavar="CSV",
         help="many pairs instead: a table with the columns fixed, moving and optionally "
-        f"{', '.join(ROLES[2:])}, name; each pair is written to a folder of its name, or skipped "
-        "if it is done; cohort.csv summarises them; torchrun distributes them",
+        f"{', '.join((*ROLES[2:], *POINT_ROLES))}, name; each pair is written to a folder "
+        "of its name, or skipped if it is done; cohort.csv summarises them; torchrun distributes "
+        "them",
     )
     files.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     files.add_argument("--fixed-labels", metavar="L", help="labels of the fixed image, for scores")

@@ -216,6 +216,8 @@ def check_settings(
         raise InputError(
             f"guide_labels must be a number from 0 to {HEAVIEST:g}, got {guide_labels!r}"
         )
+    if not isinstance(no_folds, bool):
+        raise InputError(f"no_folds must be True or False, got {no_folds!r}")
     return Settings(
         similarity,
         counts,
@@ -228,7 +230,7 @@ def check_settings(
         float(pull),
         float(guide_labels),
         channel_weights,
-        bool(no_folds),
+        no_folds,
     )
 
 
@@ -247,6 +249,8 @@ def check_channels(sources: Sources, weights: Sequence[float] | None) -> tuple[f
         raise InputError(f"fixed is {count} images and moving is {other}: a channel is one of each")
     if weights is None:
         return (1.0,) * count
+    if count == 1:
+        raise InputError("channel_weights are for several channels, got one")
     found = tuple(weights) if isinstance(weights, Sequence) and not isinstance(weights, str) else ()
     if len(found) != count or not all(is_number(x) and 0 < x <= HEAVIEST for x in found):
         raise InputError(

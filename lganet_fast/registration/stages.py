@@ -333,6 +333,7 @@ def measure(
             spacing=pair.moving.grid.spacing,
             labels=None if settings.guide_labels else labels,
             points=points,
+            folds=moved.folds,
         )
     )
     notes = measures.label_warnings(labels)

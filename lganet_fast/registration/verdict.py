@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..report.contents import VERDICTS, InverseConsistency, LabelScores, PointScores, VerdictLevel
+from ..report.contents import (
+    VERDICTS,
+    Folds,
+    InverseConsistency,
+    LabelScores,
+    PointScores,
+    VerdictLevel,
+)
 from ..volumes.grid import Array
 from .measures import Reach, SimilarityChange, listed
 from .settings import TUNING
@@ -62,6 +69,7 @@ class Measured:
     a line each. overlap: fraction of the fixed grid, 0 to 1, inside the moving grid.
     folded_percent: of the voxels; smoothness: of the settings. spacing: (3,) of the moving image,
     in mm. labels: None if there are none, or if they drove the registration and so are no evidence.
+    folds: the repair of folds, if it was asked for.
     """
 
     similarity: SimilarityChange
@@ -76,6 +84,7 @@ class Measured:
     spacing: Array
     labels: LabelScores | None
     points: PointScores | None = None
+    folds: Folds | None = None
 
 
 def judge(measured: Measured) -> Verdict:
@@ -88,6 +97,7 @@ def judge(measured: Measured) -> Verdict:
         *overlap_reasons(measured.overlap),
         *reach_reasons(measured.reach),
         *fold_reasons(measured.folded_percent, measured.smoothness),
+        *repair_reasons(measured.folds, measured.similarity),
         *inverse_reasons(measured.residual_mm, measured.spacing),
         *label_reasons(measured.labels),
         *point_reasons(measured.points),
@@ -190,6 +200,17 @@ def fold_reasons(percent: float, smoothness: float) -> list[Reason]:
         return []
     text = f"{percent:.2f}% of voxels fold: raise smoothness above {smoothness:g}"
     return [Reason("bad" if percent > MANY_FOLDED_PERCENT else "doubtful", text)]
+
+
+def repair_reasons(folds: Folds | None, change: SimilarityChange) -> list[Reason]:
+    """The repair of folds left a field that is no better than the start of the search."""
+    if folds is None or not folds.repaired_cells:
+        return []
+    after = folds.similarity_after
+    if change.better(after, change.before):
+        return []
+    text = f"the repair of folds took the similarity to {after:.4g}, from {change.before:.4g} "
+    return [Reason("doubtful", text + f"at the start and {change.after:.4g} found")]
 
 
 def inverse_reasons(residual: InverseConsistency, spacing: Array) -> list[Reason]:

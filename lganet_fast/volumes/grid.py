@@ -31,6 +31,8 @@ def as_points(points: ArrayLike) -> Array:
 
     Raises InputError for another shape, and for coordinates that are not finite or beyond FARTHEST.
     """
+    if np.iscomplexobj(points):
+        raise InputError("points must be real numbers, got complex ones")
     found = np.asarray(points, np.float64)
     if found.shape[-1:] != (3,):
         raise InputError(f"points must have shape (..., 3), got {found.shape}")

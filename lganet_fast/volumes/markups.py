@@ -19,6 +19,7 @@ SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
     "Schema/markups-schema-v1.0.3.json#"
 )
+PLACED = "defined"  # positionStatus of a control point with a position
 HEADER = ["label", "x", "y", "z"]
 
 
@@ -76,13 +77,19 @@ def _of_fcsv(text: str) -> tuple[str, list[list[str]]]:
 
 
 def _of_json(text: str) -> tuple[str, list[list[str]]]:
+    document = json.loads(text)
+    lists = document.get("markups") if isinstance(document, dict) else None
+    if not isinstance(lists, list) or not all(_has_points(one) for one in lists):
+        raise ValueError("it has no lists of control points, as 3D Slicer writes them")
     rows, systems = [], set()
-    for markup in json.loads(text)["markups"]:
+    for markup in lists:
         unit = markup.get("coordinateUnits", "mm")
         if unit not in ("mm", ["mm"] * 3):
             raise ValueError(f"its coordinates are in {unit}, not mm")
         systems.add(_units(markup.get("coordinateSystem", "LPS")))
         for number, point in enumerate(markup["controlPoints"], start=1):
+            if (status := point.get("positionStatus", PLACED)) != PLACED:
+                raise ValueError(f"control point {number} is not placed: its position is {status}")
             place = point.get("position")
             if not isinstance(place, list) or len(place) != 3:
                 raise ValueError(f"control point {number} has no position x, y, z")
@@ -90,6 +97,11 @@ def _of_json(text: str) -> tuple[str, list[list[str]]]:
     if len(systems) > 1:
         raise ValueError("its lists are in different coordinate systems")
     return next(iter(systems), "lps"), rows
+
+
+def _has_points(markup: Any) -> bool:
+    points = markup.get("controlPoints") if isinstance(markup, dict) else None
+    return isinstance(points, list) and all(isinstance(point, dict) for point in points)
 
 
 def _units(system: Any) -> str:

@@ -139,8 +139,8 @@ def units_of(table: PointTable, given: str | None, path: str | os.PathLike[str])
     """
     if table.units is None and given is None and table.header is None:
         raise InputError(
-            f"points {path} have no header x,y,z: give their units with --units "
-            f"{' or '.join(UNITS)}"
+            f"points {path} have no header x,y,z: add it for LPS mm; apply and metrics also take "
+            f"--units {' or '.join(UNITS)}"
         )
     return table.units or given or "lps"
 

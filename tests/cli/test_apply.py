@@ -202,6 +202,8 @@ def test_value_outside_must_fit(run):
     for value in ("0.5", "1e12"):
         _, code, err = run(*labels, value)
         assert (code, "default must be a value of int32" in err) == (2, True)
+    _, code, err = run(*labels, "-1000")
+    assert (code, "--default-value for --labels must be a label, from 0 on" in err) == (2, True)
 
 
 def test_warns_where_a_field_ends_with_a_step(run, tmp_path):
@@ -274,7 +276,7 @@ def test_output_errors(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["moving_voxels.csv"], "have no header x,y,z: give their units with --units lps"),
+        (["moving_voxels.csv"], "have no header x,y,z: add it for LPS mm"),
         (["moving_voxels.csv", "--units", "voxel"], "needs --moving-grid"),
         (["moving.csv", "--moving-grid", "moving.nii.gz"], "--moving-grid is for --units voxel"),
         (["moving.csv", "--reference", "moving.nii.gz"], "--reference is not for --points"),

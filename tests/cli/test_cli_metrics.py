@@ -186,6 +186,16 @@ def test_jacobian_map(capsys, tmp_path):
         run(*words, "--log")
 
 
+def test_no_jacobian_map_is_left_when_the_scores_cannot_be_written(tmp_path):
+    DisplacementField.from_affine(np.eye(4), GRID).save(tmp_path / "w.nii.gz")
+    words = ["--transform", tmp_path / "w.nii.gz", "--jacobian-map", tmp_path / "j.nii.gz"]
+    with pytest.raises(InputError, match="cannot write"):
+        run(*words, "--json", tmp_path / "nowhere" / "x.json")
+    with pytest.raises(InputError, match="must end in"):
+        run(*words[:2], "--jacobian-map", tmp_path / "j.txt", "--json", tmp_path / "x.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["w.nii.gz"]
+
+
 def test_jacobian_map_agrees_with_ants(tmp_path):
     ants = pytest.importorskip("ants")
     grid = oblique_grid((18, 16, 14), (1.0, 1.5, 3.0), 25)
@@ -258,7 +268,7 @@ def test_files_that_do_not_fit_are_one_line(tmp_path, labels, landmarks):
     with pytest.raises(InputError, match="have no label but 0"):
         run("--fixed-labels", empty, "--moved-labels", empty)
     (tmp_path / "bare.csv").write_text("1,2,3\n")
-    with pytest.raises(InputError, match=r"bare.csv have no header x,y,z: give their units"):
+    with pytest.raises(InputError, match=r"bare.csv have no header x,y,z: add it for LPS mm"):
         run("--fixed-points", tmp_path / "bare.csv", "--moving-points", landmarks[1])
     write_points(tmp_path / "two.csv", np.zeros((2, 3)))
     with pytest.raises(InputError, match=r"fixed.csv has 3 points and .*two.csv has 2"):

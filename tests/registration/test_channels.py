@@ -76,7 +76,7 @@ def test_a_list_of_one_is_the_image_and_equal_channels_change_nothing(pair):
         register(fixed, moving, iterations=(8,), channel_weights=weights).transform.displacement
         for fixed, moving, weights in (
             (*images, None),
-            ([images[0]], [images[1]], [3.0]),
+            ([images[0]], [images[1]], None),
             ([images[0]] * 2, [images[1]] * 2, [2.0, 1.0]),
         )
     ]
@@ -92,7 +92,10 @@ def test_a_list_of_one_is_the_image_and_equal_channels_change_nothing(pair):
         (9, 9, None, "fixed is 9 images, more than 8"),
         (2, 2, [1.0], r"channel_weights must be 2 numbers above 0, .* got \[1.0\]$"),
         (2, 2, [1.0, 0.0], r"got \[1.0, 0.0\]$"),
-        (1, 1, [float("nan")], "channel_weights must be 1 numbers above 0"),
+        (1, 1, [2.0], "channel_weights are for several channels, got one"),
+        (2, 2, [1.0, float("nan")], "channel_weights must be 2 numbers above 0"),
+        (2, 2, "12", "channel_weights must be 2 numbers above 0, .* got '12'"),
+        (2, 2, 2, "channel_weights must be 2 numbers above 0, .* got 2"),
     ],
 )
 def test_what_is_refused(pair, fixed, moving, weights, message):

@@ -103,7 +103,7 @@ def test_what_is_refused(pair):
         register(*images, moving_labels=labels, guide_labels=1)
     apart = np.where(labels[0] > 0, 99, 0), labels[1]
     with pytest.raises(InputError, match="have no label in common"):
-        register(*images, fixed_labels=labels, moving_labels=apart, guide_labels=True)
+        register(*images, fixed_labels=labels, moving_labels=apart, guide_labels=1.0)
     for weight in (-1, float("nan")):
         with pytest.raises(InputError, match="guide_labels must be a number from 0 to"):
             register(*images, guide_labels=weight)

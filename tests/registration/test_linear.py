@@ -156,6 +156,16 @@ def test_a_mask_keeps_what_is_wrong_from_counting():
     assert mm < 1
 
 
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_a_mask_of_a_few_voxels_is_no_crash(side):
+    fixed, moving = pair(turned(10))
+    data = np.zeros(FIXED.shape, np.uint8)
+    centre = tuple(slice(n // 2, n // 2 + side) for n in FIXED.shape)
+    data[centre] = 1
+    found = align(fixed, moving, "rigid", masks=(Volume(data, FIXED, "mask"), None))
+    assert np.isfinite(found.matrix).all()
+
+
 def test_so_does_a_mask_of_the_moving_image():
     matrix = turned(30)
     fixed, moving = pair(matrix)

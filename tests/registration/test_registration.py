@@ -244,7 +244,7 @@ def test_folds_are_counted_and_told():
         ({"device": "abacus"}, "device must be auto or one of cpu"),
         ({"smoothness": "1"}, "smoothness must be a number from 0 to 1e.06, got '1'"),
         ({"guide_labels": None}, "guide_labels must be a number from 0 .* got None"),
-        ({"channel_weights": 1.0}, "channel_weights must be 1 numbers above 0, .* got 1.0"),
+        ({"no_folds": "no"}, "no_folds must be True or False, got 'no'"),
         ({"threads": 0}, "threads must be a whole number from 1 to 1024, got 0"),
         ({"threads": 1.5}, "threads must be a whole number from 1 to 1024, got 1.5"),
         ({"iterations": 3}, "iterations must be 1 to 8 whole numbers .*; got 3"),

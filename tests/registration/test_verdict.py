@@ -22,7 +22,7 @@ from lganet_fast.registration import stages
 from lganet_fast.registration.measures import Reach, SimilarityChange
 from lganet_fast.registration.turns import Turn, rotations
 from lganet_fast.registration.verdict import Measured, judge
-from lganet_fast.report.contents import InverseConsistency, LabelRow, LabelScores
+from lganet_fast.report.contents import Folds, InverseConsistency, LabelRow, LabelScores
 from lganet_fast.volumes import nifti
 
 GOOD = Measured(
@@ -48,6 +48,7 @@ def turned(degrees):
 
 
 CASES = [
+    ({"folds": Folds(9, 99, 0.02, [0.0] * 3, 1.0, 0.7, 0.19)}, "doubtful", "folds took .* to 0.19"),
     (
         {"similarity": SimilarityChange("lncc", 0.41, 0.41, 0.33, 0.99)},
         "doubtful",

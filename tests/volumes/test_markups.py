@@ -70,6 +70,10 @@ def test_text_of_columns(tmp_path):
     np.testing.assert_array_equal(np.loadtxt(path), [[2, 3, 4], [5, 6, 7]])
 
 
+POINT = {"label": "a", "position": [0, 0, 0], "positionStatus": "undefined"}
+UNPLACED = json.dumps({"markups": [{"coordinateSystem": "LPS", "controlPoints": [POINT]}]})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -79,6 +83,9 @@ def test_text_of_columns(tmp_path):
         ("p.fcsv", FCSV.format(version=5, system=0, a="1,2,x", b="1,2,3"), "'x' is not a number"),
         ("p.mrk.json", "{", "cannot be read"),
         ("p.mrk.json", '{"markups": []}', "contains no point"),
+        ("p.mrk.json", "[]", "no lists of control points"),
+        ("p.mrk.json", '{"markups": [{"controlPoints": null}]}', "no lists of control points"),
+        ("p.mrk.json", UNPLACED, "control point 1 is not placed: its position is undefined"),
         ("p.mrk.json", document([[1, 2]]), "control point 1 has no position"),
         ("p.mrk.json", document([[1, 2, 3]], "IJK"), "system is IJK, not LPS or RAS"),
         ("p.mrk.json", document([[1, 2, 3]], coordinateUnits="um"), "in um, not mm"),

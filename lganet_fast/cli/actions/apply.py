@@ -72,6 +72,10 @@ def _move_volume(args: argparse.Namespace) -> None:
             "there as in ITK: what it moved may show twice or be missing"
         )
     default = args.default_value or 0.0
+    if args.labels is not None and default < 0:
+        raise InputError(
+            f"--default-value for --labels must be a label, from 0 on, got {default:g}"
+        )
     parts = [field.apply(one, None, interpolation, default) for one in series.volumes()]
     result = parts[0].data if len(parts) == 1 else np.stack([part.data for part in parts], -1)
     if series.data.any() and (result == default).all():

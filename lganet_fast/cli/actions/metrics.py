@@ -23,7 +23,8 @@ from ...metrics.scores import (
     sdlogj,
     tre,
 )
-from ...runtime.json_files import report_json, write_report_json
+from ...runtime.files import atomic
+from ...runtime.json_files import report_json
 from ...transforms.field import DisplacementField
 from ...volumes.grid import Grid
 from ...volumes.nifti import check_same_grid, load_grid, load_labels, load_mask, save_volume
@@ -37,17 +38,23 @@ SCORES = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "recall": "Recall", "precision
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print, and write JSON with --json."""
-    scores = measure(args)
+    check_options(args)
+    field = None if args.transform is None else DisplacementField.load(args.transform)
+    scores = measure(args, field)
+    if args.json in (None, "-"):
+        write_jacobian(args, field)
+    else:
+        with atomic(args.json) as temporary:  # both files or neither
+            temporary.write_text(report_json(scores), encoding="utf-8")
+            write_jacobian(args, field)
     if args.json == "-":
         print(report_json(scores), end="")
-        return
-    if args.json:
-        write_report_json(args.json, scores)
-    show(summary(scores))
+    else:
+        show(summary(scores))
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Compute the requested scores. Raises InputError for an option without its partner."""
+def check_options(args: argparse.Namespace) -> None:
+    """Raise InputError for an option without its partner, and if there is nothing to measure."""
     for option, partner in (
         ("fixed_labels", "moved_labels"),
         ("moved_labels", "fixed_labels"),
@@ -69,14 +76,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "nothing to measure: give --fixed-labels and --moved-labels, --transform, or "
             "--fixed-points and --moving-points"
         )
+
+
+def measure(args: argparse.Namespace, field: DisplacementField | None) -> dict[str, Any]:
+    """Compute the requested scores. field: of --transform."""
     scores: dict[str, Any] = {}
     if args.fixed_labels is not None:
         scores["labels"] = label_scores(args.fixed_labels, args.moved_labels)
-    field = None
-    if args.transform is not None:
-        field = DisplacementField.load(args.transform)
-        if args.jacobian_map is not None:
-            write_jacobian(args.jacobian_map, field, logarithm=args.log)
+    if field is not None:
         inverse = args.inverse_transform and DisplacementField.load(args.inverse_transform)
         where = masks(args.mask, [field.grid, *([inverse.grid] if inverse else [])])
         scores["transform"] = transform_scores(field, where[0])
@@ -140,13 +147,15 @@ def transform_scores(field: DisplacementField, mask: NDArray[np.bool_] | None) -
     }
 
 
-def write_jacobian(path: str, field: DisplacementField, *, logarithm: bool) -> None:
-    """Write the Jacobian determinant, or its logarithm, as an image on the field's grid.
+def write_jacobian(args: argparse.Namespace, field: DisplacementField | None) -> None:
+    """Write --jacobian-map: the determinant, or its logarithm, as an image on the field's grid.
 
     Warns if the logarithm of a determinant is undefined, or below that of LEAST.
     """
+    if field is None or args.jacobian_map is None:
+        return
     det = field.jacobian_determinant()
-    if logarithm:
+    if args.log:
         if small := int((~(det >= LEAST)).sum()):
             warnings.warn(
                 f"{small} voxels are folded or nearly so: written as the logarithm of {LEAST:g}",
@@ -154,7 +163,7 @@ def write_jacobian(path: str, field: DisplacementField, *, logarithm: bool) -> N
                 stacklevel=2,
             )
         det = np.log(np.maximum(np.nan_to_num(det), LEAST))
-    save_volume(path, det, field.grid)
+    save_volume(args.jacobian_map, det, field.grid)
 
 
 def landmark_scores(args: argparse.Namespace, field: DisplacementField | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, max_pool3d, pad
 
+from ...errors import InputError
 from ...runtime.device import fetched, placed
 from ...volumes.grid import Array, Grid
 from ...volumes.resample import smoothed
@@ -93,9 +94,11 @@ def weighted(mean: Callable[[Tensor], Tensor], level: Level) -> Tensor:
 
 
 def smoothed_level(level: Level) -> Level:
-    """The level smoothed; only voxels all of whose neighbours have weight keep theirs."""
+    """The level smoothed; only voxels all of whose neighbours have weight keep theirs, if any."""
     weight = level.weight
-    weight = None if weight is None else -max_pool3d(-weight, 3, 1, 1)
+    if weight is not None:
+        inner = -max_pool3d(-weight, 3, 1, 1)
+        weight = inner if inner.any() else weight
     return Level(weighted(smoothed, level), weight, level.grid)
 
 
@@ -132,7 +135,10 @@ class Points:
 
 
 def points_of(level: Level, cut: list[tuple[bool, bool]], frame: Frame, most: int) -> Points:
-    """At most `most` voxels of a level: all, or an even choice of those near the foreground."""
+    """At most `most` voxels of a level: all, or an even choice of those near the foreground.
+
+    Raises InputError if there is none.
+    """
     width = np.ceil(MARGIN * frame.radius / level.grid.spacing)
     ring = padded(smoothed_level(level), cut, width)
     image = ring.image
@@ -145,6 +151,8 @@ def points_of(level: Level, cut: list[tuple[bool, bool]], frame: Frame, most: in
     if len(chosen) > most:
         evenly = ((torch.arange(most, dtype=torch.float64) + 0.5) * (len(chosen) / most)).long()
         chosen = chosen[evenly.to(chosen.device)]
+    if not len(chosen):
+        raise InputError("the fixed mask leaves no voxel near the foreground to align by")
     index = np.stack(np.unravel_index(fetched(chosen), ring.grid.shape), -1)
     places = torch.from_numpy((ring.grid.to_world(index) - frame.centre).astype(np.float32))
     values, weights = (x.flatten()[chosen] for x in (image, counts))
