@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lganet_fast import ops
-from lganet_fast.models import create, names
+from lganet_fast.models import create
+from lganet_fast.reproduction.targets import NETWORKS
 
 from . import published
 from .case import IXI_OASIS, Case, Way
@@ -97,7 +98,7 @@ def of(name, mode, share, build):
 
 CASES = [
     case
-    for name in names()
+    for name in NETWORKS
     for case in (of(name, "forward", 1, forward), of(name, "step", 3, step))
 ]
 

@@ -71,13 +71,15 @@ class FaultError(AssertionError):
 
 
 def run(words: tuple[str, ...], out: Path) -> Any:
-    """A process that runs the command; it has been started."""
+    """A process that runs the command; it has been started. A run that has begun is resumed."""
+    begun = (out / "config.toml").is_file()
 
     def child() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(out.parent / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         faulthandler.dump_traceback_later(LONGEST, file=2)
         sys.argv = ["lganet-fast", *(word.replace("OUT", str(out)) for word in words)]
+        sys.argv += ["--resume"] * (words[0] == "train" and begun)
         os._exit(command.main())
 
     process = FORK.Process(target=child)
@@ -259,7 +261,7 @@ def commands(place: Path) -> list[Command]:
     return [
         Command("register", ("register", *pairs, *quick), ("register", *pairs, *quick, *STIFF)),
         Command("cohort", ("register", "--pairs", str(place / "pairs.csv"), *quick)),
-        Command("train", ("train", "lpba40", "--quiet", "--resume", *settings(*training))),
+        Command("train", ("train", "lpba40", "--quiet", *settings(*training))),
         Command("evaluate", ("evaluate", "lpba40", "--quiet", "--out", "OUT", *settings(*scoring))),
     ]
 

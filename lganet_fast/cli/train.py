@@ -14,6 +14,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "under torchrun: torchrun --nproc-per-node N -m lganet_fast train CONFIG."
     )
     add_config(parser)
-    parser.add_argument(
-        "--resume", action="store_true", help="resume the run in the output folder, if any"
-    )
+    parser.add_argument("--resume", action="store_true", help="resume the run in the output folder")

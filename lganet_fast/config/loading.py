@@ -27,6 +27,7 @@ from .schema import (
     LossSection,
     ModelSection,
     OutputSection,
+    SyntheticSection,
     TrainSection,
 )
 from .section import Section, refusal
@@ -44,6 +45,7 @@ class Config:
     """All sections."""
 
     data: DataSection
+    synthetic: SyntheticSection = field(default_factory=SyntheticSection)
     model: ModelSection = field(default_factory=ModelSection)
     loss: LossSection = field(default_factory=LossSection)
     train: TrainSection = field(default_factory=TrainSection)
@@ -55,6 +57,7 @@ SECTIONS: dict[str, type[Section]] = {
     kind.title: kind
     for kind in (
         DataSection,
+        SyntheticSection,
         ModelSection,
         LossSection,
         TrainSection,

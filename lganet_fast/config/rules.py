@@ -16,9 +16,14 @@ def whole(low: int) -> Any:
     return Field(strict=True, ge=low, le=LARGEST)
 
 
-def real(ge: float | None = None, gt: float | None = None, lt: float | None = None) -> Any:
-    """A finite number, from `ge` on, above `gt`, below `lt`."""
-    return Field(strict=True, allow_inf_nan=False, ge=ge, gt=gt, lt=lt)
+def real(
+    ge: float | None = None,
+    gt: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """A finite number, from `ge` on, above `gt`, below `lt`, up to `le`."""
+    return Field(strict=True, allow_inf_nan=False, ge=ge, gt=gt, lt=lt, le=le)
 
 
 def exactly() -> Any:
@@ -71,7 +76,9 @@ def wanted(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(map(repr, schema["enum"]))
     kind = schema["type"]
     if kind == "array":
-        return f"a list, each {wanted(schema['items'])}"
+        some = schema.get("prefixItems", [])
+        count = f" of {len(some)}" if some else ""
+        return f"a list{count}, each {wanted((some or [schema['items']])[0])}"
     if kind == "integer":
         return f"a whole number from {schema['minimum']} on"
     if kind == "number":
@@ -85,6 +92,8 @@ def _number(schema: dict[str, Any]) -> str:
         limits.append(f"from {schema['minimum']:g} on")
     if "exclusiveMinimum" in schema:
         limits.append(f"above {schema['exclusiveMinimum']:g}")
+    if "maximum" in schema:
+        limits.append(f"up to {schema['maximum']:g}")
     if "exclusiveMaximum" in schema:
         limits.append(f"below {schema['exclusiveMaximum']:g}")
     return " ".join(["a number", " and ".join(limits)]).strip()

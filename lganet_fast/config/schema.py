@@ -15,12 +15,16 @@ from .section import Section, section
 
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
+Layout: TypeAlias = Literal[
+    "lpba40", "ixi", "oasis", "oasis-neurite", "learn2reg", "pairs", "atlas", "synthetic"
+]
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 Text: TypeAlias = Annotated[str, exactly()]
 Flag: TypeAlias = Annotated[bool, exactly()]
 Count: TypeAlias = Annotated[int, whole(0)]
 Positive: TypeAlias = Annotated[int, whole(1)]
+Side: TypeAlias = Annotated[int, whole(32)]
 Number: TypeAlias = Annotated[float, real()]
 Weight: TypeAlias = Annotated[float, real(ge=0)]
 Fraction: TypeAlias = Annotated[float, real(ge=0, lt=1)]
@@ -41,8 +45,9 @@ WINDOW = "['clip', low, high] or ['percentile', low, high] with low < high"
 class DataSection(Section):
     """Where the images are and how they are prepared for the network; see `data`.
 
-    layout: of the folder. root: that folder (or the CSV file of "pairs"), relative to the
-    current folder; ${VARIABLES} are replaced. task: of "learn2reg".
+    layout: of the folder; "synthetic" needs none, its pairs are drawn as [synthetic] says. root:
+    that folder (or the CSV file of "pairs"), relative to the current folder; ${VARIABLES} are
+    replaced. task: of "learn2reg".
     crop: [from, to) in voxels along each axis; [] keeps all. spacing: after the crop, voxels are
     pooled in cubes of this side, or in boxes of three sides.
     intensity: "as-is"; "range", scale the minimum to 0 and the maximum to 1; ["clip", low, high],
@@ -57,7 +62,7 @@ class DataSection(Section):
     """
 
     title: ClassVar[str] = "data"
-    layout: Literal["lpba40", "ixi", "oasis", "oasis-neurite", "learn2reg", "pairs", "atlas"]
+    layout: Layout
     root: Text = ""
     task: Literal["", "LungCT", "AbdomenCTMR"] = ""
     crop: Annotated[tuple[Span, ...], FOR_EACH_AXIS, said(CROP)] = ()
@@ -107,6 +112,25 @@ class DataSection(Section):
 
 
 @section
+class SyntheticSection(Section):
+    """Pairs drawn at random, for layout "synthetic"; see `data.synthetic`.
+
+    size: of the images. spacing: in mm, of a voxel. pairs: training pairs, a run's endless supply
+    if large. shapes: the fraction of pairs of random shapes; the others are of the MNI152
+    template. labels: at most so many labels of a pair, chosen at random, are in its label maps.
+    deformation: factor of the usual strength of both images' deformations.
+    """
+
+    title: ClassVar[str] = "synthetic"
+    size: tuple[Side, Side, Side] = (80, 96, 80)
+    spacing: Positive = 2
+    pairs: Positive = 100_000
+    shapes: Annotated[float, real(ge=0, le=1)] = 0.2
+    labels: Positive = 16
+    deformation: Weight = 1.0
+
+
+@section
 class ModelSection(Section):
     """The network and the arguments of its constructor.
 
@@ -128,6 +152,7 @@ class ModelSection(Section):
         "corrmlp",
         "groupmorph",
         "rdp",
+        "lean",
     ] = "lganetpp"
     weights: Text = ""
     token_order: Literal["published", "spatial"] = "published"
@@ -154,7 +179,8 @@ class LossSection(Section):
     similarity, similarity_weight; window, squared: of "ncc" (squared false: paper eq. 10).
     smoothness: weight of the squared differences of what `smooth` names: the "flow", or what the
     network's own authors smooth, "own". dice: weight of the labels' overlap. folding: weight of
-    negative Jacobian determinants.
+    negative Jacobian determinants. flow: weight of the mean squared distance, in voxels, to
+    the known flow within the fixed image's foreground, for layout "synthetic".
     """
 
     title: ClassVar[str] = "loss"
@@ -166,6 +192,7 @@ class LossSection(Section):
     smooth: Literal["flow", "own"] = "flow"
     dice: Weight = 0.0
     folding: Weight = 0.0
+    flow: Weight = 0.0
 
 
 @section
@@ -175,12 +202,15 @@ class TrainSection(Section):
     budget: seconds of optimiser steps after which the run ends, even if epochs are left; the
     learning rate then depends on the fraction of the budget used instead of the epochs done. 0: no
     budget. steps_per_epoch: 0 for every pair once. batch: pairs per step and process; accumulate:
-    steps whose gradients are summed. The rate is `lr` up to epoch `decay_from`, then decays:
-    "linear", linearly to `final_lr` in the last epoch; "power", with the power 0.9 of the fraction
-    of epochs left; "step", to `final_lr` at once. warm_up: steps in which the rate first rises.
+    steps whose gradients are summed. average: decay of the running mean of the weights, which is
+    then what is validated and saved as a network; 0 for none. The rate is `lr` up to epoch
+    `decay_from`, then decays: "linear", linearly to `final_lr` in the last epoch; "power", with
+    the power 0.9 of the fraction of epochs left; "step", to `final_lr` at once. warm_up: steps in
+    which the rate first rises.
     precision: of the network under autocast. graph: run forward and backward as CUDA graphs, on
-    CUDA only. validate_every, picture_every: epochs, 0 for never. save_every: optimiser steps
-    between two checkpoints. device: auto, cpu, cuda or cuda:N. threads: 0 for all.
+    CUDA only. validate_every, picture_every: epochs, 0 for never. save_every, save_minutes:
+    optimiser steps, and minutes of them, after which a checkpoint is due, whichever comes first.
+    device: auto, cpu, cuda or cuda:N. threads: 0 for all.
     """
 
     title: ClassVar[str] = "train"
@@ -195,6 +225,7 @@ class TrainSection(Section):
     warm_up: Count = 0
     budget: Weight = 0.0
     weight_decay: Weight = 0.0
+    average: Fraction = 0.0
     beta1: Fraction = 0.99
     beta2: Fraction = 0.999
     amsgrad: Flag = False
@@ -204,6 +235,7 @@ class TrainSection(Section):
     validate_every: Count = 1
     picture_every: Count = 10
     save_every: Positive = 50
+    save_minutes: Annotated[float, real(gt=0)] = 5.0
     device: Text = "auto"
     threads: Count = 0
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 import nibabel as nib
 from torch.utils.data import Dataset
@@ -18,9 +18,22 @@ from ..volumes.grid import Array
 from .layouts import find_cases
 from .pair_files import Item, PairFiles
 from .sample import Sample
+from .synthetic import SyntheticPairs
 from .volumes import Prepared, prepare
 
 RECENT = 4  # volumes kept without data.cache: an atlas is always among them
+
+
+class Pairs(Protocol):
+    """The pairs of a split: `len` and `[i]`. data: the settings that they are prepared by."""
+
+    data: DataSection
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """One pair."""
 
 
 class PairDataset(Dataset[Sample]):
@@ -67,7 +80,7 @@ class PairDataset(Dataset[Sample]):
         )
 
 
-def open_split(config: Config, split: str, marks: bool = True) -> PairDataset:
+def open_split(config: Config, split: str, marks: bool = True) -> Pairs:
     """The pairs of a split, "train", "val" or "test".
 
     marks: read labels, points and masks too, if there are any.
@@ -75,7 +88,14 @@ def open_split(config: Config, split: str, marks: bool = True) -> PairDataset:
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    return PairDataset(find_cases(config.data, split), config.data, marks)
+    if config.data.layout == "synthetic":
+        return SyntheticPairs(config.synthetic, config.data, split)
+    return open_files(config.data, split, marks)
+
+
+def open_files(data: DataSection, split: str, marks: bool = True) -> PairDataset:
+    """The pairs of a split, as `open_split`. Raises InputError for pairs that are not of files."""
+    return PairDataset(find_cases(data, split), data, marks)
 
 
 def check_paired(case: PairFiles, moving: Prepared, fixed: Prepared) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from torch.utils.data import Dataset
-
+from .dataset import Pairs
 from .sample import Sample
 from .sampler import ShardedSampler
 
@@ -23,7 +22,7 @@ class Prefetcher:
     is raised in place of its sample. The threads only read files and never use a GPU.
     """
 
-    def __init__(self, dataset: Dataset[Sample], sampler: ShardedSampler, workers: int = 1) -> None:
+    def __init__(self, dataset: Pairs, sampler: ShardedSampler, workers: int = 1) -> None:
         self.dataset = dataset
         self.sampler = sampler
         self.workers = workers

@@ -19,6 +19,7 @@ class Sample:
     name: such as "S02_to_S01", moving to fixed. moving, fixed: (H, W, D) float32, cropped, scaled
     and pooled as configured. labels: int32 on the same grids. points: (N, 3) float64 in voxels of
     these arrays, paired by row; some may lie outside a crop. masks: bool.
+    flow: (3, H, W, D), the true flow in voxels, of synthetic pairs.
     affine, moving_affine: (4, 4) float64, from voxels of these arrays to RAS+ mm, of the fixed and
     the moving image.
     """
@@ -34,6 +35,7 @@ class Sample:
     moving_mask: NDArray[np.bool_] | None = None
     fixed_mask: NDArray[np.bool_] | None = None
     moving_affine: Array | None = None
+    flow: NDArray[np.float32] | None = None
 
     @property
     def grid(self) -> Grid:

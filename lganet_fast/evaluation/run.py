@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..config.loading import Config
-from ..data import Sample, open_split
+from ..data import Sample, open_files
 from ..errors import InputError, InputWarning
 from ..models.inference import open_checkpoint
 from ..registration.initial_flow import card_warnings
@@ -96,9 +96,9 @@ class Pairs:
 
     def __init__(self, config: Config, method: Method) -> None:
         split, data = config.evaluate.split, replace(config.data, cache=False)
-        self.seen = self.full = open_split(replace(config, data=data), split)
+        self.seen = self.full = open_files(data, split)
         if max(method.factors) > 1:
-            self.full = open_split(replace(config, data=replace(data, spacing=1)), split)
+            self.full = open_files(replace(data, spacing=1), split)
         if not len(self.full):
             raise InputError(f"the data set has no pair in its split {split!r}")
         self._digests: dict[Path, str] = {}

@@ -21,6 +21,7 @@ CLASSES = {  # by module
     "pcnet": "PCNet",
     "lganet": "LGANet",
     "lganetpp": "LGANetPlusPlus",
+    "lean": "Lean",
 }
 
 

@@ -11,17 +11,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from ..errors import InputError
 from ..ops import integrate
 from ..runtime.machine import choose_device, set_threads
 from ..transforms.field import DisplacementField
 from ..volumes import nifti
 from ..volumes.grid import Array, Grid, Volume
+from ..volumes.template import TISSUES, load_template
 from .pairwise import Registration, register
 from .settings import DEMO_SEED, RUN
 
-TISSUES = {1: "CSF and other", 2: "grey matter", 3: "white matter"}
-MARGIN_MM = 15.0  # around the brain: the deformation falls to 0 there
 PEAK_MM = 9.0  # largest velocity
 DEFORMATION_MM = 30.0  # distance between the random numbers of the velocity
 BIAS_MM = 50.0  # the same for the bias field
@@ -89,45 +87,6 @@ def run_demo(
     truth = pair.truth.displacement[pair.brain]
     found = result.transform.displacement[pair.brain]
     return DemoResult(result, distances(truth), distances(found - truth))
-
-
-def load_template(resolution: int) -> tuple[Volume, Volume]:
-    """The MNI152 T1 brain and its tissue classes (keys of TISSUES), from nilearn's package data.
-
-    resolution: voxel size in mm. Raises InputError without nilearn.
-    """
-    try:
-        from nilearn import datasets
-    except ImportError as error:
-        message = "the demo needs nilearn: pip install 'lganet_fast[demo]'"
-        raise InputError(message) from error
-    image = datasets.load_mni152_template(resolution=resolution)
-    brain, grey, white = (
-        load(resolution=resolution).get_fdata()
-        for load in (
-            datasets.load_mni152_brain_mask,
-            datasets.load_mni152_gm_template,
-            datasets.load_mni152_wm_template,
-        )
-    )
-    tissues = 1 + np.argmax([1 - grey - white, grey, white], 0)
-    part, grid = crop(brain > 0, Grid(image.shape, image.affine))
-    data = np.where(brain > 0, image.get_fdata(), 0).clip(0).astype(np.float32)
-    labels = np.where(brain > 0, tissues, 0).astype(np.int32)
-    return Volume(data[part], grid, "template"), Volume(labels[part], grid, "tissues")
-
-
-def crop(inside: NDArray[np.bool_], grid: Grid) -> tuple[tuple[slice, ...], Grid]:
-    """The box around `inside` with MARGIN_MM, as slices and as a grid."""
-    margin = np.ceil(MARGIN_MM / grid.spacing).astype(int)
-    where = np.nonzero(inside)
-    first = np.maximum([i.min() for i in where] - margin, 0)
-    last = np.minimum([i.max() for i in where] + margin + 1, grid.shape)
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.to_world(first)
-    part = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-    size = last - first
-    return part, Grid((int(size[0]), int(size[1]), int(size[2])), affine)
 
 
 def make_pair(template: Volume, tissues: Volume, seed: int) -> DemoPair:

@@ -22,6 +22,7 @@ from ..evaluation.run import settings as scored_under
 from ..runtime.json_files import report_json
 from ..runtime.reading import reading
 from ..training import state, train
+from ..training.run_folder import RunFolder
 from . import estimate
 from .targets import Row
 
@@ -74,7 +75,11 @@ class Training:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.command = work.command("train", "--resume")
+
+    @property
+    def command(self) -> str:
+        """The command that starts or resumes it."""
+        return self.work.command("train", *["--resume"] * RunFolder(self.work.folder).begun)
 
     def state(self) -> str:
         """Whether it is done. Raises InputError if the folder contains another run."""
@@ -92,7 +97,8 @@ class Training:
 
     def run(self, quiet: bool) -> None:
         """Train, or resume training."""
-        train(self.work.config, resume=True, quiet=quiet, source=self.work.source)
+        begun = RunFolder(self.work.folder).begun
+        train(self.work.config, resume=begun, quiet=quiet, source=self.work.source)
 
 
 class Evaluation:

@@ -10,19 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import PairDataset, Prefetcher, Sample, ShardedSampler
+from ..data import Pairs, Prefetcher, Sample, ShardedSampler
 from ..errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B pairs: images (B, 1, H, W, D) float32, label maps (B, 1, H, W, D) int32 or None."""
+    """B pairs: images (B, 1, H, W, D) float32, label maps (B, 1, H, W, D) int32 or None.
+
+    flow: the true flow (B, 3, H, W, D) in voxels, or None.
+    """
 
     names: list[str]
     moving: Tensor
     fixed: Tensor
     moving_labels: Tensor | None
     fixed_labels: Tensor | None
+    flow: Tensor | None = None
 
 
 def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
@@ -39,16 +43,24 @@ def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
         joined = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
         return torch.from_numpy(joined)[:, None].to(device)
 
-    def labels(side: str) -> Tensor | None:
-        maps = [getattr(s, side) for s in samples]
-        return None if any(m is None for m in maps) else stack(maps)
+    def known(name: str) -> Tensor | None:
+        arrays = [getattr(s, name) for s in samples]
+        return None if any(a is None for a in arrays) else stack(arrays)
 
     moving, fixed = stack([s.moving for s in samples]), stack([s.fixed for s in samples])
-    return Batch(names, moving, fixed, labels("moving_labels"), labels("fixed_labels"))
+    flow = known("flow")
+    return Batch(
+        names,
+        moving,
+        fixed,
+        known("moving_labels"),
+        known("fixed_labels"),
+        None if flow is None else flow[:, 0],
+    )
 
 
 def batches(
-    data: PairDataset, sampler: ShardedSampler, size: int, workers: int, device: torch.device
+    data: Pairs, sampler: ShardedSampler, size: int, workers: int, device: torch.device
 ) -> Generator[Batch]:
     """Endless batches, read ahead; the sampler's state is that after the last batch returned."""
 

@@ -42,6 +42,7 @@ class Objective:
             section.similarity: (section.similarity_weight, self.dissimilarity),
             "smoothness": (section.smoothness, lambda flow, batch: gradient_loss(flow)),
             "dice": (section.dice, overlap),
+            "flow": (section.flow, distance),
             "folding": (section.folding, lambda flow, batch: folding_loss(flow)),
         }
         self.terms = {name: term for name, term in terms.items() if term[0]}
@@ -76,6 +77,14 @@ class Objective:
         measure = SIMILARITIES[section.similarity]
         fixed, moving = (measure.features(x) for x in (batch.fixed, batch.moving))
         return measure.loss(fixed, warp(moving, flow), None)
+
+
+def distance(flow: Tensor, batch: Batch) -> Tensor:
+    """The term of the known flow."""
+    if batch.flow is None:
+        raise InputError(f"loss.flow needs the true flow, {', '.join(batch.names)} has none")
+    inside = (batch.fixed > 0).to(flow)
+    return (inside * (flow - batch.flow).square()).sum() / (3 * inside.sum()).clamp_min(1)
 
 
 def overlap(flow: Tensor, batch: Batch) -> Tensor:

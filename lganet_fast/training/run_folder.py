@@ -13,6 +13,7 @@ from ..models.checkpoint import save as save_network
 from ..runtime.files import atomic
 from ..runtime.json_files import write_report_json
 from . import state as states
+from .average import Average
 from .schedule import Schedule
 from .step import NotFiniteError
 
@@ -23,12 +24,20 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last = path / "last.pt"
+        self.config = path / "config.toml"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run in the folder, perhaps without a checkpoint yet."""
+        return self.config.is_file()
 
     def state(self, *, resume: bool) -> dict[str, Any] | None:
-        """The state of the run in the folder; None without a run.
+        """The state of the run in the folder; None before its first checkpoint.
 
-        Raises InputError if there is a run but `resume` is false.
+        Raises InputError if there is a checkpoint but `resume` is false, or no run to resume.
         """
+        if resume and not self.begun:
+            raise InputError(f"{self.path} contains no run to resume: start one without --resume")
         if not self.last.exists():
             return None
         if not resume:
@@ -44,7 +53,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
-        with atomic(self.path / "config.toml") as temporary:
+        with atomic(self.config) as temporary:
             temporary.write_text(dumps(config), "utf-8", "backslashreplace")
 
     def note_end(self, schedule: Schedule) -> None:
@@ -55,9 +64,10 @@ class RunFolder:
         else:
             path.unlink(missing_ok=True)
 
-    def save(self, network: Network, card: Card, state: dict[str, Any]) -> None:
-        """Write last.safetensors and then last.pt, from which runs resume."""
-        save_network(network, self.path / "last.safetensors", card)
+    def save(self, network: Network, card: Card, state: dict[str, Any], average: Average) -> None:
+        """Write last.safetensors, with the mean weights, then last.pt, from which runs resume."""
+        with average.applied():
+            save_network(network, self.path / "last.safetensors", card)
         states.save(self.last, state)
 
     def save_best(self, network: Network, card: Card) -> None:

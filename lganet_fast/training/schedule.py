@@ -23,13 +23,15 @@ class Schedule:
     """The progress of a run.
 
     epoch_steps: optimiser steps of an epoch. step: optimiser steps done. spent: seconds of these
-    steps. With `section.budget`, in seconds, the run also ends when the budget is spent.
+    steps. saved: those up to the last checkpoint of this process. With `section.budget`, in
+    seconds, the run also ends when the budget is spent.
     """
 
     section: TrainSection
     epoch_steps: int
     step: int = 0
     spent: float = 0.0
+    saved: float = 0.0
 
     @property
     def total(self) -> int:
@@ -63,6 +65,11 @@ class Schedule:
         """Count a step and its time."""
         self.step += 1
         self.spent += seconds
+
+    def save_due(self) -> bool:
+        """Whether a checkpoint is due, by steps or by their time."""
+        minutes = (self.spent - self.saved) / 60
+        return self.step % self.section.save_every == 0 or minutes >= self.section.save_minutes
 
     def due(self, every: int) -> bool:
         """Whether an action due every `every` epochs and at the end is due now; 0: never."""

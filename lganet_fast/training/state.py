@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config.loading import Config
+from ..config.loading import SECTIONS, Config
+from ..config.section import names
 from ..errors import InputError
 from ..models.checkpoint import read_torch
 from ..runtime.files import atomic
@@ -21,7 +22,10 @@ SCHEDULE = ("epochs", "lr", "final_lr", "decay_from", "decay", "warm_up", "budge
 # data, the loss or the network.
 FREE = {
     "data": ("root", "cache", "workers"),
-    "train": ("graph", "save_every", "picture_every", "device", "threads", *SCHEDULE),
+    "train": (
+        *("graph", "save_every", "save_minutes", "picture_every", "device", "threads"),
+        *SCHEDULE,
+    ),
     "model": ("checkpoint",),
 }
 
@@ -74,15 +78,29 @@ def settings(config: Config) -> dict[str, Any]:
     """The settings that a run depends on, "section.key" to value."""
     return {
         f"{title}.{name}": repr(value)
-        for title in ("data", "model", "loss", "train")
+        for title in ("data", "synthetic", "model", "loss", "train")
         for name, value in vars(getattr(config, title)).items()
         if name not in FREE.get(title, ())
     }
 
 
+def defaults() -> dict[str, str]:
+    """The settings that have a default, "section.key" to value."""
+    return {
+        f"{title}.{key}": repr(getattr(SECTIONS[title](), key))
+        for title in ("synthetic", "model", "loss", "train")
+        for key in names(SECTIONS[title])
+        if key not in FREE.get(title, ())
+    }
+
+
 def check_same(path: str | os.PathLike[str], before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise InputError, naming the difference, if a run would resume with other settings."""
-    names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-    if names:
-        changes = "; ".join(f"{k} was {before.get(k)}, is {now.get(k)}" for k in names)
+    """Raise InputError, naming the difference, if a run would resume with other settings.
+
+    A setting that the saved run does not know, of an earlier version, had its default.
+    """
+    before = {**defaults(), **before}
+    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if changed:
+        changes = "; ".join(f"{k} was {before.get(k)}, is {now.get(k)}" for k in changed)
         raise InputError(f"{path} is of another run: {changes}")

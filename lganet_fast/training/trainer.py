@@ -19,6 +19,7 @@ from ..models.checkpoint import load_into
 from ..models.registry import options as network_options
 from ..runtime.ranks import Ranks, join
 from . import state as states
+from .average import Average
 from .batch import Batch, batches
 from .card import card
 from .journal import Journal
@@ -40,10 +41,12 @@ def train(config: Config, resume: bool = False, quiet: bool = True, source: str 
     finished.json (steps and seconds of a run that has ended), last.pt (the state for resuming),
     last.safetensors and best.safetensors (networks; best by validation Dice, or loss without
     labels) and pictures/. Each file is written completely or not at all.
-    resume: resume from last.pt, exactly, or with another schedule (train.epochs, the rates); start
-    a new run without it. quiet: no bar. source: of the configuration, for the network's card.
+    resume: resume the run in the folder from last.pt, exactly, or with another schedule
+    (train.epochs, the rates); from its beginning if it was stopped before the first last.pt.
+    quiet: no bar. source: of the configuration, for the network's card.
     Under torchrun the processes share the work.
-    Raises InputError for unusable settings or data, and if a loss is not finite; its batch is then
+    Raises InputError for unusable settings or data, if there is no run to resume, or one but not
+    `resume`, and if a loss is not finite; its batch is then
     in failure.pt. Raises KeyboardInterrupt after Ctrl-C, once last.pt is written.
     """
     with join(config.train.device, config.train.threads) as ranks:
@@ -75,6 +78,7 @@ class Trainer:
         self.objective = Objective(config.loss)
         shape = (self.section.batch, 1, *first.fixed.shape)
         self.take_step = Step(self.section, self.network, self.objective, ranks, shape)
+        self.average = Average(self.network, self.section.average)
         self.best, self.log_size = -float("inf"), 0
 
     def prepare(self, resume: bool) -> None:
@@ -86,7 +90,7 @@ class Trainer:
         if state is not None:
             self.restore(state)
             if self.ranks.first:
-                log.info("resuming after step %d of %d", self.schedule.step, self.schedule.total)
+                log.info(self.greeting())
         elif self.config.model.weights:
             load_into(self.network, self.config.model.weights)
         if self.ranks.first:
@@ -104,7 +108,7 @@ class Trainer:
                 asked = self.advance(stream, journal, stop)
                 checked = self.after_step(journal)
                 done = schedule.done
-                if asked or done or checked or schedule.step % self.section.save_every == 0:
+                if asked or done or checked or schedule.save_due():
                     self.save(journal)
                 if asked and not done:
                     raise KeyboardInterrupt(self.farewell())
@@ -140,6 +144,7 @@ class Trainer:
             raise self.folder.keep_failure(
                 error, self.schedule.step + 1, self.ranks.rank, self.network
             ) from error
+        self.average.update()
         seconds = time.perf_counter() - began
         used = torch.tensor(seconds, dtype=torch.float64, device=self.ranks.device)
         self.schedule.advance(float(self.ranks.total(used)) / self.ranks.count)  # the same for all
@@ -164,14 +169,16 @@ class Trainer:
         if checked:
             precision = self.take_step.autocast()
             called = self.objective.called(self.network)
-            scores = validate(called, self.valid, self.objective, self.ranks, precision)
+            with self.average.applied():
+                scores = validate(called, self.valid, self.objective, self.ranks, precision)
+                self.keep_best(scores)
             if journal is not None:
                 journal.validation(
                     {"step": schedule.step, "epoch": schedule.epoch, "validation": scores}
                 )
-            self.keep_best(scores)
         if schedule.due(self.section.picture_every) and self.ranks.first:
-            self.draw()
+            with self.average.applied():
+                self.draw()
         return checked
 
     def keep_best(self, scores: dict[str, float]) -> None:
@@ -192,6 +199,7 @@ class Trainer:
 
     def save(self, journal: Journal | None) -> None:
         """Write the run's state; every process must call this, rank 0 writes."""
+        self.schedule.saved = self.schedule.spent
         generators = self.ranks.gather(states.random_state(self.ranks.device))
         if journal is None:
             return
@@ -202,10 +210,11 @@ class Trainer:
             "spent": self.schedule.spent,
             "log_size": journal.size,
             **self.take_step.state_dict(),
+            "average": self.average.state_dict(),
             "sampler": self.sampler.state_dict(),
             "generators": generators,
         }
-        self.folder.save(self.network, self.card, state)
+        self.folder.save(self.network, self.card, state, self.average)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore a saved run's state. Raises InputError if it is of another run."""
@@ -215,10 +224,22 @@ class Trainer:
         if saved != self.ranks.count:
             raise InputError(f"{path} is of {saved} processes, this run has {self.ranks.count}")
         self.take_step.load_state_dict(state)
+        self.average.load_state_dict(state.get("average", {"steps": 0, "means": []}))
         self.sampler.load_state_dict(state["sampler"])
         self.schedule.step, self.schedule.spent = state["step"], state.get("spent", 0.0)
+        self.schedule.saved = self.schedule.spent
         self.best, self.log_size = state["best"], state["log_size"]
         states.set_random_state(state["generators"][self.ranks.rank], self.ranks.device)
+
+    def greeting(self) -> str:
+        """The message of a run that resumes."""
+        schedule = self.schedule
+        if schedule.done:
+            return (
+                f"the run in {self.folder.path} is complete, with {schedule.step} steps: more "
+                "train.epochs, or another train.budget, would continue it"
+            )
+        return f"resuming after step {schedule.step} of {schedule.total}"
 
     def farewell(self) -> str:
         """The message of a stopped run."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..data import PairDataset
+from ..data import Pairs
 from ..metrics.scores import dice, mean_known
 from ..ops import warp
 from ..runtime.ranks import Ranks
@@ -18,7 +18,7 @@ from .objective import Objective
 @torch.no_grad()
 def validate(
     network: nn.Module,
-    data: PairDataset,
+    data: Pairs,
     objective: Objective,
     ranks: Ranks,
     autocast: torch.autocast,

@@ -36,7 +36,7 @@ def test_there_is_one_for_each_data_set_and_ablation():
     names = {
         *("lpba40", "ixi", "oasis", "oasis_neurite", "lung_ct", "abdomen_ct_mr", "pairs", "atlas"),
         *("lpba40_model1", "lpba40_model2", "lpba40_model3", "lpba40_published", "lpba40_2mm"),
-        *("lpba40_small", "oasis_groupmorph"),
+        *("lpba40_small", "oasis_groupmorph", "synthetic"),
         *(f"lpba40_{name}" for name in ("corrmlp", "lganet", "modet", "pcnet", "pivit", "prnetpp")),
         *("lpba40_rdp", "lpba40_voxelmorph"),
     }
@@ -104,7 +104,7 @@ def test_written_values_survive(tmp_path):
 REFUSED = {
     "data.layout=bids": "data.layout must be one of 'lpba40', 'ixi', .*, got 'bids'",
     "data.rot=1": "unknown key data.rot; keys of \\[data\\] are layout, root, task, crop",
-    "dta.root=1": "unknown section dta; sections are data, model, loss, train, evaluate, output",
+    "dta.root=1": "unknown section dta; sections are data, synthetic, model, loss, train, evaluate",
     "data.root=1": "data.root must be text, got 1",
     "data.crop=[[0, 8]]": "data.crop must be a list of 3, each a pair .*, got \\[\\[0, 8\\]\\]",
     "data.crop=[[0,8],[8,0],[0,8]]": "data.crop must be .* 0 <= from < to",
@@ -192,7 +192,7 @@ def test_the_choices_are_those_that_there_are():
     """What is told twice, since the lower rooms do not know of configurations, is the same."""
     sections = config.json_schema()["$defs"]
     for title, key, there in (
-        ("Data", "layout", LAYOUTS),
+        ("Data", "layout", [*LAYOUTS, "synthetic"]),
         ("Model", "name", names()),
         ("Model", "token_order", TOKEN_ORDERS),
         ("Loss", "similarity", REFINED_BY),

@@ -9,11 +9,12 @@ import pytest
 import torch
 from networks import golden_folder, golden_rules
 
-from lganet_fast.models import create, names
+from lganet_fast.models import create
 from lganet_fast.models.checkpoint import load
+from lganet_fast.reproduction.targets import NETWORKS
 
 # LGANet has tests of its own: its volumes take minutes in float64.
-PEERS = [name for name in names() if name not in ("lganetpp", "lganet")]
+PEERS = [name for name in NETWORKS if name not in ("lganetpp", "lganet")]
 NOISE = 1e-11  # gradients that are nothing: of biases before a norm
 
 

@@ -25,8 +25,8 @@ from benchmarks import test_peers as peers  # noqa: E402
 from benchmarks.results import PARTIAL, Results, Row, load  # noqa: E402
 from benchmarks.run import disagreements  # noqa: E402
 from benchmarks.targets import GUARDED, SLACK, TARGETS  # noqa: E402
-from lganet_fast.models import names  # noqa: E402
 from lganet_fast.ops import OPERATIONS  # noqa: E402
+from lganet_fast.reproduction.targets import NETWORKS  # noqa: E402
 
 DOCS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 ROW = Row("warp", "160x192x224", "", "float32", "cpu", "forward", "native", "published")
@@ -198,7 +198,9 @@ def test_suite_writes_what_it_measured_and_compares(tmp_path, suite_here):
     saved.write_text(json.dumps(data))
     words = ("--benchmark-compare", "--benchmark-compare-fail=min:5%")
     with pytest.raises(PerformanceRegression):
-        suite_here("benchmarks/test_resize.py", "-k", "cpu and forward", *options, *words)
+        pytest.fail(
+            str(suite_here("benchmarks/test_resize.py", "-k", "cpu and forward", *options, *words))
+        )
 
 
 def test_suite_runs_without_compiler_and_triton(tmp_path):
@@ -282,7 +284,7 @@ def test_every_network_is_told_beside_its_plain_form():
         report.networks(Results({}, kept[:-1]))
 
 
-@pytest.mark.parametrize("name", [n for n in names() if not n.startswith("lganet")])
+@pytest.mark.parametrize("name", [n for n in NETWORKS if not n.startswith("lganet")])
 def test_plain_networks_compute_the_same(name):
     size = (32, 32, 32)  # LGANet's two need larger ones: the benchmark itself compares them
     images = networks.pair(size, torch.float32, "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import layouts
 import numpy as np
@@ -118,6 +120,28 @@ def test_refuses_to_overwrite_a_run_or_to_take_up_another(whole, brains, capsys)
     assert lines(whole) == before
 
 
+def test_resume_refuses_no_run_and_says_what_is_complete(whole, brains, tmp_path, capsys):
+    nowhere = tmp_path / "nowhere"
+    assert main(["train", "lpba40", "--resume", *options(brains, nowhere)]) == 2
+    assert f"{nowhere} contains no run to resume" in capsys.readouterr().err
+    assert not nowhere.exists()
+    assert main(["train", "lpba40", "--resume", *options(brains, whole)]) == 0
+    assert "is complete, with 4 steps" in capsys.readouterr().err
+
+
+def test_checkpoints_on_time(brains, tmp_path, monkeypatch):
+    clock = itertools.count(step=60)  # a step reads it when it begins and when it ends
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    steps = []
+    save = trainer.Trainer.save
+    monkeypatch.setattr(
+        trainer.Trainer, "save", lambda self, j: (steps.append(self.schedule.step), save(self, j))
+    )
+    more = ("train.epochs=5", "train.steps_per_epoch=1", "train.validate_every=0")
+    train(configured(brains, tmp_path / "run", *more, "train.save_minutes=2"))
+    assert steps == [2, 4, 5]
+
+
 @pytest.mark.parametrize("setting", ["train.speed=3", "data.layout=mri", "loss.window=4"])
 def test_unknown_options(brains, tmp_path, capsys, setting):
     assert main(["train", "lpba40", *options(brains, tmp_path / "run", setting)]) == 2
@@ -154,7 +178,7 @@ LONGER = (
 
 
 def test_killed_anywhere_and_resumed_it_goes_the_same_way(brains, tmp_path):
-    words = ["train", "lpba40", "--quiet", "--resume"]
+    words = ["train", "lpba40", "--quiet"]
     settings = [s for s in brains if s != "model.lgam=false"]  # dropout draws numbers
     train(configured(settings, tmp_path / "whole", *LONGER))
     expected = lines(tmp_path / "whole")
@@ -162,7 +186,8 @@ def test_killed_anywhere_and_resumed_it_goes_the_same_way(brains, tmp_path):
     command = [*COMMAND, *words, *options(settings, folder, *LONGER)]
     chance = random.Random(time.time_ns())
     for _ in range(KILLS):
-        process = start(command)
+        begun = ["--resume"] * (folder / "config.toml").exists()
+        process = start([*command, *begun])
         have = len(lines(folder)) if (folder / "log.jsonl").exists() else 0
         wait_for_steps(process, folder, min(have + chance.randint(1, 3), len(expected)))
         time.sleep(chance.uniform(0, 1))
@@ -172,7 +197,7 @@ def test_killed_anywhere_and_resumed_it_goes_the_same_way(brains, tmp_path):
             load(path)
         if (folder / "last.pt").exists():
             states.load(folder / "last.pt")
-    assert main([*words, *options(settings, folder, *LONGER)]) == 0
+    assert main([*words, "--resume", *options(settings, folder, *LONGER)]) == 0
     assert lines(folder) == expected
     ends = [states.load(tmp_path / name / "last.pt") for name in ("whole", "killed")]
     for name, value in ends[0]["network"].items():
