@@ -91,4 +91,4 @@ def committed(folder: Path = FOLDER) -> list[Results]:
     return [load(path) for path in files if not path.stem.endswith(PARTIAL)]
 
 
-PARTIAL = ("-quick", "-part", "-scaling")
+PARTIAL = ("-quick", "-part", "-scaling", "-peers")
