@@ -9,7 +9,7 @@ from synthetic import oblique_grid
 from lganet_fast.cli import main
 
 GRID = oblique_grid((24, 26, 22), (3.0, 2.8, 3.2), 10)
-QUICK = ["--iterations", "6x3", "--threads", "2"]
+QUICK = ["--iterations", "6x3", "--threads", "1"]
 
 
 def register(*words, fixed="fixed.nii.gz", moving="moving.nii.gz", out="out"):

@@ -16,7 +16,7 @@ from lganet_fast import InputError, register
 from lganet_fast.volumes import nifti
 from lganet_fast.volumes.grid import Volume
 
-FAST = {"iterations": (15, 10), "threads": 2}
+FAST = {"iterations": (15, 10), "threads": 1}
 GRID = oblique_grid((24, 26, 22), (3.0, 2.8, 3.2), 10)
 FINE = oblique_grid((28, 30, 28), (2.6, 2.6, 2.6), 0)
 

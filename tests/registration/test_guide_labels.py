@@ -81,7 +81,7 @@ def test_labels_align_what_the_images_do_not_show(pair, mapped):
             moving_labels=labels[1],
             guide_labels=weight,
             iterations=(15, 10),
-            threads=2,
+            threads=1,
         )
         for weight in (0, 1)
     )

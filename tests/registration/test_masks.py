@@ -8,7 +8,7 @@ from synthetic import mean_error, source, synthetic_pair
 
 from lganet_fast import InputError, register
 
-FAST = {"iterations": (15, 15, 6), "threads": 2}
+FAST = {"iterations": (15, 15, 6), "threads": 1}
 
 
 @pytest.mark.parametrize("similarity", ["lncc", "mse", "mind"])

@@ -19,7 +19,7 @@ from lganet_fast.registration.settings import OUTPUTS, Sources, check_settings
 from lganet_fast.runtime import machine
 from lganet_fast.volumes.grid import Grid
 
-FAST = {"iterations": (15, 15, 6), "threads": 2}
+FAST = {"iterations": (15, 15, 6), "threads": 1}
 
 
 def save(path, volume):
