@@ -124,7 +124,7 @@ def test_template_is_a_brain_without_a_download(monkeypatch):
 def test_without_nilearn(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "nilearn", None)
     with pytest.raises(
-        InputError, match=r"the demo needs nilearn: pip install 'lganet_fast\[demo\]'"
+        InputError, match=r"the MNI152 template needs nilearn: pip install 'lganet_fast\[demo\]'"
     ):
         demo.run_demo(tmp_path / "out")
     assert not list(tmp_path.iterdir())
