@@ -175,6 +175,12 @@ def add_machine(machine: argparse._ArgumentGroup) -> None:
     """Add the options on how to run: Run and the precision."""
     add_device(machine)
     machine.add_argument(
+        "--shard",
+        action="store_true",
+        help="split the volumes of one pair over the processes of torchrun, see docs/large.md; "
+        "writes warped.nii, warp.nii and report.json",
+    )
+    machine.add_argument(
         "--precision",
         default=DEFAULTS.precision,
         choices=sorted(PRECISIONS),

@@ -218,14 +218,37 @@ def minimise(
     levels = plan_levels(size, iterations)
     if not levels:
         return like.new_zeros(1, 3, *shrunk(size, FINEST_VELOCITY))
+
+    def begin(level: Level, raw: Tensor, width: float) -> Search:
+        return Search(level, terms, raw, width)
+
     look = look or (1 if like.device.type == "cpu" else LOOK)
     record = record or recorder_for(like.device)
+    raw = like.new_zeros(1, 3, *levels[0].velocity)
+    return descend(begin, levels, size, raw, margin, on_step, look, record)
+
+
+def descend(
+    begin: Callable[[Level, Tensor, float], Search],
+    levels: Sequence[Level],
+    size: tuple[int, ...],
+    raw: Tensor,
+    margin: float,
+    on_step: Callable[[Step], None],
+    look: int,
+    record: Recorder | None,
+) -> Tensor:
+    """Search level by level; returns the last velocity.
+
+    begin: (level, parameters of the level before, margin in voxels of the velocity's grid) to the
+    search at a level. size: of the working grid. raw: the first parameters. The other arguments are
+    those of `minimise`.
+    """
     cost, done = sum(level.cost for level in levels), 0
     side = next(axis for axis, n in enumerate(size) if n > 1)
-    raw = like.new_zeros(1, 3, *levels[0].velocity)
     for level in levels:
         width = margin * (level.velocity[side] - 1) / (size[side] - 1)
-        search = Search(level, terms, raw, width)
+        search = begin(level, raw, width)
         end, count = done + level.cost, level.iterations
         for iteration, loss in enumerate(search.run(count, look, record), start=1):
             done += level.cost // count

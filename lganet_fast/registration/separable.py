@@ -50,11 +50,15 @@ def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
     is smoothed too: otherwise interpolation would smooth it more between voxels than at voxels,
     and noise alone would make two images agree better after a shift by half a voxel.
     """
-    maps = []
-    for old, new in zip(image.shape[2:], size, strict=True):
-        factor = (old - 1) / max(new - 1, 1)
-        maps.append(gaussian_map(old, new, 0.7 if old == new else 0.5 * factor))
-    return along_axes(image, [sent(m, image) for m in maps])
+    return along_axes(image, [sent(m, image) for m in shrink_maps(image.shape[2:], size)])
+
+
+def shrink_maps(old: Sequence[int], new: Sequence[int]) -> list[Tensor]:
+    """The matrices along the axes by which `shrink` goes from one size to another."""
+    return [
+        gaussian_map(o, n, 0.7 if o == n else 0.5 * (o - 1) / max(n - 1, 1))
+        for o, n in zip(old, new, strict=True)
+    ]
 
 
 class Stretch:

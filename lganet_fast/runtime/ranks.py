@@ -54,13 +54,14 @@ class Ranks:
 
 
 @contextmanager
-def join(device: str, threads: int) -> Iterator[Ranks]:
+def join(device: str, threads: int, wait: timedelta = WAIT) -> Iterator[Ranks]:
     """Join the processes started by torchrun, by NCCL on GPUs and Gloo on CPUs, or run alone.
 
     A `join` inside another returns the same group, since torchrun's processes can join only once.
 
     device: "auto", "cpu", "cuda" or "cuda:N"; with several processes each uses the GPU of its local
-    rank. threads: CPU threads per process; 0 for an equal share of all.
+    rank. threads: CPU threads per process; 0 for an equal share of all. wait: for the others, in
+    every exchange.
     Raises InputError for a missing device, and if the other processes cannot be joined.
     """
     place = choose_device(device)
@@ -76,7 +77,7 @@ def join(device: str, threads: int) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size(), place)
         return
     try:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=WAIT)
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=wait)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"cannot join the other processes: {reason(error)}") from error
     try:

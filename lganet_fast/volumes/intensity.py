@@ -6,6 +6,7 @@ body.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +45,18 @@ def window_of(data: NDArray) -> Window:
     values, or the noise of air); else the darkest values except outliers.
     """
     values = data.reshape(-1)
-    some = values[:: max(1, values.size // SAMPLED)].astype(np.float64)
-    dark, bright = np.percentile(some, (FEW, 100 - FEW))
-    low = background(some, dark, bright) if dark < bright else dark
+    low = lowest(values[:: max(1, values.size // SAMPLED)].astype(np.float64))
     above = data[data > low]
     if not above.size:
         low = float(data.min())
         above = data[data > low]
     return Window(float(low), float(np.percentile(above, BRIGHT)))
+
+
+def lowest(some: Array) -> float:
+    """Where the foreground begins, from a sample (N,) of an image's values."""
+    dark, bright = np.percentile(some, (FEW, 100 - FEW))
+    return background(some, dark, bright) if dark < bright else float(dark)
 
 
 def background(values: Array, dark: float, bright: float) -> float:
@@ -70,10 +75,18 @@ def background(values: Array, dark: float, bright: float) -> float:
 
 def foreground_box(data: NDArray, low: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """First and last index, per axis, of the planes with values above `low`."""
-    present = data > low
+    return shown_box(plane_counts(data > low))
+
+
+def plane_counts(present: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Per axis, the number of true voxels in each plane."""
+    return [np.count_nonzero(present, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+
+
+def shown_box(planes: Sequence[NDArray[np.intp]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First and last plane, per axis, that are not nearly empty; planes: see `plane_counts`."""
     ends = []
-    for axis in range(3):
-        counts = np.count_nonzero(present, axis=tuple({0, 1, 2} - {axis}))
+    for counts in planes:
         shows = np.flatnonzero(counts >= min(SPECKS, counts.max()))
         ends.append((shows[0], shows[-1]))
     first, last = np.array(ends).T

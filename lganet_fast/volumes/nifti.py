@@ -295,6 +295,25 @@ def save_nifti(
     """
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise InputError(f"cannot write {path}: values would be NaN or infinite")
+    image = nifti_image(data, grid, intent, forms, unit)
+    if step:
+        image.header["pixdim"][4] = step
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        if temporary.suffix.lower() == ".gz":
+            with igzip.IGzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
+
+
+def nifti_image(
+    data: NDArray,
+    grid: Grid,
+    intent: int | None = None,
+    forms: Forms | None = None,
+    unit: str = "unknown",
+) -> nib.Nifti1Image:
+    """An array with the header that `save_nifti` writes; the arguments are those of it."""
     image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
     image.set_sform(grid.affine, 1)
     image.set_qform(grid.affine, 1)
@@ -307,14 +326,7 @@ def save_nifti(
         image.set_sform(forms.sform, forms.sform_code)
         image.set_qform(forms.qform, forms.qform_code)
     image.header.set_xyzt_units("mm", unit)
-    if step:
-        image.header["pixdim"][4] = step
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        if temporary.suffix.lower() == ".gz":
-            with igzip.IGzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
-                image.to_stream(packed)
-        else:
-            image.to_stream(file)
+    return image
 
 
 def check_affine(affine: ArrayLike | None, label: str) -> Array:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
+from dataclasses import fields
 from typing import Any
 
 from ...errors import InputError
 from ...registration.cohort import register_pairs
 from ...registration.pairwise import Registration, VerdictWarning, register
-from ...registration.settings import POINT_ROLES, ROLES
+from ...registration.settings import (
+    POINT_ROLES,
+    ROLES,
+    Run,
+    Sources,
+    check_channels,
+    check_points,
+    check_settings,
+)
 from ...report.contents import VERDICTS
 from ..tables import Part, Table, show
 
@@ -27,18 +36,15 @@ def run(args: argparse.Namespace) -> int:
     options = {k: v for k, v in vars(args).items() if k not in NO_OPTIONS}
     files = (*ROLES, *POINT_ROLES, "channel_weights")
     given = [role for role in files if options[role] is not None]
+    if options.pop("shard"):
+        return run_sharded(args, options)
     if args.pairs is not None:
         if given:
             raise InputError(f"--pairs names the files: leave out --{given[0].replace('_', '-')}")
         del options["overwrite"]  # results of other inputs or settings are always replaced
         options = {k: v for k, v in options.items() if k not in files}
         return exit_code(args, run_pairs(args.pairs, options, args.quiet))
-    for role in ("fixed", "moving"):
-        if role not in given:
-            raise InputError(f"--{role} is missing: give --fixed and --moving, or --pairs")
-    for role in ("fixed", "moving"):
-        first, *more = options[role]
-        options[role] = [first, *more] if more else first
+    one_or_more(options)
     with warnings.catch_warnings():
         if not args.quiet:
             warnings.simplefilter("ignore", VerdictWarning)  # the last line has the verdict
@@ -46,6 +52,44 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         show(summary(result, args.out))
     return exit_code(args, result.verdict.level)
+
+
+def one_or_more(options: dict[str, Any]) -> None:
+    """Make one image of a list of one. Raises InputError if an image is missing."""
+    for role in ("fixed", "moving"):
+        if options[role] is None:
+            raise InputError(f"--{role} is missing: give --fixed and --moving, or --pairs")
+        first, *more = options[role]
+        options[role] = [first, *more] if more else first
+
+
+def run_sharded(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    """Register one pair by all processes, and print a summary in the first."""
+    from ...sharded.run import register_sharded
+
+    if args.pairs is not None or args.strict:
+        raise InputError(
+            "--shard registers one pair and gives no verdict: leave out "
+            f"{'--pairs' if args.pairs is not None else '--strict'}"
+        )
+    one_or_more(options)
+    sources = Sources(**{role: options.pop(role) for role in (*ROLES, *POINT_ROLES)})
+    run = Run(**{f.name: options.pop(f.name) for f in fields(Run)})
+    options["points_weight"] = check_points(sources, options["points_weight"])
+    options["channel_weights"] = check_channels(sources, options["channel_weights"])
+    result = register_sharded(sources, check_settings(**options), run)
+    if result.first and not args.quiet:
+        change = f"{result.before:.4f} -> {result.after:.4f}"
+        peaks = ", ".join("unknown" if mb is None else f"{mb:.0f}" for mb in result.peak_mb)
+        rows = [
+            (result.similarity, change),
+            ("folded voxels", f"{result.folded_percent:.4f} %"),
+            ("processes", f"{len(result.peak_mb)}, peak memory {peaks} MB"),
+            ("time", f"{result.seconds:.1f} s"),
+            ("results", args.out),
+        ]
+        show([Table(rows, least=NAMES)])
+    return 0
 
 
 def exit_code(args: argparse.Namespace, level: str) -> int:
