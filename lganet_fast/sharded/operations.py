@@ -98,7 +98,8 @@ class Stretch:
     def __init__(self, group: Group, old: Sequence[int], new: Sequence[int], like: Tensor) -> None:
         self.new = tuple(new)
         self.moves = tuple(old) != self.new
-        self.factors = sent(torch.tensor(growth(old, new)).reshape(1, 3, 1, 1, 1), like)
+        factors = torch.tensor(growth(old, new), dtype=torch.float64)
+        self.factors = sent(factors.reshape(1, 3, 1, 1, 1), like)
         maps = [linear_map(o, positions(o, n)) for o, n in zip(old, new, strict=True)]
         self.resizes = like.device.type == "cpu"  # as there
         if self.resizes:
