@@ -35,7 +35,7 @@ class Aimed:
         line = torch.arange(first, end, dtype=flow.dtype, device=flow.device)
         low, high = torch.aminmax(flow.detach()[:, 2] + line)
         rows = group.rows([float(low), float(high)])
-        self.wanted = [reached(*row, size) for row in rows]
+        self.wanted = [reached(least, most, size) for least, most in rows]
         shift = flow.new_tensor([0, 0, first - self.wanted[group.rank][0]])
         self.flow = flow + shift.reshape(1, 3, 1, 1, 1)
 

@@ -142,8 +142,8 @@ class SearchOfSlabs(Search):
         self.term = ImagesOfSlabs(slabs, settings.similarity, level)
         self.smoothness = SmoothnessTerm(settings.smoothness).weight
         self.window = sent(group.cut(taper(size, margin)), start)
-        self.blur = Along(group, [gaussian_map(n, n, SIGMA) for n in size], start)
-        self.stretch = Stretch(group, size, level.images, start)
+        self.smoothing = Along(group, [gaussian_map(n, n, SIGMA) for n in size], start)
+        self.onto_images = Stretch(group, size, level.images, start)
         self.raw = start.clone().requires_grad_(True)
         voxels = size[0] * size[1] * size[2]
         self.adam = Adam(self.raw, self.term.least_slope / voxels)
@@ -151,14 +151,16 @@ class SearchOfSlabs(Search):
 
     def velocity(self) -> Tensor:
         """Compute the velocity from the parameters."""
-        return self.blur(self.raw) * self.window
+        return self.smoothing(self.raw) * self.window
 
     def objective(self) -> Tensor:
         """Compute this process's part of the objective."""
         velocity, planes = self.velocity(), self.level.velocity[2]
         both = torch.cat([-velocity, velocity]) / 2
         ways = integrate(self.group, both, planes, STEPS - 1)
-        aims = [Aimed(self.group, self.stretch(way), self.level.images[2]) for way in ways.chunk(2)]
+        aims = [
+            Aimed(self.group, self.onto_images(way), self.level.images[2]) for way in ways.chunk(2)
+        ]
         return self.term.part(aims) + self.smoothness * gradient_loss(self.group, ways, planes)
 
     def iterate(self) -> None:
