@@ -16,6 +16,7 @@ LONGEST = (
     "test_kills.py",
     "test_build.py",
     "test_training.py",
+    "test_register_sharded.py",
     "test_atlas.py",
     "test_methods.py",
     "test_tracing.py",

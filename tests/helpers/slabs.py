@@ -29,8 +29,7 @@ def numbers(seed, *channels, size=SIZE, scale=1.0):
     """A volume (1, C, H, W, D) of each number of channels, float64."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        scale * torch.randn(1, c, *size, generator=generator, dtype=torch.float64)
-        for c in channels
+        scale * torch.randn(1, c, *size, generator=generator, dtype=torch.float64) for c in channels
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from synthetic import oblique_grid, synthetic_pair
 
-from lganet_fast import read_transform, register
+from lganet_fast import DisplacementField, register
 from lganet_fast.cli import main
 from lganet_fast.volumes import nifti
 
@@ -28,7 +29,10 @@ TOLERANCE = 1e-4  # voxels
 def folder(tmp_path_factory):
     """A pair on different oblique grids as files, and the result of one process."""
     folder = tmp_path_factory.mktemp("pair")
-    grids = oblique_grid((36, 40, 33), (1.9, 1.8, 2.0), 8), oblique_grid((40, 38, 37), (1.8,) * 3, 3)
+    grids = (
+        oblique_grid((36, 40, 33), (1.9, 1.8, 2.0), 8),
+        oblique_grid((40, 38, 37), (1.8,) * 3, 3),
+    )
     pair = synthetic_pair(*grids)
     for name in ("fixed", "moving"):
         volume = getattr(pair, name)
@@ -80,7 +84,8 @@ def test_several_processes_find_the_field_of_one(folder, count):
     assert "processes" in found[0][1]
     assert sorted(os.listdir(folder / out)) == ["report.json", "warp.nii", "warped.nii"]
     one, several = (
-        read_transform(folder / path).displacement for path in ("one/warp.nii.gz", f"{out}/warp.nii")
+        DisplacementField.load(folder / path).displacement
+        for path in ("one/warp.nii.gz", f"{out}/warp.nii")
     )
     moved = np.linalg.norm(one, axis=-1).max()
     assert moved > 2
@@ -106,7 +111,7 @@ def test_a_killed_process_ends_all_and_leaves_nothing(folder):
     assert code == 2
     lines = [line for line in said.replace("\r", "\n").splitlines() if "error" in line]
     assert len(lines) == 1
-    assert "another process has ended, or does not answer" in lines[0]
+    assert re.search("another process has ended|cannot join the other processes", lines[0])
     assert "Traceback" not in said
     assert not [name for name in os.listdir(folder) if "killed" in name]
 
