@@ -101,9 +101,11 @@ def test_several_processes_find_the_field_of_one(folder, count):
 
 
 def test_a_killed_process_ends_all_and_leaves_nothing(folder):
-    started = start(folder, 2, *FILES, "--iterations", "100000", "--out", "killed")
-    time.sleep(8)
-    assert [process.poll() for process in started] == [None, None]
+    started = start(folder, 2, *FILES, "--iterations", "1000x1000x1000", "--out", "killed")
+    until = time.monotonic() + 60
+    while not any("killed" in name for name in os.listdir(folder)):  # the folder to be renamed
+        assert time.monotonic() < until
+        time.sleep(0.01)
     started[1].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     (code, _, said), _ = ended(started)
