@@ -100,6 +100,10 @@ class Group:
         table[self.rank] = torch.tensor(values, dtype=torch.float64)
         return self.total(table).tolist()
 
+    def sum(self, value: float) -> float:
+        """The sum of every process's number, in float64."""
+        return float(sum(row[0] for row in self.rows([value])))
+
     def objects(self, value: T) -> list[T]:
         """Every process's object, in the order of ranks, at the end of a stage."""
         if self.count == 1:

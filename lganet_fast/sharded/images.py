@@ -23,7 +23,7 @@ from ..volumes.values import check_type, check_whole
 from .exchange import planes
 from .group import Group
 from .search import Slabs
-from .statistics import foreground_box, median, total, window_of
+from .statistics import foreground_box, median, window_of
 
 BESIDE = 4  # voxels read beside those that are needed: for interpolation, and never looked at
 
@@ -148,7 +148,7 @@ def prepare(group: Group, fixed: Stored, moving: Stored, dtype: torch.dtype) -> 
     part = own_part(group, grid)
     found = group.stage(lambda: [image.on(grid, part, group.device) for image in both])
     (first, _), (second, moving_weight) = found
-    if not total(group, int(weighted(second, moving_weight).any())):
+    if not group.sum(bool(weighted(second, moving_weight).any())):
         raise InputError(
             f"{moving.label} does not overlap the foreground of {fixed.label}; "
             "register them without --shard, by initial rigid or affine, first"
@@ -163,7 +163,7 @@ def common_weight(
     group: Group, image: Tensor, weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor | None:
     """A weight, in all processes, if it is not 1 everywhere in any."""
-    if not total(group, 0 if weight is None else int((weight != 1).any())):
+    if not group.sum(weight is not None and bool((weight != 1).any())):
         return None
     return (torch.ones_like(image) if weight is None else weight).to(dtype)
 

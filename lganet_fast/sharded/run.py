@@ -144,7 +144,7 @@ def finish(
     group, coarse = slabs.group, velocity_size(grid.shape, settings)
     half = integrate(group, velocity, coarse[2], STEPS)
     flow = Stretch(group, coarse, grid.shape, half)(half)
-    before, after, _ = similarities(slabs, flow, settings.similarity)
+    before, after = similarities(slabs, flow, settings.similarity)
     del flow
     rises = settings.similarity == "lncc"
     dropped = not (after >= before if rises else after <= before)  # also where it is NaN
@@ -207,7 +207,7 @@ def folded(group: Group, field: DisplacementField, fixed: Grid) -> float:
         near[0].permute(1, 2, 3, 0), wide, "central", slab_size(near.device)
     ):
         count += int((~(within(group, det, size, 1) > 0)).sum())
-    return 100 * sum(row[0] for row in group.rows([count])) / fixed.size
+    return 100 * group.sum(count) / fixed.size
 
 
 def report(

@@ -120,7 +120,7 @@ def mean_part(
     a, b = group.own(size[2])
     low, high = min(halo, a), min(halo, size[2] - b)
     own = float(counts.sum(dtype=torch.float64))
-    every = sum(row[0] for row in group.rows([own]))
+    every = group.sum(own)
     # Where nothing counts, the mean would be 0 / 0: a tiny weight makes it 0 times a number.
     tiny = torch.nn.functional.pad(counts + 1e-30, (low, high))
     return loss(first, second, tiny) * (own / every), every / math.prod(size)
@@ -203,8 +203,8 @@ def velocity_size(size: Size, settings: Settings) -> Size:
 
 
 @torch.no_grad()
-def similarities(slabs: Slabs, flow: Tensor, similarity: str) -> tuple[float, float, float]:
-    """The similarity over the fixed foreground, before, after a flow, and of a perfect match.
+def similarities(slabs: Slabs, flow: Tensor, similarity: str) -> tuple[float, float]:
+    """The similarity over the fixed foreground, before and after a flow.
 
     flow: (1, 3, H, W, d) in voxels of the working grid.
     """
@@ -218,7 +218,7 @@ def similarities(slabs: Slabs, flow: Tensor, similarity: str) -> tuple[float, fl
     def value(image: Tensor) -> float:
         pair, halo = (channel.fixed, image), REPORTED[similarity]
         part, _ = mean_part(group, measure.loss, pair, counts, size, halo)
-        loss = sum(row[0] for row in group.rows([float(part)]))
+        loss = group.sum(float(part))
         return 1 - loss if similarity == "lncc" else loss
 
-    return value(channel.moving), value(warped), value(channel.fixed)
+    return value(channel.moving), value(warped)

@@ -49,20 +49,15 @@ def value_of(key: int) -> float:
 def median(group: Group, values: Tensor) -> Tensor:
     """The median of all processes' float32 values except NaN, as `torch.nanmedian` takes it."""
     keys = ordered(values[~values.isnan()])
-    count = total(group, len(keys))
+    count = int(group.sum(len(keys)))
     if not count:
         return values.new_tensor(math.nan)
     return values.new_tensor(value_of(nth(group, keys, (count - 1) // 2)))
 
 
-def total(group: Group, count: int) -> int:
-    """The sum of all processes' counts."""
-    return int(sum(row[0] for row in group.rows([count])))
-
-
 def percentile(group: Group, values: Tensor, percent: float) -> float:
     """The percentile of all processes' float32 values (N,), linear between neighbours."""
-    keys, count = ordered(values), total(group, len(values))
+    keys, count = ordered(values), int(group.sum(len(values)))
     at = (count - 1) * percent / 100
     first = math.floor(at)
     low, high = (value_of(nth(group, keys, min(n, count - 1))) for n in (first, first + 1))
@@ -84,7 +79,7 @@ def window_of(group: Group, data: NDArray[np.float32], size: int) -> Window:
     some[mine] = data.reshape(-1, end - first)[rows[mine], plane[mine] - first]
     low = lowest(group.total(torch.from_numpy(some)).numpy())
     above = data[data > low]
-    if not total(group, above.size):
+    if not group.sum(above.size):
         low = min(row[0] for row in group.rows([float(data.min())]))
         above = data[data > low]
     return Window(float(low), percentile(group, torch.from_numpy(above), BRIGHT))

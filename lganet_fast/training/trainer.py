@@ -46,8 +46,8 @@ def train(config: Config, resume: bool = False, quiet: bool = True, source: str 
     quiet: no bar. source: of the configuration, for the network's card.
     Under torchrun the processes share the work.
     Raises InputError for unusable settings or data, if there is no run to resume, or one but not
-    `resume`, and if a loss is not finite; its batch is then
-    in failure.pt. Raises KeyboardInterrupt after Ctrl-C, once last.pt is written.
+    `resume`, and if a loss is not finite; its batch is then in failure.pt. Raises KeyboardInterrupt
+    after Ctrl-C, once last.pt is written.
     """
     with join(config.train.device, config.train.threads) as ranks:
         trainer = Trainer(config, ranks, source)

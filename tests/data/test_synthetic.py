@@ -34,13 +34,13 @@ def test_the_flow_leads_to_the_same_place_of_the_label_map(size):
     source = noise.Source(3)
     still, moved = (noise.Deformation(source, size, 4.0, 1.0) for _ in range(2))
     flow = still.flow_to(moved)
-    found = warp(moved.target(), flow, padding="border")
+    found = warp(moved.target, flow, padding="border")
     inside = (slice(None), slice(None), *[slice(8, -8)] * 3)
-    error = (found - still.target())[inside].norm(dim=1)
+    error = (found - still.target)[inside].norm(dim=1)
     assert flow[inside].norm(dim=1).mean() > 1
     assert error.mean() < 0.1
     assert error.max() < 0.6
-    wrong = (warp(moved.target(), -flow, padding="border") - still.target())[inside].norm(dim=1)
+    wrong = (warp(moved.target, -flow, padding="border") - still.target)[inside].norm(dim=1)
     assert wrong.mean() > 10 * error.mean()
 
 

@@ -6,10 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 
 from lganet_fast import ops
+from lganet_fast.errors import InputError
 from lganet_fast.registration import separable
 from lganet_fast.registration.objective import measure_for
 from lganet_fast.runtime.ranks import Ranks
@@ -161,6 +163,19 @@ def statistics_agree(group):
         assert np.isclose(value, np.percentile(data.numpy(), percent), rtol=1e-5)
 
 
+def an_error_of_the_last_is_raised_by_all(group):
+    """What it says names the process in the others."""
+
+    def work():
+        if group.rank == group.count - 1:
+            raise InputError("no disk")
+
+    with pytest.raises(InputError) as told:
+        group.stage(work)
+    last = group.rank == group.count - 1
+    assert str(told.value) == ("no disk" if last else f"process {group.count - 1}: no disk")
+
+
 def compare(rank, count, folder):
     """The work of one of `count` processes; rank 0 writes the differences of all cases."""
     torch.set_num_threads(1)
@@ -169,6 +184,7 @@ def compare(rank, count, folder):
     group = Group.of(Ranks(rank, count, torch.device("cpu")))
     found = {name: differences(group, name) for name in CASES}
     statistics_agree(group)
+    an_error_of_the_last_is_raised_by_all(group)
     if rank == 0:
         torch.save(found, Path(folder) / "found.pt")
     dist.destroy_process_group()

@@ -118,9 +118,7 @@ def test_a_killed_process_ends_all_and_leaves_nothing(folder):
     assert not [name for name in os.listdir(folder) if "killed" in name]
 
 
-def test_an_error_of_one_is_said_by_all(folder):
-    (folder / "taken").mkdir()
-    (folder / "taken" / "report.json").write_text("{}")
+def test_an_image_that_is_missing_is_said_by_all(folder):
     words = ["--fixed", "fixed.nii", "--moving", "nothing.nii", "--out", "unwritten"]
     for code, _, said in ended(start(folder, 2, *words)):
         assert code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -123,6 +124,7 @@ class Deformation:
         self.matrix = affine(source, strength)
         self.places = centred(size, self.velocity)
 
+    @cached_property
     def target(self) -> Tensor:
         """(1, 3, H, W, D): where each voxel lies in the label map, from the centre, in voxels."""
         moved = self.places + exponential(self.velocity, self.size)
@@ -130,14 +132,14 @@ class Deformation:
 
     def flow(self) -> Tensor:
         """(1, 3, H, W, D), with which `warp` makes the image of the label map."""
-        return self.target() - self.places
+        return self.target - self.places
 
     def flow_to(self, other: Deformation) -> Tensor:
         """(1, 3, H, W, D): where each voxel's anatomy lies in the other image, in voxels.
 
         The other map's inverse after this one: exp(-v') o affine'^-1 o affine o exp(v).
         """
-        there = mapped(inverse(other.matrix), self.target(), self.size)
+        there = mapped(inverse(other.matrix), self.target, self.size)
         back = exponential(-other.velocity, self.size)
         offset = there - self.places
         return offset + warp(back, offset, padding="border")
